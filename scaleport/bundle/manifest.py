@@ -1,0 +1,143 @@
+"""The manifest of a bundle: its schema, nothing else.
+
+``manifest.json`` is UTF-8 JSON of the :class:`Manifest` below; unknown fields are refused.
+Paths are relative to the bundle directory, with forward slashes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+CHECKPOINT_NAME = "model.safetensors"
+
+Text = Annotated[str, msgspec.Meta(max_length=4096)]
+Name = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*\Z")]
+RelativePath = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=1 << 24)]
+Precision = Literal["fp32", "fp16", "int8"]
+
+
+class _Struct(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    pass
+
+
+class ScaleRange(_Struct):
+    """Which scales the model answers.
+
+    ``native`` lists the integer scales of a lattice model; it is empty for a query model. Any
+    requested scale lies in ``min`` .. ``max`` on both axes; a lattice model renders other scales
+    than its native ones at the next native one and resamples down with antialiasing.
+    """
+
+    min: Annotated[float, msgspec.Meta(gt=0, le=1024)]
+    max: Annotated[float, msgspec.Meta(gt=0, le=1024)]
+    native: Annotated[tuple[Positive, ...], msgspec.Meta(max_length=64)] = ()
+
+
+class SizeRange(_Struct):
+    """Declared range of one LR axis in pixels: what engines with profiles are built for."""
+
+    min: Positive
+    opt: Positive
+    max: Positive
+
+
+class Tensor(_Struct):
+    """One graph input or output. A dimension is a number or the name of a dynamic one."""
+
+    name: Name
+    dtype: Literal["float32", "float16", "int32", "int64"]
+    shape: Annotated[tuple[int | Name, ...], msgspec.Meta(max_length=8)]
+
+
+class Graph(_Struct):
+    """One exported graph."""
+
+    path: RelativePath
+    stage: Name
+    precision: Precision
+    inputs: Annotated[tuple[Tensor, ...], msgspec.Meta(max_length=64)]
+    outputs: Annotated[tuple[Tensor, ...], msgspec.Meta(max_length=64)]
+    float32_nodes: Text = ""
+    """Precision plan: what stays float32 in a reduced-precision graph, in words."""
+    target: dict[str, Text] = {}
+    """What the graph is bound to, e.g. an engine's TensorRT version and compute capability."""
+
+
+class FileEntry(_Struct):
+    """Size and hash of one file of the bundle."""
+
+    sha256: Sha256
+    bytes: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class ParityResult(_Struct):
+    """One case of the parity grid, measured against the PyTorch reference."""
+
+    backend: Name
+    precision: Name
+    shape: tuple[Positive, Positive]
+    shape_name: Name
+    scale: tuple[float, float]
+    mode: Literal["whole", "staged", "tiled"]
+    max_abs: float | None
+    psnr: float | None
+    passed: bool
+    note: Text = ""
+
+
+class Parity(_Struct):
+    """The stored outcome of one ``scaleport validate`` run."""
+
+    gates: dict[str, dict[str, float]]
+    device: dict[str, Text]
+    tool_versions: dict[str, Text]
+    results: Annotated[tuple[ParityResult, ...], msgspec.Meta(max_length=100_000)]
+
+
+class Manifest(_Struct):
+    """Everything a runtime must know about a bundle."""
+
+    format_version: int
+    name: Name
+    family: Literal["lattice", "query"]
+    model: dict[str, Any]
+    """The checkpoint's own configuration: encoder, upsampler, normalisation."""
+    parameters: Annotated[int, msgspec.Meta(ge=0)]
+    scale: ScaleRange
+    size_rule: Literal["round-half-up"]
+    height: SizeRange
+    width: SizeRange
+    receptive_field: Annotated[int, msgspec.Meta(ge=0, le=4096)]
+    """Measured radius in LR pixels: how far from its own place an output pixel looks."""
+    tiling: Literal["exact", "approximate", "not-allowed"]
+    graphs: dict[Name, Annotated[tuple[Graph, ...], msgspec.Meta(max_length=1024)]]
+    """Graphs by format: ``onnx``, ``openvino``, ``tensorrt``, ``coreml``."""
+    files: dict[RelativePath, FileEntry]
+    tool_versions: dict[str, Text]
+    license: Text = ""
+    skipped: dict[Name, Text] = {}
+    """Formats that were asked for and not written, with the reason."""
+    parity: Parity | None = None
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Serialise as indented JSON with a final newline."""
+    return (
+        msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1) + b"\n"
+    )
+
+
+def decode(data: bytes) -> Manifest:
+    """Parse and check a manifest.
+
+    Raises:
+        msgspec.DecodeError: if it is not JSON.
+        msgspec.ValidationError: if it does not follow the schema.
+    """
+    return msgspec.json.decode(data, type=Manifest)

@@ -1,0 +1,72 @@
+"""Every error that Scaleport raises on purpose, in one place.
+
+Each class carries the exit code that the command line returns for it. The message of an
+error is one line that says what is wrong and what to do about it; the command line prints
+it without a stack trace.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ScaleportError(Exception):
+    """Base of all errors that a user can act on. Anything else is a bug (exit code 70)."""
+
+    exit_code: ClassVar[int] = 70
+
+
+class UsageError(ScaleportError, ValueError):
+    """An argument is wrong: name, range, shape or file path."""
+
+    exit_code = 2
+
+
+class ScaleError(UsageError):
+    """The requested scale or output size is impossible or outside the model's range."""
+
+
+class ImageError(UsageError):
+    """An input image cannot be read, or an array is not an image."""
+
+
+class OutputError(UsageError):
+    """An output file or directory cannot be written."""
+
+
+class GateFailed(ScaleportError):
+    """A parity or quality gate was not met."""
+
+    exit_code = 1
+
+
+class BackendError(ScaleportError):
+    """A backend is not installed, not usable here, or does not know a graph."""
+
+    exit_code = 3
+
+
+class ArtifactError(ScaleportError):
+    """A bundle, checkpoint or graph is damaged, altered or of an unknown version."""
+
+    exit_code = 4
+
+
+class ExportError(ScaleportError):
+    """A network cannot be exported as asked."""
+
+    exit_code = 4
+
+
+class LintError(ExportError):
+    """An exported graph depends on the size or scale it was traced with."""
+
+
+class UnsupportedOpError(ExportError):
+    """A graph holds an operation that the evaluator or the backend does not know."""
+
+
+class OutOfMemoryError(ScaleportError):
+    """A backend ran out of memory; a smaller tile may help."""
+
+    exit_code = 5

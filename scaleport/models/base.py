@@ -1,0 +1,149 @@
+"""What encoders and upsamplers have in common, and the stages that exporters work on.
+
+A network exists in two forms that compute the same function:
+
+* the *training form*, as published: the reference of every parity test;
+* the *deploy form*, cheaper: a set of :class:`Stage` modules with named tensors, which the
+  exporters lower to graphs.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from scaleport.grid import Grid
+
+Constants = dict[str, Tensor]
+Features = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Port:
+    """A named tensor at the border of a stage.
+
+    A dimension is a number, or the name of a dynamic one: ``N`` batch, ``H`` ``W`` LR size,
+    ``Ho`` ``Wo`` output size, ``S`` integer scale.
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: torch.dtype = torch.float32
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One graph to be: a module whose ``forward`` takes and returns the ports in order.
+
+    The borders of a stage are float32 or int32 whatever the module computes in.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    float32_parts: str = ""
+    """What stays float32 in a reduced-precision build, for the manifest."""
+
+
+IMAGE = Port("image", ("N", 3, "H", "W"))
+UPSCALED = Port("upscaled", ("N", 3, "Ho", "Wo"))
+GRID_PORTS = (
+    Port("row_index", ("Ho",), torch.int32),
+    Port("row_offset", ("Ho",)),
+    Port("col_index", ("Wo",), torch.int32),
+    Port("col_offset", ("Wo",)),
+    Port("scale", (2,)),
+)
+
+
+@dataclass(frozen=True)
+class DeployForm:
+    """The deploy form of one network: the stages that make up its graphs.
+
+    ``prepare`` is None when nothing depends on the scale alone. ``bound`` holds, per native scale
+    of a lattice model, the render stage with that scale's constants written in; ``render`` is the
+    general one and may be None where only the bound ones exist.
+    """
+
+    encode: Stage
+    render: Stage | None
+    prepare: Stage | None = None
+    bound: dict[int, Stage] = field(default_factory=dict)
+
+    def stages(self) -> list[Stage]:
+        """All stages there are."""
+        some = [self.prepare, self.encode, self.render, *self.bound.values()]
+        return [stage for stage in some if stage is not None]
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Affine map between pixels in [0, 1] and what the network sees: ``(x - mean) / std``."""
+
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: float = 1.0
+
+
+class Encoder(nn.Module, abc.ABC):
+    """Network from a normalised image to features at LR size."""
+
+    out_channels: int
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float[N, 3, H, W] to float[N, out_channels, H, W]."""
+
+
+class Upsampler(nn.Module, abc.ABC):
+    """Network from features at LR size to pixels at a requested scale.
+
+    Subclasses are built with ``in_channels`` and their own options.
+    """
+
+    family: ClassVar[Literal["lattice", "query"]]
+    native_scales: tuple[int, ...] = ()
+    """Integer scales of a lattice upsampler; empty for a query upsampler."""
+
+    def prepare(self, scale: int) -> Constants:
+        """Training form: constants of an integer scale; none unless a subclass says so."""
+        del scale
+        return {}
+
+    @abc.abstractmethod
+    def render(self, feature: Tensor, grid: Grid, constants: Constants) -> Tensor:
+        """Training form: normalised pixels float[N, 3, rows, columns] of ``grid``.
+
+        A lattice upsampler is only asked for whole grids at one of its native scales.
+        """
+
+    @abc.abstractmethod
+    def deploy(self, encoder: nn.Module, norm: Normalisation, dtype: torch.dtype) -> DeployForm:
+        """Build the deploy form.
+
+        Args:
+            encoder: the network's encoder, to be joined into the encode stage; not modified.
+            norm: the network's normalisation; ``render`` returns de-normalised pixels.
+            dtype: ``torch.float32`` or ``torch.float16``: what the heavy part computes in.
+        """
+
+
+def border_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Type of the float tensors between stages: float32, or float64 in a double-precision build."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def grid_tensors(grid: Grid, device: torch.device | str = "cpu") -> list[Tensor]:
+    """The tensors of :data:`GRID_PORTS` for a grid, in order."""
+    feeds = grid.feeds()
+    return [torch.from_numpy(feeds[port.name]).to(device) for port in GRID_PORTS]
+
+
+def image_constant(values: Sequence[float], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Per-channel constant that broadcasts over an NCHW image."""
+    return torch.tensor(list(values), dtype=dtype).reshape(1, -1, 1, 1)

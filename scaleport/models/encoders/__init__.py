@@ -1,0 +1,3 @@
+"""Encoders: networks from an image to features at LR size. One module each."""
+
+from scaleport.models.encoders import edsr  # noqa: F401

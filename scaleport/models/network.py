@@ -1,0 +1,167 @@
+"""A whole network: normalisation, encoder and upsampler, in training form."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scaleport.errors import UsageError
+from scaleport.grid import Grid
+from scaleport.models.base import (
+    Constants,
+    DeployForm,
+    Encoder,
+    Features,
+    Normalisation,
+    Upsampler,
+    image_constant,
+)
+from scaleport.models.registry import ENCODERS, UPSAMPLERS
+from scaleport.models.resample import resample
+
+
+@dataclass(frozen=True)
+class ScaleLimits:
+    """Declared range of scales, per axis."""
+
+    min: float = 1.0
+    max: float = 8.0
+
+
+class Network(nn.Module):
+    """Training form of a super-resolution network, the reference of every parity test.
+
+    ``forward`` is the composition of the three verbs: ``prepare`` once per scale, ``encode`` once
+    per image, ``render`` once per output.
+    """
+
+    mean: Tensor
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        upsampler: Upsampler,
+        normalisation: Normalisation,
+        limits: ScaleLimits,
+        config: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.upsampler = upsampler
+        self.normalisation = normalisation
+        self.limits = limits
+        self.config = config
+        self.register_buffer("mean", image_constant(normalisation.mean), persistent=False)
+
+    def native_scale(self, grid: Grid) -> int | None:
+        """Integer scale that a lattice network renders at to answer ``grid``; None for a query one.
+
+        The smallest native scale that reaches both axes of the output.
+
+        Raises:
+            UsageError: if no native scale is large enough.
+        """
+        if self.upsampler.family == "query":
+            return None
+        (height, width), (out_height, out_width) = grid.input_size, grid.output_size
+        for scale in sorted(self.upsampler.native_scales):
+            if height * scale >= out_height and width * scale >= out_width:
+                return scale
+        raise UsageError(
+            f"{out_height}x{out_width} from {height}x{width} is beyond the largest scale of this "
+            f"network, {max(self.upsampler.native_scales)}"
+        )
+
+    def prepare(self, grid: Grid) -> Constants:
+        """Constants that depend on the scale only."""
+        scale = self.native_scale(grid)
+        return {} if scale is None else self.upsampler.prepare(scale)
+
+    def encode(self, image: Tensor, constants: Constants | None = None) -> Features:
+        """Features of an image.
+
+        Args:
+            image: float[N, 3, H, W], RGB in [0, 1].
+            constants: result of :meth:`prepare`, for networks whose encoder depends on the scale.
+        """
+        del constants
+        return {"feature": self.encoder((image - self.mean) / self.normalisation.std)}
+
+    def render(self, features: Features, grid: Grid, constants: Constants) -> Tensor:
+        """Pixels of a grid: float[N, 3, rows, columns], about [0, 1], not clamped."""
+        scale = self.native_scale(grid)
+        if scale is None:
+            out = self.upsampler.render(features["feature"], grid, constants)
+            return out * self.normalisation.std + self.mean
+        height, width = grid.input_size
+        whole = Grid.from_size(height, width, height * scale, width * scale)
+        out = self.upsampler.render(features["feature"], whole, constants)
+        out = out * self.normalisation.std + self.mean
+        if whole == grid:
+            return out
+        return resample(out, grid.rows, grid.cols)
+
+    def forward(self, image: Tensor, grid: Grid) -> Tensor:
+        """Upscale float[N, 3, H, W] in [0, 1] to the pixels of ``grid``."""
+        constants = self.prepare(grid)
+        return self.render(self.encode(image, constants), grid, constants)
+
+    def deploy(self, dtype: torch.dtype = torch.float32) -> DeployForm:
+        """The deploy form, in eval mode, sharing no state with this network."""
+        twin = copy.deepcopy(self).eval().requires_grad_(False)
+        with torch.no_grad():
+            return twin.upsampler.deploy(twin.encoder, self.normalisation, dtype)
+
+    def parameter_count(self) -> int:
+        """Number of trainable parameters."""
+        return sum(p.numel() for p in self.parameters())
+
+
+def build_network(config: dict[str, Any]) -> Network:
+    """Build a network, with fresh weights, from its configuration.
+
+    Args:
+        config: ``{"encoder": {"name": ..., options}, "upsampler": {"name": ..., options},
+            "normalisation": {"mean": [r, g, b], "std": x}, "scale": {"min": a, "max": b}}``; the
+            last two may be left out.
+
+    Raises:
+        UsageError: if a part is missing or unknown, or an option is not accepted.
+    """
+    unknown = set(config) - {"encoder", "upsampler", "normalisation", "scale"}
+    if unknown:
+        raise UsageError(f"unknown model settings: {', '.join(sorted(unknown))}")
+    parts = {}
+    for part in ("encoder", "upsampler"):
+        options = config.get(part)
+        if not isinstance(options, dict) or not isinstance(options.get("name"), str):
+            raise UsageError(f"a model configuration needs {part}.name")
+        parts[part] = (options["name"], {k: v for k, v in options.items() if k != "name"})
+    encoder = ENCODERS.create(*parts["encoder"])
+    upsampler = UPSAMPLERS.create(*parts["upsampler"], in_channels=encoder.out_channels)
+    try:
+        norm = dict(config.get("normalisation", {}))
+        if "mean" in norm:
+            norm["mean"] = tuple(float(value) for value in norm["mean"])
+        normalisation = Normalisation(**norm)
+        limits = ScaleLimits(**config.get("scale", {}))
+        valid = len(normalisation.mean) == 3 and normalisation.std > 0
+        valid = valid and 0 < limits.min <= limits.max
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"wrong normalisation or scale settings: {error}") from error
+    if not valid:
+        raise UsageError("normalisation needs 3 means and a positive std, scale 0 < min <= max")
+    if upsampler.native_scales:
+        limits = ScaleLimits(limits.min, min(limits.max, float(max(upsampler.native_scales))))
+    resolved = {
+        "encoder": dict(config["encoder"]),
+        "upsampler": dict(config["upsampler"]),
+        "normalisation": asdict(normalisation),
+        "scale": asdict(limits),
+    }
+    resolved["normalisation"]["mean"] = list(normalisation.mean)
+    return Network(encoder, upsampler, normalisation, limits, resolved)

@@ -1,0 +1,93 @@
+"""Antialiased cubic resampling, for lattice networks at scales between their native ones.
+
+A lattice network renders at an integer scale; the picture is then brought to the requested size
+with Keys' cubic kernel (a = -0.5), stretched by the reduction ratio and normalised, image border
+replicated. :mod:`scaleport.imaging.resample` is the same arithmetic in numpy; a test holds both
+together.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from scaleport.grid import Axis
+
+
+def cubic_kernel(x: Tensor) -> Tensor:
+    """Keys' cubic kernel with a = -0.5, support [-2, 2]."""
+    x = x.abs()
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x <= 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+
+
+def tap_count(ratio: float) -> int:
+    """Even number of taps that covers the kernel when reducing by ``ratio`` (1 or more)."""
+    return 2 * math.ceil(2 * max(1.0, ratio))
+
+
+def resample(image: Tensor, rows: Axis, cols: Axis) -> Tensor:
+    """Bring float[N, C, n_y, n_x] to the pixels of two axes that end at the same borders.
+
+    The axes may be counted in other input units (LR pixels); only their output samples matter.
+    """
+    axes = []
+    for axis, n in ((rows, image.shape[2]), (cols, image.shape[3])):
+        axes.append(Axis(n, axis.N, axis.start, axis.stop))
+    ratio = max(axis.n / axis.N for axis in axes)
+    module = Resample(tap_count(ratio))
+    feeds = []
+    for axis in axes:
+        feeds += [torch.from_numpy(axis.index), torch.from_numpy(axis.offset)]
+    ratios = torch.tensor([max(1.0, axis.n / axis.N) for axis in axes])
+    result: Tensor = module(image, *(f.to(image.device) for f in feeds), ratios.to(image.device))
+    return result
+
+
+class Resample(nn.Module):
+    """The resampling as a graph: shapes depend on input shapes only.
+
+    ``taps`` bounds the reduction ratio it can serve, see :func:`tap_count`.
+    """
+
+    def __init__(self, taps: int) -> None:
+        super().__init__()
+        self.taps = taps
+
+    def forward(
+        self,
+        image: Tensor,
+        row_index: Tensor,
+        row_offset: Tensor,
+        col_index: Tensor,
+        col_offset: Tensor,
+        ratio: Tensor,
+    ) -> Tensor:
+        """Map float[N, C, n_y, n_x] to float[N, C, Ho, Wo]; ``ratio`` float32[2] is n/N, >= 1."""
+        image = self._axis(image, row_index, row_offset, ratio[0:1], dim=2)
+        return self._axis(image, col_index, col_offset, ratio[1:2], dim=3)
+
+    def _axis(
+        self, image: Tensor, index: Tensor, offset: Tensor, ratio: Tensor, dim: int
+    ) -> Tensor:
+        zero = torch.zeros_like(index)
+        last = torch.full_like(index, image.shape[dim] - 1)
+        shape = [1, 1, 1, 1]
+        shape[dim] = -1
+        total = torch.zeros_like(offset)
+        weights = []
+        steps = range(1 - self.taps // 2, self.taps // 2 + 1)
+        for step in steps:
+            weight = cubic_kernel((offset - step) / ratio).to(offset.dtype)
+            weights.append(weight)
+            total = total + weight
+        out = None
+        for step, weight in zip(steps, weights, strict=True):
+            place = torch.minimum(torch.maximum(index + step, zero), last)
+            term = image.index_select(dim, place) * (weight / total).to(image.dtype).reshape(shape)
+            out = term if out is None else out + term
+        assert out is not None
+        return out

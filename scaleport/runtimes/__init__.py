@@ -1,0 +1,1 @@
+"""One common way to run the graphs of a bundle on every backend; no torch needed."""
