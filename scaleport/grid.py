@@ -71,10 +71,10 @@ def parse_scale(scale: float | Iterable[float]) -> tuple[float, float]:
         ScaleError: if it is neither, or a value is not finite and above 0.
     """
     try:
-        if isinstance(scale, Iterable) and not isinstance(scale, str):
+        if isinstance(scale, Iterable):
             values = [float(value) for value in scale]
         else:
-            values = [float(scale)] * 2  # type: ignore[arg-type]
+            values = [float(scale)] * 2
     except (TypeError, ValueError):
         raise ScaleError(f"scale must be a number or a (y, x) pair, got {scale!r}") from None
     if len(values) != 2:

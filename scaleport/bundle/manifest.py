@@ -22,11 +22,7 @@ Positive = Annotated[int, msgspec.Meta(ge=1, le=1 << 24)]
 Precision = Literal["fp32", "fp16", "int8"]
 
 
-class _Struct(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    pass
-
-
-class ScaleRange(_Struct):
+class ScaleRange(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """Which scales the model answers.
 
     ``native`` lists the integer scales of a lattice model; it is empty for a query model. Any
@@ -39,7 +35,7 @@ class ScaleRange(_Struct):
     native: Annotated[tuple[Positive, ...], msgspec.Meta(max_length=64)] = ()
 
 
-class SizeRange(_Struct):
+class SizeRange(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """Declared range of one LR axis in pixels: what engines with profiles are built for."""
 
     min: Positive
@@ -47,7 +43,7 @@ class SizeRange(_Struct):
     max: Positive
 
 
-class Tensor(_Struct):
+class Tensor(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """One graph input or output. A dimension is a number or the name of a dynamic one."""
 
     name: Name
@@ -55,7 +51,7 @@ class Tensor(_Struct):
     shape: Annotated[tuple[int | Name, ...], msgspec.Meta(max_length=8)]
 
 
-class Graph(_Struct):
+class Graph(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """One exported graph."""
 
     path: RelativePath
@@ -69,14 +65,14 @@ class Graph(_Struct):
     """What the graph is bound to, e.g. an engine's TensorRT version and compute capability."""
 
 
-class FileEntry(_Struct):
+class FileEntry(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """Size and hash of one file of the bundle."""
 
     sha256: Sha256
     bytes: Annotated[int, msgspec.Meta(ge=0)]
 
 
-class ParityResult(_Struct):
+class ParityResult(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """One case of the parity grid, measured against the PyTorch reference."""
 
     backend: Name
@@ -91,7 +87,7 @@ class ParityResult(_Struct):
     note: Text = ""
 
 
-class Parity(_Struct):
+class Parity(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """The stored outcome of one ``scaleport validate`` run."""
 
     gates: dict[str, dict[str, float]]
@@ -100,7 +96,7 @@ class Parity(_Struct):
     results: Annotated[tuple[ParityResult, ...], msgspec.Meta(max_length=100_000)]
 
 
-class Manifest(_Struct):
+class Manifest(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """Everything a runtime must know about a bundle."""
 
     format_version: int

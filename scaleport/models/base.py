@@ -145,5 +145,5 @@ def grid_tensors(grid: Grid, device: torch.device | str = "cpu") -> list[Tensor]
 
 
 def image_constant(values: Sequence[float], dtype: torch.dtype = torch.float32) -> Tensor:
-    """Per-channel constant that broadcasts over an NCHW image."""
-    return torch.tensor(list(values), dtype=dtype).reshape(1, -1, 1, 1)
+    """Per-channel constant that broadcasts over an NCHW image, rounded to float32 in any type."""
+    return torch.tensor(list(values), dtype=torch.float32).to(dtype).reshape(1, -1, 1, 1)

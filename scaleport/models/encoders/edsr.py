@@ -29,7 +29,8 @@ class ResidualBlock(nn.Module):
         y = self.conv2(functional.relu(self.conv1(x)))
         if self.residual_scale != 1:
             y = y * self.residual_scale
-        return x + y
+        out: Tensor = x + y
+        return out
 
 
 @ENCODERS.register("edsr")

@@ -51,7 +51,7 @@ class BoundRender(nn.Module):
         out_channels, in_channels = kernel.shape[:2]
         self.scale = round((out_channels // 3) ** 0.5)
         # The output's de-normalisation is affine per colour, so the convolution absorbs it.
-        mean = torch.tensor(norm.mean, dtype=kernel.dtype).repeat_interleave(self.scale**2)
+        mean = image_constant(norm.mean, kernel.dtype).flatten().repeat_interleave(self.scale**2)
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, dtype=kernel.dtype)
         with torch.no_grad():
             self.conv.weight.copy_(kernel * norm.std)

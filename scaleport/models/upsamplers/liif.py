@@ -27,6 +27,7 @@ from scaleport.models.base import (
     Upsampler,
     border_dtype,
     grid_tensors,
+    image_constant,
 )
 from scaleport.models.registry import UPSAMPLERS
 from scaleport.models.upsamplers.lattice import EncodeStage
@@ -91,7 +92,7 @@ class LIIF(Upsampler):
         Returns:
             float[N, Q, 3], normalised pixels.
         """
-        n, c, h, w = feature.shape
+        _, c, h, w = feature.shape
         unfolded = functional.unfold(feature, 3, padding=1).transpose(1, 2)  # [N, H * W, 9 C]
         cell = (2 / scale).to(feature.dtype)[:, None, :].expand(-1, row_index.shape[1], -1)
         predictions, areas = [], []
@@ -203,7 +204,7 @@ class LIIFRender(nn.Module):
         last = nn.Linear(linears[-1].in_features, 3, dtype=linears[-1].weight.dtype)
         with torch.no_grad():
             last.weight.copy_(linears[-1].weight * norm.std)
-            mean = torch.tensor(norm.mean, dtype=last.weight.dtype)
+            mean = image_constant(norm.mean, last.weight.dtype).flatten()
             last.bias.copy_(linears[-1].bias * norm.std + mean)
         self.last = last.to(dtype)
         self.dtype = dtype
