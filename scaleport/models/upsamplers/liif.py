@@ -210,6 +210,7 @@ class LIIFRender(nn.Module):
         self.dtype = dtype
 
     def _table(self, index: Tensor, place: Tensor, offset: Tensor, axis: int) -> Tensor:
+        offset = offset.to(self.position.dtype)
         rel = 2 * ((index - place).to(offset.dtype) + offset)
         return rel[:, None] * self.position[axis]
 
