@@ -1,0 +1,342 @@
+"""Opening a bundle: nothing in it is believed before it has been checked.
+
+A bundle may come from anywhere. Opening one reads and checks the manifest, every path it lists
+and the size of every file; the bytes of a file are compared with their hash when the file is
+first used. All that can be wrong is an :class:`~scaleport.errors.ArtifactError` of one line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import unicodedata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal, get_args
+
+import msgspec
+
+from scaleport.bundle.manifest import (
+    CHECKPOINT_NAME,
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    FileEntry,
+    Graph,
+    Manifest,
+    Precision,
+    decode,
+)
+from scaleport.errors import ArtifactError, UsageError
+
+MAX_MANIFEST_BYTES = 64 << 20
+"""Largest manifest that is read at all."""
+
+_CHUNK = 1 << 20
+_REMEDY = "export the model again"
+
+
+class _Head(msgspec.Struct):
+    """What every version of the manifest holds; the rest depends on the version."""
+
+    format_version: int
+
+
+def path_problem(relpath: str) -> str | None:
+    """Why a path may not be listed in a manifest; None if it may.
+
+    Listed paths mean the same file on every system: relative, forward slashes, no ``.`` or ``..``,
+    no drive letters, nothing unprintable, no name that Windows would silently shorten.
+    """
+    if "\\" in relpath:
+        return "holds a backslash"
+    if relpath.startswith("/"):
+        return "is absolute"
+    if ":" in relpath or not relpath.isprintable():
+        return "holds a colon or an unprintable character"
+    for part in relpath.split("/"):
+        if part in {"", ".", ".."}:
+            return "has an empty, '.' or '..' part"
+        if part != part.rstrip(". "):
+            return "has a part that ends in a dot or a space"
+    if path_key(relpath) == path_key(MANIFEST_NAME):
+        return "is the manifest itself"
+    return None
+
+
+def path_key(relpath: str) -> str:
+    """Key under which two paths count as the same file on a case-insensitive file system."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", relpath).casefold())
+
+
+def entries_under(files: Iterable[str], relpath: str) -> list[str]:
+    """The listed files that a path stands for: itself, or all below it if it is a directory."""
+    return [name for name in files if name == relpath or name.startswith(relpath + "/")]
+
+
+def sha256_file(path: Path) -> FileEntry:
+    """Hash and size in bytes of a file, read in pieces; raises OSError."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return FileEntry(sha256=digest.hexdigest(), bytes=size)
+
+
+def check_consistent(manifest: Manifest) -> None:
+    """Check what the schema alone cannot say: listed paths, and that graphs are listed files.
+
+    Raises:
+        ValueError: with one line that says what is wrong.
+    """
+    seen: dict[str, str] = {}
+    for relpath in manifest.files:
+        problem = path_problem(relpath)
+        if problem:
+            raise ValueError(f"the listed path {relpath!r} {problem}")
+        other = seen.setdefault(path_key(relpath), relpath)
+        if other != relpath:
+            raise ValueError(f"the listed paths {other!r} and {relpath!r} differ in case only")
+    known = set(manifest.files)
+    for relpath in manifest.files:
+        known.update(str(parent) for parent in _parents(relpath))
+    for fmt, graphs in manifest.graphs.items():
+        for graph in graphs:
+            if graph.path not in known:
+                raise ValueError(f"the {fmt} graph {graph.path!r} is not among the listed files")
+
+
+def _parents(relpath: str) -> Iterator[str]:
+    while "/" in relpath:
+        relpath = relpath.rsplit("/", 1)[0]
+        yield relpath
+
+
+class Bundle:
+    """An opened bundle.
+
+    Files are handed out by :meth:`file` only, which compares them with their hash first.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._verified: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"Bundle({str(self.path)!r}, name={self.manifest.name!r})"
+
+    def formats(self) -> tuple[str, ...]:
+        """Graph formats that hold at least one graph, sorted."""
+        return tuple(sorted(fmt for fmt, graphs in self.manifest.graphs.items() if graphs))
+
+    def precisions(self, format: str) -> tuple[Precision, ...]:
+        """Precisions of a graph format, in the order fp32, fp16, int8; empty if there are none."""
+        there = {graph.precision for graph in self.manifest.graphs.get(format, ())}
+        return tuple(precision for precision in get_args(Precision) if precision in there)
+
+    def graphs(
+        self, format: str, stage: str | None = None, precision: str | None = None
+    ) -> tuple[Graph, ...]:
+        """All graphs of a format that match, in the manifest's order; empty if there are none.
+
+        More than one can share stage and precision where graphs are bound to a device, see
+        :attr:`scaleport.bundle.manifest.Graph.target`.
+        """
+        return tuple(
+            graph
+            for graph in self.manifest.graphs.get(format, ())
+            if stage in (None, graph.stage) and precision in (None, graph.precision)
+        )
+
+    def graph(self, format: str, stage: str, precision: str) -> Graph:
+        """The first graph of a format, stage and precision.
+
+        Raises:
+            UsageError: if there is none; the message lists what there is.
+        """
+        found = self.graphs(format, stage, precision)
+        if found:
+            return found[0]
+        if not self.graphs(format):
+            skipped = self.manifest.skipped.get(format)
+            reason = f" ({skipped})" if skipped else ""
+            there = ", ".join(self.formats()) or "none"
+            raise UsageError(
+                f"{self.path} holds no {format} graphs{reason}; formats there are: {there}"
+            )
+        there = ", ".join(f"{graph.stage}/{graph.precision}" for graph in self.graphs(format))
+        raise UsageError(
+            f"{self.path} holds no {format} graph {stage}/{precision}; there are: {there}"
+        )
+
+    def checkpoint(self) -> Path:
+        """The PyTorch checkpoint ``model.safetensors``, verified.
+
+        Raises:
+            ArtifactError: if the bundle holds none, or it is damaged.
+        """
+        if CHECKPOINT_NAME not in self.manifest.files:
+            raise ArtifactError(f"{self.path} holds no {CHECKPOINT_NAME}; {_REMEDY}")
+        return self.file(CHECKPOINT_NAME)
+
+    def file(self, relpath: str) -> Path:
+        """A listed file, or a directory with listed files below it, verified.
+
+        Each file is hashed once per opened bundle. A graph's sidecars (weights in external data,
+        the ``.bin`` of an ``.xml``) are verified with it: all listed files below the graph's
+        directory that belong to no graph of their own.
+
+        Args:
+            relpath: path as the manifest writes it, e.g. ``onnx/fp32/encode.onnx`` or
+                ``coreml/fp32/encode.mlpackage``.
+
+        Returns:
+            The path to open, below :attr:`path`.
+
+        Raises:
+            ArtifactError: if it is not listed, is gone, or its bytes are not those exported.
+        """
+        names = entries_under(self.manifest.files, relpath)
+        if not names:
+            raise ArtifactError(f"{self.path} does not list {relpath!r}; {_REMEDY}")
+        for name in (*names, *self._sidecars(relpath)):
+            self._verify(name)
+        return self.path / relpath
+
+    def verify(self) -> None:
+        """Compare every listed file with its hash.
+
+        Raises:
+            ArtifactError: at the first file that differs.
+        """
+        for name in self.manifest.files:
+            self._verify(name)
+
+    def _sidecars(self, relpath: str) -> list[str]:
+        graphs = {graph.path for some in self.manifest.graphs.values() for graph in some}
+        if relpath not in graphs or "/" not in relpath:
+            return []
+        return [
+            name
+            for name in entries_under(self.manifest.files, relpath.rsplit("/", 1)[0])
+            if name not in graphs and not any(parent in graphs for parent in _parents(name))
+        ]
+
+    def _verify(self, name: str) -> None:
+        if name in self._verified:
+            return
+        # Where links lead can have changed since the bundle was opened.
+        target = _locate(self.path, name, self.manifest.files[name])
+        try:
+            found = sha256_file(target)
+        except OSError as error:
+            raise _unreadable(self.path / name, error) from error
+        if found != self.manifest.files[name]:
+            raise ArtifactError(
+                f"{self.path / name} is not the file that was exported (sha256 differs); {_REMEDY}"
+            )
+        self._verified.add(name)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and check the manifest of a bundle directory, not the files it lists.
+
+    Raises:
+        UsageError: if there is nothing at ``path``.
+        ArtifactError: if it is not a bundle, of another version, or damaged.
+    """
+    source = path / MANIFEST_NAME
+    try:
+        if not path.exists():
+            raise UsageError(f"there is no bundle at {path}")
+        if not path.is_dir() or not os.path.lexists(source):
+            raise ArtifactError(
+                f"{path} is not a bundle: that is a directory with a {MANIFEST_NAME}"
+            )
+        data = _read_capped(path, source)
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(f"not a usable path: {str(path)!r}") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
+        raise _unreadable(source, error) from error
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise ArtifactError(
+            f"{source} is larger than {MAX_MANIFEST_BYTES >> 20} MiB, it is no manifest; {_REMEDY}"
+        )
+    try:
+        version = msgspec.json.decode(data, type=_Head).format_version
+        if version > FORMAT_VERSION:
+            raise ArtifactError(
+                f"{path} was made by a newer version of Scaleport (bundle format {version}, this "
+                f"one reads {FORMAT_VERSION}); upgrade Scaleport or {_REMEDY}"
+            )
+        if version != FORMAT_VERSION:
+            raise ArtifactError(f"{source} has unknown bundle format {version}; {_REMEDY}")
+        manifest = decode(data)
+        check_consistent(manifest)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split()) or "it is not JSON"
+        raise ArtifactError(f"{source} is damaged: {reason}; {_REMEDY}") from error
+    return manifest
+
+
+def open_bundle(path: Path | str, verify: Literal["all", "lazy"] = "lazy") -> Bundle:
+    """Open a bundle.
+
+    Args:
+        path: the bundle directory.
+        verify: ``lazy`` hashes a file when it is first used, ``all`` hashes every file now. The
+            existence and size of every file are checked at once either way.
+
+    Raises:
+        UsageError: if there is nothing at ``path``.
+        ArtifactError: if it is not a bundle, of another version, altered or damaged.
+    """
+    path = Path(path)
+    manifest = read_manifest(path)
+    for name, entry in manifest.files.items():
+        _locate(path, name, entry)
+    bundle = Bundle(path, manifest)
+    if verify == "all":
+        bundle.verify()
+    return bundle
+
+
+def _read_capped(root: Path, source: Path) -> bytes:
+    if not _inside(root, source) or not stat.S_ISREG(source.stat().st_mode):
+        raise ArtifactError(f"{source} is not a regular file of the bundle; {_REMEDY}")
+    with source.open("rb") as file:
+        return file.read(MAX_MANIFEST_BYTES + 1)
+
+
+def _inside(root: Path, path: Path) -> bool:
+    return path.resolve(strict=True).is_relative_to(root.resolve(strict=True))
+
+
+def _locate(root: Path, name: str, entry: FileEntry) -> Path:
+    """Path of a listed file, after checks of everything but its bytes."""
+    path = root / name
+    try:
+        if not _inside(root, path):
+            raise ArtifactError(f"{path} is a link out of the bundle; {_REMEDY}")
+        status = path.stat()
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing; copy the whole bundle or {_REMEDY}") from None
+    except (OSError, RuntimeError) as error:
+        raise _unreadable(path, error) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise ArtifactError(f"{path} is not a regular file; {_REMEDY}")
+    if status.st_size != entry.bytes:
+        raise ArtifactError(
+            f"{path} has {status.st_size} bytes instead of {entry.bytes}; "
+            f"copy it again or {_REMEDY}"
+        )
+    return path
+
+
+def _unreadable(path: Path, error: Exception) -> ArtifactError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return ArtifactError(f"cannot read {path}: {reason}; check its permissions or {_REMEDY}")

@@ -1,0 +1,332 @@
+"""Writing a bundle: all of it or nothing.
+
+Files are written to a hidden staging directory beside the target and take its place by a rename
+when they are complete, hashed and on disk. Whenever the process stops, the target is the old
+bundle, the new bundle, or absent; what was left over is cleared by the next export of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import msgspec
+
+from scaleport.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, decode, encode
+from scaleport.bundle.reader import (
+    MAX_MANIFEST_BYTES,
+    check_consistent,
+    path_key,
+    path_problem,
+    read_manifest,
+    sha256_file,
+)
+from scaleport.errors import OutputError, UsageError
+
+
+class BundleWriter:
+    """Context manager that writes one bundle.
+
+    ::
+
+        with BundleWriter(Path("photo.bundle"), overwrite=True) as writer:
+            export_to(writer.path("onnx/fp32/encode.onnx"))
+            writer.finish(manifest)
+
+    Without :meth:`finish`, or after an exception, nothing is written.
+
+    Args:
+        target: the bundle directory to be; its parent must exist.
+        overwrite: whether an existing bundle may be replaced. A directory that is not a bundle
+            never is.
+
+    Raises:
+        OutputError: on entry, if the target exists and may not be replaced, is being written by
+            another process, or its place is not writable.
+    """
+
+    def __init__(self, target: Path, overwrite: bool) -> None:
+        self.target = target
+        self.overwrite = overwrite
+        self._open = False
+        self._lock: _Lock | None = None
+
+    def __enter__(self) -> BundleWriter:
+        # Hidden names go beside what a link points to: a rename works on one file system only.
+        try:
+            self._final = self.target.resolve()
+        except (OSError, RuntimeError, ValueError) as error:
+            raise OutputError(f"cannot write {self.target}: not a usable path") from error
+        if not self._final.name or not self._final.parent.is_dir():
+            raise OutputError(
+                f"cannot write {self.target}: {self._final.parent} is no directory; create it first"
+            )
+        self._staging = self._final.with_name(f".{self._final.name}.staging")
+        self._aside = self._final.with_name(f".{self._final.name}.old")
+        try:
+            self._lock = _Lock(self._final.with_name(f".{self._final.name}.lock"), self.target)
+            try:
+                self._recover()
+                self._check_target()
+                self._staging.mkdir()
+            except BaseException:
+                self._lock.release()
+                raise
+        except OSError as error:
+            raise _unwritable(self.target, error) from error
+        self._open = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._open = False
+        try:
+            if self._staging.exists():
+                shutil.rmtree(self._staging, ignore_errors=True)
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    def path(self, relpath: str) -> Path:
+        """Where to write one file of the bundle; its directory is made.
+
+        Args:
+            relpath: place in the bundle, with forward slashes, e.g. ``onnx/fp32/encode.onnx``. An
+                exporter may also make a directory there (``.mlpackage``), or further files beside
+                it (external data): every file found is listed in the manifest.
+
+        Raises:
+            UsageError: if the path may not be listed in a manifest, or the writer is not open.
+            OutputError: if the directory cannot be made.
+        """
+        self._require_open()
+        problem = path_problem(relpath)
+        if problem:
+            raise UsageError(f"the bundle path {relpath!r} {problem}")
+        path = self._staging / relpath
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(self.target, error) from error
+        return path
+
+    def finish(self, manifest: Manifest) -> Manifest:
+        """Hash all files, write the manifest last, and put the bundle in its place.
+
+        Args:
+            manifest: everything but ``files``, which is replaced.
+
+        Returns:
+            The manifest as written, with ``files``.
+
+        Raises:
+            UsageError: if the writer is not open.
+            OutputError: if the manifest does not fit the files or the schema, or something cannot
+                be written; the old bundle is still there then.
+        """
+        self._require_open()
+        try:
+            manifest = msgspec.structs.replace(manifest, files=_list_files(self._staging))
+            data = _checked_bytes(manifest)
+            (self._staging / MANIFEST_NAME).write_bytes(data)
+            _sync_tree(self._staging)
+            self._check_target()
+            self._swap()
+        except OSError as error:
+            raise _unwritable(self.target, error) from error
+        self._open = False
+        shutil.rmtree(self._aside, ignore_errors=True)
+        return manifest
+
+    def _require_open(self) -> None:
+        if not self._open:
+            raise UsageError("the bundle writer is not open, or the bundle is already finished")
+
+    def _recover(self) -> None:
+        """Clear what a killed export left; only the holder of the lock does so."""
+        if self._aside.exists():
+            if self._final.exists():
+                shutil.rmtree(self._aside)
+            else:  # killed between the two renames of the swap
+                self._aside.rename(self._final)
+        if self._staging.exists():
+            shutil.rmtree(self._staging)
+
+    def _check_target(self) -> None:
+        if not os.path.lexists(self._final):
+            return
+        if not self.overwrite:
+            raise OutputError(f"{self.target} exists; choose another name or allow overwriting")
+        if not self._final.is_dir() or not _looks_like_manifest(self._final / MANIFEST_NAME):
+            raise OutputError(
+                f"{self.target} exists and is not a bundle, it is not overwritten; remove it or "
+                "choose another name"
+            )
+
+    def _swap(self) -> None:
+        try:
+            if self._final.exists():
+                self._final.rename(self._aside)
+            self._staging.rename(self._final)
+        except BaseException:
+            if self._aside.exists() and not self._final.exists():
+                self._aside.rename(self._final)
+            raise
+        _sync_directory(self._final.parent)
+
+
+def update_manifest(bundle_dir: Path, manifest: Manifest) -> None:
+    """Replace the manifest of a bundle, e.g. to store parity results, and nothing else.
+
+    Args:
+        bundle_dir: the bundle.
+        manifest: the new manifest; its ``files`` must be those of the present one.
+
+    Raises:
+        ArtifactError: if the present bundle is damaged.
+        OutputError: if the bundle was exported anew in the meantime, the manifest does not follow
+            the schema, or it cannot be written; the old manifest is still there then.
+    """
+    data = _checked_bytes(manifest)
+    temporary = bundle_dir / f".{MANIFEST_NAME}.{secrets.token_hex(8)}.tmp"
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        # Checked after the temporary file is in the directory: if an export swaps the bundle from
+        # here on, the file goes with the old one and the replacement below fails.
+        if read_manifest(bundle_dir).files != manifest.files:
+            raise OutputError(f"{bundle_dir} has changed since it was opened; run it again")
+        temporary.replace(bundle_dir / MANIFEST_NAME)
+        _sync_directory(bundle_dir)
+    except OSError as error:
+        raise _unwritable(bundle_dir / MANIFEST_NAME, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+class _Lock:
+    """Exclusive lock on one target, held by an open file so that it dies with the process."""
+
+    def __init__(self, path: Path, target: Path) -> None:
+        self.path = path
+        while True:
+            self.file: IO[bytes] = path.open("ab")
+            try:
+                _lock_now(self.file)
+            except BlockingIOError:
+                self.file.close()
+                raise OutputError(
+                    f"another export is writing {target}; wait for it or choose another name"
+                ) from None
+            except BaseException:
+                self.file.close()
+                raise
+            # The holder before may have removed the file between our open and our lock.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self.file.fileno()), path.stat()):
+                    return
+            self.file.close()
+
+    def release(self) -> None:
+        """Remove the file while the lock is held, then let go; harmless when repeated."""
+        if not self.file.closed:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+            self.file.close()
+
+
+def _lock_now(file: IO[bytes]) -> None:
+    """Lock an open file without waiting; BlockingIOError if another process holds it."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except PermissionError as error:
+            raise BlockingIOError(str(error)) from error
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _looks_like_manifest(path: Path) -> bool:
+    """Whether a file is, or once was, a bundle's manifest; other tools use the same file name."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        data = file.read(MAX_MANIFEST_BYTES)
+    try:
+        content = msgspec.json.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return True  # damaged: replacing it is what the user wants to do about it
+    return isinstance(content, dict) and "format_version" in content
+
+
+def _list_files(root: Path) -> dict[str, FileEntry]:
+    files: dict[str, FileEntry] = {}
+    keys: dict[str, str] = {}
+    for path in sorted(root.rglob("*")):
+        if path.is_dir() and not path.is_symlink():
+            continue
+        relpath = path.relative_to(root).as_posix()
+        problem = path_problem(relpath)
+        if path.is_symlink() or not path.is_file():
+            problem = "is not a regular file"
+        elif keys.setdefault(path_key(relpath), relpath) != relpath:
+            problem = f"differs from {keys[path_key(relpath)]!r} in case only"
+        if problem:
+            raise OutputError(f"cannot put {relpath!r} into a bundle: it {problem}")
+        files[relpath] = sha256_file(path)
+    return files
+
+
+def _checked_bytes(manifest: Manifest) -> bytes:
+    """Encode a manifest and make sure that it can be read back: structs do not check themselves."""
+    try:
+        data = encode(manifest)
+        check_consistent(decode(data))
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise OutputError(f"the manifest of {manifest.name!r} is not valid: {reason}") from error
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise OutputError(f"the manifest of {manifest.name!r} is over the limit of its size")
+    return data
+
+
+def _sync_tree(root: Path) -> None:
+    for path in root.rglob("*"):
+        if path.is_dir():
+            _sync_directory(path)
+        else:
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+    _sync_directory(root)
+
+
+def _sync_directory(path: Path) -> None:
+    """Make renames and new names durable; a directory cannot be synced on Windows."""
+    if sys.platform == "win32":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _unwritable(target: Path, error: OSError) -> OutputError:
+    return OutputError(f"cannot write {target}: {error.strerror or error}")
