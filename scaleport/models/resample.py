@@ -73,21 +73,16 @@ class Resample(nn.Module):
     def _axis(
         self, image: Tensor, index: Tensor, offset: Tensor, ratio: Tensor, dim: int
     ) -> Tensor:
+        steps = list(range(1 - self.taps // 2, self.taps // 2 + 1))
+        distance = offset[:, None] - torch.tensor(steps, dtype=offset.dtype, device=offset.device)
+        weights = cubic_kernel(distance / ratio)
+        weights = (weights / weights.sum(dim=1, keepdim=True)).to(image.dtype)
         zero = torch.zeros_like(index)
         last = torch.full_like(index, image.shape[dim] - 1)
         shape = [1, 1, 1, 1]
         shape[dim] = -1
-        total = torch.zeros_like(offset)
-        weights = []
-        steps = range(1 - self.taps // 2, self.taps // 2 + 1)
-        for step in steps:
-            weight = cubic_kernel((offset - step) / ratio).to(offset.dtype)
-            weights.append(weight)
-            total = total + weight
-        out = None
-        for step, weight in zip(steps, weights, strict=True):
+        out = torch.zeros_like(image[:, :, :1, :1])
+        for tap, step in enumerate(steps):
             place = torch.minimum(torch.maximum(index + step, zero), last)
-            term = image.index_select(dim, place) * (weight / total).to(image.dtype).reshape(shape)
-            out = term if out is None else out + term
-        assert out is not None
+            out = out + image.index_select(dim, place) * weights[:, tap].reshape(shape)
         return out

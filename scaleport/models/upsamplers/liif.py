@@ -116,6 +116,48 @@ class LIIF(Upsampler):
             out = out + prediction * area[..., None]
         return out
 
+    def points_hoisted(
+        self,
+        feature: Tensor,
+        row_index: Tensor,
+        row_offset: Tensor,
+        col_index: Tensor,
+        col_offset: Tensor,
+        scale: Tensor,
+    ) -> Tensor:
+        """The same function of the same parameters as :meth:`points`, cheaper, for training.
+
+        The first layer's feature columns run as a 3x3 convolution at LR size, so that each query
+        gathers one row of the first hidden layer instead of 9 C features, and the last, linear
+        layer runs once after the ensemble.
+        """
+        n, c, h, w = feature.shape
+        first, last = self.mlp[0], self.mlp[-1]
+        assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
+        kernel = first.weight[:, : 9 * c].reshape(-1, c, 3, 3)
+        base = functional.conv2d(feature, kernel, first.bias, padding=1)
+        table = base.permute(0, 2, 3, 1).reshape(n * h * w, -1)
+        image = torch.arange(n, device=feature.device)[:, None] * (h * w)
+        cell = (2 / scale)[:, None, :].expand(-1, row_index.shape[1], -1)
+        total: Tensor | None = None
+        for step_y in (0, 1):
+            row = clamp_index(row_index + step_y, h)
+            rel_y = 2 * ((row_index - row).to(row_offset.dtype) + row_offset)
+            for step_x in (0, 1):
+                col = clamp_index(col_index + step_x, w)
+                rel_x = 2 * ((col_index - col).to(col_offset.dtype) + col_offset)
+                place = image + row.long() * w + col.long()
+                rel = torch.cat([rel_y[..., None], rel_x[..., None], cell], dim=-1)
+                position = functional.linear(rel.to(feature.dtype), first.weight[:, 9 * c :])
+                gathered = table.index_select(0, place.flatten()).reshape(position.shape)
+                hidden = self.mlp[1:-1](gathered + position)
+                weight_y = row_offset if step_y else 1 - row_offset
+                weight_x = col_offset if step_x else 1 - col_offset
+                term = hidden * (weight_y * weight_x).to(hidden.dtype)[..., None]
+                total = term if total is None else total + term
+        out: Tensor = last(total)
+        return out
+
     def render(self, feature: Tensor, grid: Grid, constants: Constants) -> Tensor:
         """Training form: float[N, 3, rows, columns]."""
         del constants

@@ -1,0 +1,1 @@
+"""Lowering of networks to the graphs of a bundle: one module per format."""

@@ -1,0 +1,81 @@
+"""Join graphs by the names of their tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx
+
+from scaleport.errors import ExportError
+from scaleport.export.onnx import IR_VERSION, OPSET
+
+
+@dataclass(frozen=True)
+class Part:
+    """One graph of a composition.
+
+    Border tensors keep their names, so that equal names connect; ``rename`` gives a border tensor
+    another name in the joined graph. Inner names get ``prefix``.
+    """
+
+    prefix: str
+    model: onnx.ModelProto
+    rename: Mapping[str, str] = field(default_factory=dict)
+
+
+def join(
+    name: str,
+    parts: Sequence[Part],
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+) -> onnx.ModelProto:
+    """Join parts, given in the order of computation, into one model.
+
+    Args:
+        name: name of the joined graph.
+        parts: graphs of one opset; each input must be an input of the whole or an output of an
+            earlier part.
+        inputs: inputs of the whole.
+        outputs: outputs of the whole.
+
+    Raises:
+        ExportError: if a tensor is missing or made twice, or a part holds a subgraph.
+    """
+    graph = onnx.GraphProto(name=name)
+    made = {value.name for value in inputs}
+    for part in parts:
+        source = part.model.graph
+        if [o.version for o in part.model.opset_import if o.domain in ("", "ai.onnx")] != [OPSET]:
+            raise ExportError(f"cannot join {part.prefix!r}: it is not of opset {OPSET}")
+        border = {v.name for v in (*source.input, *source.output)}
+        names = {b: part.rename.get(b, b) for b in border} | {"": ""}
+
+        def renamed(tensor: str, part: Part = part, names: dict[str, str] = names) -> str:
+            return names.get(tensor, f"{part.prefix}/{tensor}")
+
+        for value in source.input:
+            if renamed(value.name) not in made:
+                raise ExportError(f"cannot join {part.prefix!r}: nothing makes {value.name!r}")
+        for tensor in source.initializer:
+            copy = graph.initializer.add()
+            copy.CopyFrom(tensor)
+            copy.name = renamed(tensor.name)
+        for node in source.node:
+            if any(a.HasField("g") or a.graphs for a in node.attribute):
+                raise ExportError(f"cannot join {part.prefix!r}: {node.op_type} holds a subgraph")
+            copy_node = graph.node.add()
+            copy_node.CopyFrom(node)
+            copy_node.name = f"{part.prefix}/{node.name or node.output[0]}"
+            copy_node.input[:] = [renamed(t) for t in node.input]
+            copy_node.output[:] = [renamed(t) for t in node.output]
+            twice = made & set(copy_node.output) - {""}
+            if twice:
+                raise ExportError(f"cannot join {part.prefix!r}: {twice.pop()!r} is made twice")
+            made |= set(copy_node.output)
+    graph.input.extend(inputs)
+    graph.output.extend(outputs)
+    opset = onnx.helper.make_opsetid("", OPSET)
+    return onnx.helper.make_model(
+        graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="scaleport"
+    )

@@ -1,0 +1,187 @@
+"""ONNX graphs of single stages: trace, lint, simplify, check again."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxslim
+import torch
+from onnx import numpy_helper
+
+from scaleport.errors import ExportError
+from scaleport.export.lint import assert_same_graph
+from scaleport.export.trace import (
+    SECOND_TRACE,
+    TraceSizes,
+    dynamic_shapes,
+    example_inputs,
+)
+from scaleport.models.base import Stage
+
+OPSET = 20
+IR_VERSION = 10
+CHECK_SIZES = TraceSizes(1, 10, 19, 41, 22, 2)
+"""Sizes that no trace used, for the numerical check after simplification."""
+
+_KEPT_METADATA = {"namespace": "module", "pkg.torch.onnx.name_scopes": "name_scopes"}
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence exporters that print progress and warn about their own internals."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _trace(stage: Stage, sizes: TraceSizes) -> onnx.ModelProto:
+    with quiet(), torch.no_grad():
+        try:
+            program = torch.onnx.export(
+                stage.module.eval(),
+                example_inputs(stage, sizes),
+                dynamo=True,
+                dynamic_shapes=tuple(dynamic_shapes(stage)),
+                input_names=[port.name for port in stage.inputs],
+                output_names=[port.name for port in stage.outputs],
+                opset_version=OPSET,
+                verbose=False,
+            )
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            raise ExportError(f"stage {stage.name!r} cannot be traced: {reason}") from error
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    _clean(model, stage)
+    return model
+
+
+def _clean(model: onnx.ModelProto, stage: Stage) -> None:
+    """Give dynamic dimensions their declared names and drop traces of the building machine."""
+    model.ir_version = IR_VERSION
+    model.producer_name = "scaleport"
+    model.producer_version = ""
+    model.doc_string = ""
+    model.graph.name = stage.name
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+    # Symbols in inner value infos come from the tracer and would clash between stages.
+    del model.graph.value_info[:]
+    for values, ports in ((model.graph.input, stage.inputs), (model.graph.output, stage.outputs)):
+        for value, port in zip(values, ports, strict=True):
+            del value.metadata_props[:]
+            dims = value.type.tensor_type.shape.dim
+            del dims[:]
+            for size in port.shape:
+                dim = dims.add()
+                if isinstance(size, str):
+                    dim.dim_param = size
+                else:
+                    dim.dim_value = size
+    for node in model.graph.node:
+        node.doc_string = ""
+        # Stack traces name files of the building machine; the module path is what helps.
+        kept = [p for p in node.metadata_props if p.key in _KEPT_METADATA]
+        pairs = [(_KEPT_METADATA[p.key], p.value) for p in kept]
+        del node.metadata_props[:]
+        for key, value in pairs:
+            node.metadata_props.add(key=key, value=value)
+
+
+def _run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return list(session.run(None, feeds))
+
+
+def check(model: onnx.ModelProto, what: str) -> None:
+    """Check a model's form, with shape inference.
+
+    Raises:
+        ExportError: naming ``what`` and the checker's first line.
+    """
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:
+        raise ExportError(f"{what} is not valid ONNX: {str(error).splitlines()[0]}") from error
+
+
+def simplify(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
+    """Simplify with onnxslim and check the form of the result.
+
+    Raises:
+        ExportError: if the simplified model is not valid.
+    """
+    with quiet():
+        slim = onnxslim.slim(model)
+    slim.producer_name, slim.producer_version = "scaleport", ""
+    del slim.graph.value_info[:]
+    check(slim, what)
+    return slim
+
+
+def export_stage(stage: Stage) -> onnx.ModelProto:
+    """Lower one stage to ONNX.
+
+    The stage is traced twice with different sizes and both graphs must be the same (the lint);
+    the result is simplified, and then compared with the stage itself at sizes of neither trace.
+
+    Raises:
+        ExportError: if it cannot be traced, or the graph and the stage disagree.
+        LintError: if the graph depends on the sizes it was traced with.
+    """
+    model = _trace(stage, TraceSizes())
+    assert_same_graph(model, _trace(stage, SECOND_TRACE), stage.name)
+    check(model, f"stage {stage.name!r}")
+    slim = simplify(model, f"simplified stage {stage.name!r}")
+
+    inputs = example_inputs(stage, CHECK_SIZES)
+    feeds = {p.name: t.numpy() for p, t in zip(stage.inputs, inputs, strict=True)}
+    with torch.no_grad():
+        expected = stage.module(*inputs)
+    expected = [expected] if isinstance(expected, torch.Tensor) else list(expected)
+    reduced = any(i.data_type == onnx.TensorProto.FLOAT16 for i in model.graph.initializer)
+    for port, want, got in zip(stage.outputs, expected, _run(slim, feeds), strict=True):
+        bound = (2e-2 if reduced else 1e-4) * max(1.0, float(want.abs().max()))
+        error = float(np.abs(want.numpy() - got).max())
+        if want.shape != got.shape or not error <= bound:
+            raise ExportError(
+                f"graph {stage.name!r} differs from the network at an untraced size: output "
+                f"{port.name!r} is off by {error:.3g}"
+            )
+    return slim
+
+
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """Write a model, creating the directory. The caller stages and renames."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def large_initializers(model: onnx.ModelProto, least: int = 1) -> dict[str, np.ndarray]:
+    """Initializers with at least ``least`` elements, as arrays."""
+    return {
+        i.name: numpy_helper.to_array(i)
+        for i in model.graph.initializer
+        if int(np.prod(i.dims)) >= least
+    }

@@ -1,0 +1,66 @@
+"""Example tensors and dynamic dimensions for tracing a stage."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scaleport.grid import Grid, subpixel_centres
+from scaleport.models.base import Port, Stage
+
+
+@dataclasses.dataclass(frozen=True)
+class TraceSizes:
+    """Sizes that a stage is traced with; nothing of them may remain in the graph."""
+
+    batch: int = 2
+    height: int = 13
+    width: int = 11
+    out_height: int = 31
+    out_width: int = 29
+    scale: int = 3
+
+    def lengths(self) -> dict[str, int]:
+        """Length of every named dimension."""
+        return {
+            "N": self.batch,
+            "H": self.height,
+            "W": self.width,
+            "Ho": self.out_height,
+            "Wo": self.out_width,
+            "S": self.scale,
+        }
+
+
+SECOND_TRACE = TraceSizes(3, 17, 23, 43, 37, 5)
+"""Sizes that share no length with the default ones, for the lint's second trace."""
+
+
+def example_inputs(stage: Stage, sizes: TraceSizes) -> tuple[Tensor, ...]:
+    """One tensor per input port: a real grid where the port is part of one, else noise."""
+    grid = Grid.from_size(sizes.height, sizes.width, sizes.out_height, sizes.out_width)
+    known = {name: torch.from_numpy(value) for name, value in grid.feeds().items()}
+    known["subpixel"] = torch.from_numpy(subpixel_centres(sizes.scale))
+    generator = torch.Generator().manual_seed(0)
+
+    def make(port: Port) -> Tensor:
+        if port.name in known:
+            return known[port.name]
+        lengths = sizes.lengths()
+        shape = [lengths[d] if isinstance(d, str) else d for d in port.shape]
+        return torch.rand(shape, generator=generator)
+
+    return tuple(make(port) for port in stage.inputs)
+
+
+def dynamic_shapes(stage: Stage) -> list[dict[int, Any]]:
+    """Dynamic dimensions of every input, for ``torch.export`` and ``torch.onnx.export``."""
+    dims: dict[str, Any] = {}
+    result = []
+    for port in stage.inputs:
+        named = {i: d for i, d in enumerate(port.shape) if isinstance(d, str)}
+        result.append({i: dims.setdefault(d, torch.export.Dim(d)) for i, d in named.items()})
+    return result

@@ -1,0 +1,38 @@
+"""Checking what a session is fed, the same for every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from scaleport.errors import UsageError
+from scaleport.runtimes.base import Array, Feeds, TensorSpec
+
+
+def checked(feeds: Feeds, specs: Sequence[TensorSpec]) -> dict[str, Array]:
+    """Feeds as contiguous arrays, complete and of the right type and shape.
+
+    Raises:
+        UsageError: if one is missing, unknown, or of the wrong type, rank or fixed dimension.
+    """
+    unknown = sorted(set(feeds) - {spec.name for spec in specs})
+    if unknown:
+        names = ", ".join(spec.name for spec in specs)
+        raise UsageError(f"unknown input {', '.join(unknown)}; this graph takes {names}")
+    result = {}
+    for spec in specs:
+        if spec.name not in feeds:
+            raise UsageError(f"input {spec.name!r} is missing")
+        array = np.ascontiguousarray(feeds[spec.name])
+        if array.dtype != spec.dtype:
+            raise UsageError(f"input {spec.name!r} must be {spec.dtype}, got {array.dtype}")
+        fits = array.ndim == len(spec.shape) and all(
+            want in (-1, have) for want, have in zip(spec.shape, array.shape, strict=True)
+        )
+        if not fits:
+            want = "x".join("?" if d < 0 else str(d) for d in spec.shape)
+            have = "x".join(str(d) for d in array.shape) or "a number"
+            raise UsageError(f"input {spec.name!r} must have shape {want}, got {have}")
+        result[spec.name] = array
+    return result

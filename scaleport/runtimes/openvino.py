@@ -1,0 +1,103 @@
+"""OpenVINO."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from scaleport.errors import BackendError, OutOfMemoryError, UsageError
+from scaleport.runtimes.base import (
+    Availability,
+    Feeds,
+    GraphFile,
+    Outputs,
+    SessionOptions,
+    TensorSpec,
+)
+from scaleport.runtimes.feeds import checked
+
+_HINTS = {"": "f32", "fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+
+
+class OpenVinoSession:
+    """One compiled graph."""
+
+    def __init__(self, compiled: Any, device: str) -> None:
+        self._compiled = compiled
+        self._request = compiled.create_infer_request()
+        self.inputs = tuple(_spec(port) for port in compiled.inputs)
+        self.outputs = tuple(_spec(port) for port in compiled.outputs)
+        self.device = device
+
+    def run(self, feeds: Feeds) -> Outputs:
+        """Run the graph once."""
+        arrays = checked(feeds, self.inputs)
+        try:
+            results = self._request.infer(arrays, share_inputs=True, share_outputs=False)
+        except Exception as error:
+            text = next((t for t in reversed(str(error).splitlines()) if t.strip()), repr(error))
+            if "bad_alloc" in str(error) or "allocate" in text:
+                raise OutOfMemoryError(f"OpenVINO ran out of memory: {text}") from error
+            raise BackendError(f"OpenVINO failed: {text}") from error
+        return {spec.name: results[i] for i, spec in enumerate(self.outputs)}
+
+
+def _spec(port: Any) -> TensorSpec:
+    shape = tuple(d.get_length() if d.is_static else -1 for d in port.get_partial_shape())
+    return TensorSpec(port.get_any_name(), np.dtype(port.get_element_type().to_dtype()), shape)
+
+
+class OpenVinoBackend:
+    """Runs the OpenVINO IR on the CPU, or on the device named in the options.
+
+    Graphs run in float32 arithmetic where nothing else is asked for: on processors with bf16
+    units OpenVINO would otherwise lower the precision by itself.
+    """
+
+    name = "openvino"
+    graph_format = "openvino"
+
+    def availability(self) -> Availability:
+        """Say whether the package is installed and what the CPU device calls itself."""
+        try:
+            import openvino
+        except ImportError as error:
+            return Availability(False, f"{error}", extra="openvino")
+        core = openvino.Core()
+        devices = core.available_devices
+        if not devices:
+            return Availability(False, "OpenVINO finds no device", version=openvino.__version__)
+        return Availability(True, device=", ".join(devices), version=openvino.__version__)
+
+    def load(self, graph: GraphFile, options: SessionOptions) -> OpenVinoSession:
+        """Load and compile a graph."""
+        try:
+            import openvino
+        except ImportError as error:
+            raise BackendError(
+                "openvino is not installed: pip install 'scaleport[openvino]'"
+            ) from error
+        if options.inference_precision not in _HINTS:
+            raise UsageError(
+                f"openvino knows the inference precisions {', '.join(p for p in _HINTS if p)}, "
+                f"not {options.inference_precision!r}"
+            )
+        device = options.device or "CPU"
+        config: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": _HINTS[options.inference_precision],
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if options.threads and device == "CPU":
+            config["INFERENCE_NUM_THREADS"] = options.threads
+        if options.cache_dir:
+            config["CACHE_DIR"] = str(options.cache_dir)
+        config.update(options.extra)
+        core = openvino.Core()
+        try:
+            compiled = core.compile_model(core.read_model(str(graph.path)), device, config)
+        except Exception as error:
+            text = next((t for t in reversed(str(error).splitlines()) if t.strip()), repr(error))
+            raise BackendError(f"OpenVINO refuses {graph.path.name}: {text}") from error
+        real = compiled.get_property("EXECUTION_DEVICES")
+        return OpenVinoSession(compiled, ", ".join(real) if isinstance(real, list) else str(real))

@@ -1,0 +1,56 @@
+"""Finding backends: entry points of the group ``scaleport.backends``."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+
+from scaleport.errors import BackendError, UsageError
+from scaleport.runtimes.base import Availability, Backend
+
+GROUP = "scaleport.backends"
+AUTO_ORDER = ("tensorrt", "coreml", "openvino", "onnxruntime", "torch")
+"""Preference of ``backend="auto"``; a backend that only emulates its target comes last."""
+
+
+@lru_cache(maxsize=1)
+def _found() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def backend_names() -> list[str]:
+    """Names of all registered backends, installed or not."""
+    return sorted(_found())
+
+
+@lru_cache(maxsize=None)
+def get_backend(name: str) -> Backend:
+    """The backend of a name; its library may still be missing.
+
+    Raises:
+        UsageError: if no backend is registered under the name.
+        BackendError: if a third-party backend cannot be imported.
+    """
+    point = _found().get(name)
+    if point is None:
+        raise UsageError(f"unknown backend {name!r}; known: {', '.join(backend_names())}")
+    try:
+        backend: Backend = point.load()()
+    except Exception as error:
+        raise BackendError(f"backend {name!r} cannot be loaded: {error}") from error
+    return backend
+
+
+def require(name: str) -> tuple[Backend, Availability]:
+    """A backend that can run graphs here.
+
+    Raises:
+        UsageError: if the name is unknown.
+        BackendError: if it cannot run here; the message says what to install.
+    """
+    backend = get_backend(name)
+    found = backend.availability()
+    if not found.usable:
+        hint = f"; install it with: pip install 'scaleport[{found.extra}]'" if found.extra else ""
+        raise BackendError(f"backend {name!r} cannot run here: {found.reason}{hint}")
+    return backend, found

@@ -1,0 +1,112 @@
+"""PyTorch: the deploy form of the bundle's own checkpoint, without an exported graph."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scaleport.errors import BackendError, OutOfMemoryError, UsageError
+from scaleport.runtimes.base import (
+    Availability,
+    Feeds,
+    GraphFile,
+    Outputs,
+    SessionOptions,
+    TensorSpec,
+)
+from scaleport.runtimes.feeds import checked
+
+if TYPE_CHECKING:
+    from scaleport.models.base import DeployForm, Stage
+
+_PRECISIONS = ("fp32", "fp16")
+
+
+class TorchSession:
+    """One stage of the deploy form."""
+
+    def __init__(self, stage: Stage, device: str) -> None:
+        import torch
+
+        self._torch = torch
+        self._stage = stage
+        self._module = stage.module.to(device)
+        self.device = device
+        self.inputs = tuple(_spec(port) for port in stage.inputs)
+        self.outputs = tuple(_spec(port) for port in stage.outputs)
+
+    def run(self, feeds: Feeds) -> Outputs:
+        """Run the stage once."""
+        torch = self._torch
+        arrays = checked(feeds, self.inputs)
+        tensors = [torch.from_numpy(arrays[s.name]).to(self.device) for s in self.inputs]
+        try:
+            with torch.inference_mode():
+                result = self._module(*tensors)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemoryError(f"PyTorch ran out of memory: {error}") from error
+        except RuntimeError as error:
+            text = str(error).splitlines()[0]
+            if "allocate memory" in text:
+                raise OutOfMemoryError(f"PyTorch ran out of memory: {text}") from error
+            raise BackendError(f"PyTorch failed: {text}") from error
+        results = [result] if isinstance(result, torch.Tensor) else list(result)
+        return {
+            spec.name: np.ascontiguousarray(value.cpu().numpy())
+            for spec, value in zip(self.outputs, results, strict=True)
+        }
+
+
+def _spec(port: Any) -> TensorSpec:
+    dtype = np.dtype(str(port.dtype).removeprefix("torch."))
+    return TensorSpec(port.name, dtype, tuple(d if isinstance(d, int) else -1 for d in port.shape))
+
+
+@lru_cache(maxsize=4)
+def _deploy(path: Path, stamp: float, precision: str) -> DeployForm:
+    del stamp
+    import torch
+
+    from scaleport.models import load_checkpoint
+
+    return load_checkpoint(path).deploy(torch.float16 if precision == "fp16" else torch.float32)
+
+
+class TorchBackend:
+    """Runs the checkpoint that the bundle carries, in its deploy form."""
+
+    name = "torch"
+    graph_format = "torch"
+
+    def availability(self) -> Availability:
+        """Say whether torch and safetensors are installed."""
+        try:
+            import safetensors.torch
+            import torch
+        except ImportError as error:
+            return Availability(False, f"{error}", extra="torch")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        del safetensors
+        return Availability(True, device=device, version=str(torch.__version__))
+
+    def load(self, graph: GraphFile, options: SessionOptions) -> TorchSession:
+        """Load a stage of the checkpoint at ``graph.path``; ``options.threads`` is process-wide."""
+        found = self.availability()
+        if not found.usable:
+            raise BackendError(f"{found.reason}: pip install 'scaleport[torch]'")
+        if graph.precision not in _PRECISIONS:
+            raise UsageError(f"the torch backend runs {' and '.join(_PRECISIONS)} only")
+        if options.inference_precision:
+            raise BackendError("the torch backend computes in the precision of the graph")
+        import torch
+
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        form = _deploy(graph.path, graph.path.stat().st_mtime, graph.precision)
+        for stage in form.stages():
+            if stage.name == graph.stage:
+                return TorchSession(stage, options.device or found.device)
+        raise BackendError(f"this network has no stage {graph.stage!r}")
