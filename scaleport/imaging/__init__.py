@@ -1,0 +1,1 @@
+"""Images: files and arrays, colour, resampling, tiles. No torch."""
