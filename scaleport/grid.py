@@ -146,20 +146,12 @@ class Axis:
         return max(0, min(first, self.n - 1)), max(1, min(last + 1, self.n))
 
     def owned(self, first: int, last: int) -> tuple[int, int]:
-        """Output range whose ``floor(u)``, clamped to the image, lies in ``first <= i < last``.
+        """Output samples whose centres lie on input samples ``first <= i < last`` of the axis.
 
-        The ranges of adjoining input ranges adjoin and cover every output sample once.
+        Ranges of adjoining input ranges adjoin and cover every output sample once; at an integer
+        scale the s output samples of one input sample stay together.
         """
-        return self._boundary(first), self._boundary(last)
-
-    def _boundary(self, i: int) -> int:
-        """First output sample with ``floor(u) >= i``; 0 for i <= 0 and N for i >= n."""
-        if i <= 0:
-            return 0
-        if i >= self.n:
-            return self.N
-        # u(a) >= i  <=>  (2a + 1) * n >= N * (2i + 1)  <=>  a >= (N * (2i + 1) / n - 1) / 2
-        return max(0, min(self.N, -((self.n - self.N * (2 * i + 1)) // (2 * self.n))))
+        return -(-self.N * first // self.n), -(-self.N * last // self.n)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from scaleport.runtimes.base import (
 )
 from scaleport.runtimes.feeds import checked
 
-_TYPES = {
+_TYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(float16)": np.dtype(np.float16),
     "tensor(int32)": np.dtype(np.int32),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
 from scaleport.errors import BackendError, UsageError
@@ -23,7 +23,7 @@ def backend_names() -> list[str]:
     return sorted(_found())
 
 
-@lru_cache(maxsize=None)
+@cache
 def get_backend(name: str) -> Backend:
     """The backend of a name; its library may still be missing.
 

@@ -1,0 +1,107 @@
+"""From a checkpoint to a bundle."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from scaleport import __version__
+from scaleport.bundle.manifest import CHECKPOINT_NAME, FORMAT_VERSION, Graph, Manifest, ScaleRange
+from scaleport.bundle.writer import BundleWriter
+from scaleport.errors import BackendError, UsageError
+from scaleport.export.formats import FORMATS, writer_of
+from scaleport.export.plan import ExportOptions, ExportPlan
+from scaleport.export.receptive import receptive_field
+from scaleport.grid import SIZE_RULE
+from scaleport.models.checkpoint import load_checkpoint, read_metadata
+
+TOOLS = ("torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "openvino", "coremltools")
+RTX_TOOLS = ("tensorrt", "tensorrt-rtx")
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of everything that has a hand in an export."""
+    found = {"scaleport": __version__, "python": platform.python_version()}
+    for tool in (*TOOLS, *RTX_TOOLS):
+        try:
+            found[tool] = version(tool)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def export_bundle(
+    checkpoint: Path,
+    target: Path,
+    options: ExportOptions | None = None,
+    step: Callable[[str], None] = lambda _: None,
+) -> Manifest:
+    """Export a checkpoint to a bundle.
+
+    A format whose tools are missing on this machine is skipped and the manifest says why; a graph
+    that a tool refuses ends the export. The bundle appears under its name only when complete.
+
+    Args:
+        checkpoint: a Scaleport checkpoint (safetensors).
+        target: the bundle directory to be.
+        options: what to export.
+        step: called with a line of text before each piece of work.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        ArtifactError: if the checkpoint is damaged.
+        UsageError: if an option does not fit the model.
+        ExportError: if a network cannot be exported.
+        OutputError: if the bundle cannot be written.
+    """
+    options = options or ExportOptions()
+    unknown = [name for name in options.formats if name not in FORMATS]
+    if unknown or not options.formats:
+        raise UsageError(
+            f"unknown format {', '.join(unknown) or '(none)'}; known: {', '.join(FORMATS)}"
+        )
+    network = load_checkpoint(checkpoint)
+    with BundleWriter(target, options.overwrite) as writer:
+        step("measuring the receptive field")
+        radius = receptive_field(network)
+        plan = ExportPlan(network, options, writer.path, step)
+        graphs: dict[str, tuple[Graph, ...]] = {}
+        skipped: dict[str, str] = {}
+        # ONNX always ships: it is what every other format can be made from again.
+        for name in FORMATS:
+            if name != "onnx" and name not in options.formats:
+                continue
+            try:
+                graphs[name] = tuple(writer_of(name)(plan))
+            except BackendError as error:
+                skipped[name] = str(error)
+        shutil.copyfile(checkpoint, writer.path(CHECKPOINT_NAME))
+        info = read_metadata(checkpoint)["info"]
+        step("hashing")
+        return writer.finish(
+            Manifest(
+                format_version=FORMAT_VERSION,
+                name=checkpoint.stem,
+                family=network.upsampler.family,
+                model=network.config,
+                parameters=network.parameter_count(),
+                scale=ScaleRange(
+                    min=network.limits.min, max=network.limits.max, native=plan.natives
+                ),
+                size_rule=SIZE_RULE,
+                height=options.height,
+                width=options.width,
+                receptive_field=radius,
+                tiling="exact",
+                graphs=graphs,
+                files={},
+                tool_versions=tool_versions(),
+                license=str(info.get("license", "")) if isinstance(info, dict) else "",
+                skipped=skipped,
+            )
+        )

@@ -1,0 +1,38 @@
+"""The graph formats an export can write, each by one function in a module of its own.
+
+A new format is one module with ``write(plan) -> list[Graph]`` and one line here. ``write`` raises
+:class:`scaleport.errors.BackendError` when its tools are missing or cannot work on this machine;
+the export then goes on without the format and the manifest says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from scaleport.errors import UsageError
+
+if TYPE_CHECKING:
+    from scaleport.bundle.manifest import Graph
+    from scaleport.export.plan import ExportPlan
+
+FORMATS: dict[str, str] = {
+    "onnx": "scaleport.export.write_onnx",
+    "openvino": "scaleport.export.write_openvino",
+    "tensorrt": "scaleport.export.write_tensorrt",
+    "coreml": "scaleport.export.write_coreml",
+}
+"""Format name to module. ONNX comes first: it is the source of OpenVINO and TensorRT."""
+
+
+def writer_of(name: str) -> Callable[[ExportPlan], list[Graph]]:
+    """The ``write`` function of a format.
+
+    Raises:
+        UsageError: if the name is unknown; the message lists the known ones.
+    """
+    if name not in FORMATS:
+        raise UsageError(f"unknown format {name!r}; known: {', '.join(FORMATS)}")
+    write: Callable[[ExportPlan], list[Graph]] = import_module(FORMATS[name]).write
+    return write

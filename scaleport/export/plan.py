@@ -1,0 +1,152 @@
+"""What one export works on: the network, its deploy forms, its ONNX graphs, the bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import onnx
+import torch
+
+from scaleport.bundle.manifest import Graph, Precision, SizeRange, Tensor
+from scaleport.errors import UsageError
+from scaleport.export.onnx import export_stage
+from scaleport.export.whole import Front, export_resample, whole_graph
+from scaleport.models.base import DeployForm, Port, Stage
+from scaleport.models.network import Network
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+FRONTS: dict[str, Front] = {"whole": "scale", "whole_size": "size"}
+_FRONT_PARTS = "the grid and the reduction from the lattice"
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export.
+
+    Attributes:
+        formats: names of :data:`scaleport.export.formats.FORMATS`.
+        precisions: ``fp32`` and ``fp16``.
+        freeze_scales: native scales of a lattice model that get a graph with the kernel written
+            in; None for all of them.
+        height: declared range of LR heights, for engines with profiles.
+        width: declared range of LR widths.
+        overwrite: whether an existing bundle may be replaced.
+    """
+
+    formats: tuple[str, ...] = ("onnx", "openvino", "tensorrt", "coreml")
+    precisions: tuple[Precision, ...] = ("fp32", "fp16")
+    freeze_scales: tuple[int, ...] | None = None
+    height: SizeRange = field(default_factory=lambda: SizeRange(min=1, opt=256, max=1024))
+    width: SizeRange = field(default_factory=lambda: SizeRange(min=1, opt=256, max=1024))
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the network."""
+        unknown = [p for p in self.precisions if p not in DTYPES]
+        if unknown or not self.precisions:
+            raise UsageError(
+                f"precision must be {' or '.join(DTYPES)}, got {', '.join(unknown) or 'none'}"
+            )
+        for axis in (self.height, self.width):
+            if not 1 <= axis.min <= axis.opt <= axis.max:
+                raise UsageError(f"sizes must be min <= opt <= max, got {axis}")
+
+
+class ExportPlan:
+    """The intermediate results of one export, made when first asked for and then kept."""
+
+    def __init__(
+        self,
+        network: Network,
+        options: ExportOptions,
+        place: Callable[[str], Path],
+        step: Callable[[str], None],
+    ) -> None:
+        self.network = network
+        self.options = options
+        self.place = place
+        """Maps a path in the bundle to where it is to be written."""
+        self.step = step
+        """Called with a line of text before each piece of work, for progress."""
+        self._forms: dict[str, DeployForm] = {}
+        self._onnx: dict[tuple[str, str], onnx.ModelProto] = {}
+        unknown = set(options.freeze_scales or ()) - set(self.natives)
+        if unknown:
+            raise UsageError(
+                f"cannot freeze scale {', '.join(map(str, sorted(unknown)))}; native scales of "
+                f"this model: {', '.join(map(str, self.natives)) or 'none'}"
+            )
+
+    @property
+    def natives(self) -> tuple[int, ...]:
+        """Native scales of a lattice model, empty for a query one."""
+        return self.network.upsampler.native_scales
+
+    def stages(self, precision: str) -> list[Stage]:
+        """The stages to export, without the frozen scales that nobody asked for."""
+        if precision not in self._forms:
+            self._forms[precision] = self.network.deploy(DTYPES[precision])
+        form, frozen = self._forms[precision], self.options.freeze_scales
+        skipped: Iterable[int] = ()
+        if frozen is not None and form.render is not None:
+            skipped = set(form.bound) - set(frozen)
+        dropped = {form.bound[scale].name for scale in skipped}
+        return [stage for stage in form.stages() if stage.name not in dropped]
+
+    def onnx_stage(self, precision: str, stage: Stage) -> onnx.ModelProto:
+        """The ONNX graph of a stage."""
+        key = (precision, stage.name)
+        if key not in self._onnx:
+            self.step(f"onnx {precision} {stage.name}")
+            self._onnx[key] = export_stage(stage)
+        return self._onnx[key]
+
+    @cached_property
+    def _resample(self) -> onnx.ModelProto | None:
+        if not self.natives:
+            return None
+        return export_resample(max(self.natives) / self.network.limits.min)
+
+    def onnx_whole(self, precision: str, name: str) -> onnx.ModelProto:
+        """The whole graph ``whole`` (image, scale) or ``whole_size`` (image, size)."""
+        key = (precision, name)
+        if key not in self._onnx:
+            stages = {s.name: self.onnx_stage(precision, s) for s in self.stages(precision)}
+            self.step(f"onnx {precision} {name}")
+            self._onnx[key] = whole_graph(FRONTS[name], stages, self.natives, self._resample)
+        return self._onnx[key]
+
+    def stage_entry(self, stage: Stage, precision: Precision, path: str) -> Graph:
+        """Manifest entry of a stage's graph."""
+        return Graph(
+            path=path,
+            stage=stage.name,
+            precision=precision,
+            inputs=tuple(_tensor(port) for port in stage.inputs),
+            outputs=tuple(_tensor(port) for port in stage.outputs),
+            float32_nodes="" if precision == "fp32" else stage.float32_parts,
+        )
+
+    def whole_entry(self, name: str, precision: Precision, path: str) -> Graph:
+        """Manifest entry of a whole graph."""
+        image = Tensor(name="image", dtype="float32", shape=("N", 3, "H", "W"))
+        second = Tensor(name="scale", dtype="float32", shape=(2,))
+        if FRONTS[name] == "size":
+            second = Tensor(name="size", dtype="int64", shape=(2,))
+        parts = [_FRONT_PARTS, *(s.float32_parts for s in self.stages(precision))]
+        return Graph(
+            path=path,
+            stage=name,
+            precision=precision,
+            inputs=(image, second),
+            outputs=(Tensor(name="upscaled", dtype="float32", shape=("N", 3, "Ho", "Wo")),),
+            float32_nodes="" if precision == "fp32" else "; ".join(p for p in parts if p),
+        )
+
+
+def _tensor(port: Port) -> Tensor:
+    dtype = str(port.dtype).removeprefix("torch.")
+    return Tensor(name=port.name, dtype=dtype, shape=port.shape)  # type: ignore[arg-type]

@@ -1,0 +1,64 @@
+"""Measuring how far from its own place an output pixel looks."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from scaleport.grid import Grid
+from scaleport.models.network import Network
+
+_LARGEST = 512
+
+
+def receptive_field(network: Network) -> int:
+    """Radius in LR pixels that a tile's halo must have, measured on the training form.
+
+    All weights are made positive, so that contributions cannot cancel and no ReLU closes; what
+    the gradient of one output pixel does not reach then cannot influence it. The picture grows
+    until the reach ends inside it.
+
+    Returns:
+        The largest distance between an LR pixel that matters to an output pixel and the LR pixel
+        that covers that output pixel's centre.
+    """
+    twin = copy.deepcopy(network).double().eval()
+    with torch.no_grad():
+        for module in twin.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                # Averages keep the signal near 1 over any depth.
+                module.weight.fill_(1 / module.weight[0].numel())
+                if module.bias is not None:
+                    module.bias.zero_()
+    twin.mean.zero_()
+    scale = twin.upsampler.native_scales[0] if twin.upsampler.native_scales else 2
+    radius, length = -1, 96
+    while length <= 2 * _LARGEST:
+        # Along one axis at a time a thin picture is enough, and cheap.
+        radius = max(_reach(twin, length, 1, scale, 0), _reach(twin, 1, length, scale, 1))
+        if radius < length // 2 - 1:
+            return radius
+        length *= 2
+    return radius
+
+
+def _reach(network: Network, height: int, width: int, scale: int, axis: int) -> int:
+    image = torch.full((1, 3, height, width), 0.5, dtype=torch.float64, requires_grad=True)
+    length = (height, width)[axis]
+    middle = length // 2
+    grid = Grid.from_size(height, width, height * scale, width * scale)
+    reach = 0
+    with torch.no_grad():
+        constants = network.prepare(grid)
+        constants = {k: torch.full_like(v, 1 / v[0].numel()) for k, v in constants.items()}
+    out = network.render(network.encode(image, constants), grid, constants)
+    for phase in range(scale):
+        place = middle * scale + phase
+        line = out[:, :, place] if axis == 0 else out[:, :, :, place]
+        (gradient,) = torch.autograd.grad(line.sum(), image, retain_graph=True)
+        touched = gradient.abs().sum(dim=(0, 1, 3 - axis)).nonzero().flatten()
+        if len(touched):
+            reach = max(reach, middle - int(touched[0]), int(touched[-1]) - middle)
+    return reach

@@ -1,0 +1,50 @@
+"""OpenVINO IR of a bundle, converted from its ONNX graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+from scaleport.bundle.manifest import Graph
+from scaleport.errors import BackendError, ExportError
+from scaleport.export.plan import ExportPlan
+
+
+def write(plan: ExportPlan) -> list[Graph]:
+    """Write every stage and the whole graph ``image, scale -> upscaled`` in every precision.
+
+    Raises:
+        BackendError: if openvino is not installed.
+        ExportError: if it refuses a graph.
+    """
+    graphs = []
+    for precision in plan.options.precisions:
+        for stage in plan.stages(precision):
+            path = f"openvino/{precision}/{stage.name}.xml"
+            convert(plan.onnx_stage(precision, stage), plan.place(path))
+            graphs.append(plan.stage_entry(stage, precision, path))
+        path = f"openvino/{precision}/whole.xml"
+        convert(plan.onnx_whole(precision, "whole"), plan.place(path))
+        graphs.append(plan.whole_entry("whole", precision, path))
+    return graphs
+
+
+def convert(model: onnx.ModelProto, target: Path) -> None:
+    """Convert one ONNX model to IR, ``target`` (.xml) and the weights beside it (.bin).
+
+    Weights keep the type they have in the graph: the precision was decided there.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise BackendError(
+            "openvino is not installed: pip install 'scaleport[openvino]'"
+        ) from error
+    try:
+        converted = openvino.Core().read_model(model.SerializeToString())
+        target.parent.mkdir(parents=True, exist_ok=True)
+        openvino.save_model(converted, str(target), compress_to_fp16=False)
+    except Exception as error:
+        reason = next((t for t in reversed(str(error).splitlines()) if t.strip()), repr(error))
+        raise ExportError(f"OpenVINO refuses graph {model.graph.name!r}: {reason}") from error

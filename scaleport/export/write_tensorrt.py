@@ -1,0 +1,67 @@
+"""TensorRT engines of a bundle, built from its ONNX graphs.
+
+Engines are a cache: each is bound to a TensorRT version and to compute capabilities, and the ONNX
+graph it was built from always ships beside it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import msgspec
+import onnx
+
+from scaleport.bundle.manifest import Graph, ScaleRange, Tensor
+from scaleport.export.onnx import save
+from scaleport.export.plan import ExportPlan
+from scaleport.export.tensorrt import build_engine, profile_for
+
+
+def write(plan: ExportPlan) -> list[Graph]:
+    """Build an engine for every stage and for the whole graph ``image, size -> upscaled``.
+
+    Raises:
+        BackendError: if no TensorRT library is installed that can build here.
+        ExportError: if it refuses a graph.
+    """
+    graphs = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for precision in plan.options.precisions:
+            jobs = []
+            for stage in plan.stages(precision):
+                path = f"tensorrt/{precision}/{stage.name}.engine"
+                entry = plan.stage_entry(stage, precision, path)
+                jobs.append((entry, plan.onnx_stage(precision, stage)))
+            path = f"tensorrt/{precision}/whole_size.engine"
+            entry = plan.whole_entry("whole_size", precision, path)
+            jobs.append((entry, plan.onnx_whole(precision, "whole_size")))
+            for entry, model in jobs:
+                plan.step(f"tensorrt {precision} {entry.stage}")
+                graphs.append(_build(plan, entry, model, Path(scratch)))
+    return graphs
+
+
+def _build(plan: ExportPlan, entry: Graph, model: onnx.ModelProto, scratch: Path) -> Graph:
+    source = scratch / f"{entry.stage}.onnx"
+    save(model, source)
+    options = plan.options
+    profile = profile_for(_inputs(entry), options.height, options.width, scale_range(plan))
+    info = build_engine(source, plan.place(entry.path), profile)
+    target = {
+        "library": info.library,
+        "version": info.version,
+        "compute_capabilities": ", ".join(info.compute_capabilities),
+        "onnx_sha256": info.onnx_sha256,
+    }
+    return msgspec.structs.replace(entry, target=target)
+
+
+def _inputs(entry: Graph) -> tuple[Tensor, ...]:
+    return entry.inputs
+
+
+def scale_range(plan: ExportPlan) -> ScaleRange:
+    """The declared scales of a plan's network."""
+    limits = plan.network.limits
+    return ScaleRange(min=limits.min, max=limits.max, native=plan.natives)

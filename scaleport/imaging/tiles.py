@@ -1,0 +1,46 @@
+"""Cutting an image into tiles whose crops overlap by a halo."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from scaleport.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Span:
+    """One tile along one axis: the input samples it owns, and the crop that it is made from."""
+
+    start: int
+    stop: int
+    crop_start: int
+    crop_stop: int
+
+
+def cut(length: int, tile: int, halo: int) -> list[Span]:
+    """Cut an axis into spans of nearly equal length, at most ``tile`` samples owned by each.
+
+    Args:
+        length: samples of the axis.
+        tile: most samples a span may own; 0 for no cutting.
+        halo: samples by which a crop reaches beyond what the span owns, up to the image border.
+
+    Raises:
+        UsageError: if ``tile`` or ``halo`` is negative.
+    """
+    if tile < 0 or halo < 0:
+        raise UsageError(f"tile and halo must be at least 0, got {tile} and {halo}")
+    count = 1 if tile == 0 else -(-length // tile)
+    edges = [length * i // count for i in range(count + 1)]
+    return [
+        Span(start, stop, max(0, start - halo), min(length, stop + halo))
+        for start, stop in pairwise(edges)
+    ]
+
+
+def bands(start: int, stop: int, most: int) -> Iterator[tuple[int, int]]:
+    """Half-open pieces of ``start:stop``, at most ``most`` (1 or more) samples each."""
+    for first in range(start, stop, max(1, most)):
+        yield first, min(stop, first + max(1, most))

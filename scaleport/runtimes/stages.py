@@ -1,0 +1,135 @@
+"""The graphs of one bundle on one backend, loaded when first needed."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import numpy as np
+
+from scaleport.bundle.manifest import Graph, Tensor
+from scaleport.bundle.reader import Bundle
+from scaleport.errors import BackendError, UsageError
+from scaleport.grid import subpixel_centres
+from scaleport.runtimes.base import (
+    Array,
+    Availability,
+    Backend,
+    Feeds,
+    GraphFile,
+    Outputs,
+    Session,
+    SessionOptions,
+)
+
+_CONSTANTS_KEPT = 32
+
+
+class Stages:
+    """Sessions and per-scale constants of one model.
+
+    Args:
+        bundle: the opened bundle.
+        backend: what runs the graphs.
+        found: that backend's availability, for reports.
+        precision: ``fp32``, ``fp16`` or ``int8``.
+        options: passed to the backend for every graph.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        found: Availability,
+        precision: str,
+        options: SessionOptions,
+    ) -> None:
+        self.bundle = bundle
+        self.backend = backend
+        self.found = found
+        self.precision = precision
+        self.options = options
+        self._sessions: dict[str, Session] = {}
+        self._constants: OrderedDict[int, Outputs] = OrderedDict()
+
+    def _graphs(self) -> dict[str, Graph]:
+        # The torch backend needs no file of its own: it has the stages of the ONNX graphs.
+        form = "onnx" if self.backend.graph_format == "torch" else self.backend.graph_format
+        return {g.stage: g for g in self.bundle.graphs(form, None, self.precision)}
+
+    def has(self, stage: str) -> bool:
+        """Whether the bundle holds a graph of this stage in this format and precision."""
+        return stage in self._graphs()
+
+    def session(self, stage: str) -> Session:
+        """The session of a stage.
+
+        Raises:
+            UsageError: if the bundle holds no such graph.
+            ArtifactError: if the graph's file is damaged.
+            BackendError: if the backend refuses it.
+        """
+        if stage not in self._sessions:
+            form = self.backend.graph_format
+            if form == "torch":
+                graph = self._graphs().get(stage)
+                if graph is None:
+                    raise UsageError(f"this model has no stage {stage!r} in {self.precision}")
+                path = self.bundle.checkpoint()
+            else:
+                graph = self.bundle.graph(form, stage, self.precision)
+                path = self.bundle.file(graph.path)
+            file = GraphFile(
+                path, stage, self.precision, _names(graph.inputs), _names(graph.outputs)
+            )
+            self._sessions[stage] = self.backend.load(file, self.options)
+        return self._sessions[stage]
+
+    def run(self, stage: str, feeds: Feeds) -> Outputs:
+        """Run a stage and check that it returned numbers.
+
+        Raises:
+            BackendError: if an output holds NaN or infinity.
+        """
+        outputs = self.session(stage).run(feeds)
+        for name, value in outputs.items():
+            # A sum is NaN or infinite if any element is; it needs no mask of the array's size.
+            if not np.isfinite(value.sum(dtype=np.float64)):
+                raise BackendError(
+                    f"{self.backend.name} returned NaN or infinity in {name!r} of stage {stage!r} "
+                    f"({self.precision}); try precision fp32"
+                )
+        return outputs
+
+    def constants(self, scale: int) -> Outputs:
+        """What ``prepare`` makes of an integer scale, computed once per scale."""
+        if scale in self._constants:
+            self._constants.move_to_end(scale)
+            return self._constants[scale]
+        feeds: dict[str, Array] = {
+            "subpixel": subpixel_centres(scale),
+            "scale": np.array([scale, scale], dtype=np.float32),
+        }
+        made = self.run("prepare", feeds)
+        self._constants[scale] = made
+        if len(self._constants) > _CONSTANTS_KEPT:
+            self._constants.popitem(last=False)
+        return made
+
+    def encode(self, image: Array) -> Outputs:
+        """Features of float32[N, 3, H, W] in [0, 1]."""
+        return self.run("encode", {"image": image})
+
+    def render_lattice(self, features: Outputs, scale: int) -> Array:
+        """Pixels float32[N, 3, s * H, s * W] at a native scale of a lattice model."""
+        bound = f"render_x{scale}"
+        if self.has(bound):
+            return self.run(bound, features)["upscaled"]
+        return self.run("render", {**features, **self.constants(scale)})["upscaled"]
+
+    def render_query(self, features: Outputs, grid: Feeds) -> Array:
+        """Pixels float32[N, 3, rows, columns] of a grid's feeds, from a query model."""
+        return self.run("render", {**features, **grid})["upscaled"]
+
+
+def _names(tensors: tuple[Tensor, ...]) -> tuple[str, ...]:
+    return tuple(tensor.name for tensor in tensors)

@@ -1,0 +1,227 @@
+"""An opened image: encoded once, tile by tile, rendered at any scale and region."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from scaleport.bundle.manifest import Manifest
+from scaleport.errors import ImageError, ScaleError
+from scaleport.grid import Axis, Grid, output_length, parse_scale
+from scaleport.imaging.convert import Layout, from_planes, layout_of, to_planes
+from scaleport.imaging.resample import imresize, support
+from scaleport.imaging.tiles import Span, bands, cut
+from scaleport.runtimes.base import Array, Outputs
+from scaleport.runtimes.stages import Stages
+
+Region = tuple[int, int, int, int]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class TilePolicy:
+    """How much is worked on at once.
+
+    Attributes:
+        tile: most LR rows or columns that one tile owns; 0 never tiles.
+        render_pixels: most output pixels that one call of a query decoder makes.
+        cache_bytes: features kept for the next rendering of the same view.
+    """
+
+    tile: int = 256
+    render_pixels: int = 1 << 17
+    cache_bytes: int = 256 << 20
+
+
+def checked_grid(
+    manifest: Manifest,
+    height: int,
+    width: int,
+    scale: float | Iterable[float] | None,
+    size: tuple[int, int] | None,
+) -> Grid:
+    """The grid of a request, within the range that the model declares.
+
+    Raises:
+        ScaleError: if not exactly one of ``scale`` and ``size`` is given, or it is out of range.
+    """
+    if (scale is None) == (size is None):
+        raise ScaleError("give either scale or size")
+    low, high = manifest.scale.min, manifest.scale.max
+    if scale is not None:
+        pair = parse_scale(scale)
+        if not all(low <= value <= high for value in pair):
+            shown = f"{pair[0]:g}" if pair[0] == pair[1] else f"({pair[0]:g}, {pair[1]:g})"
+            raise ScaleError(
+                f"scale {shown} is outside the range of this model, {low:g} to {high:g}"
+            )
+        return Grid.from_scale(height, width, pair)
+    assert size is not None
+    for n, N in zip((height, width), size, strict=True):
+        if not output_length(n, low) <= N <= output_length(n, high):
+            raise ScaleError(
+                f"{N} pixels from {n} is outside the range of this model, x{low:g} to x{high:g}"
+            )
+    return Grid.from_size(height, width, *size)
+
+
+class View:
+    """An opened image. Made by :meth:`scaleport.Upscaler.open`.
+
+    Rendering a second scale or region costs only the decoder, while the features of the image's
+    tiles fit the cache.
+    """
+
+    def __init__(self, stages: Stages, image: Array, policy: TilePolicy) -> None:
+        self._stages = stages
+        self._manifest = stages.bundle.manifest
+        self._planes, self._layout = _opened(np.asarray(image))
+        self._policy = policy
+        halo = self._manifest.receptive_field
+        if self._manifest.family == "lattice":
+            # The reduction from the lattice reads a little beyond what a tile owns.
+            halo += math.ceil(2 / self._manifest.scale.min) + 1
+        tile = 0 if self._manifest.tiling == "not-allowed" else policy.tile
+        height, width = self._planes.shape[2:]
+        self._rows, self._cols = cut(height, tile, halo), cut(width, tile, halo)
+        self._features: OrderedDict[tuple[Span, Span], Outputs] = OrderedDict()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Size (H, W) of the opened image."""
+        return int(self._planes.shape[2]), int(self._planes.shape[3])
+
+    def render(
+        self,
+        scale: float | Iterable[float] | None = None,
+        size: tuple[int, int] | None = None,
+        region: Region | None = None,
+        progress: Progress | None = None,
+    ) -> Array:
+        """Render the image, or a region of the output.
+
+        Args:
+            scale: one number, or (scale_y, scale_x).
+            size: output size (height, width), instead of a scale.
+            region: (y0, x0, y1, x1) in output pixels; the whole output when left out.
+            progress: called with (tiles done, tiles in all).
+
+        Returns:
+            Pixels in the layout and type of the opened image.
+
+        Raises:
+            ScaleError: if scale, size or region is out of range.
+            BackendError: if the backend fails, or returns NaN.
+        """
+        grid = checked_grid(self._manifest, *self.shape, scale, size)
+        if region is not None:
+            grid = grid.region(*region)
+        pieces = list(self._pieces(grid))
+        out = self._canvas(grid)
+        for done, (tile, part) in enumerate(pieces):
+            planes = self._render_tile(tile, part)
+            y, x = part.rows.start - grid.rows.start, part.cols.start - grid.cols.start
+            height, width = part.shape
+            if self._layout is None:
+                out[:, :, y : y + height, x : x + width] = planes
+            else:
+                out[y : y + height, x : x + width] = from_planes(planes, self._layout)
+            if progress is not None:
+                progress(done + 1, len(pieces))
+        return out
+
+    def _canvas(self, grid: Grid) -> Array:
+        if self._layout is None:
+            return np.empty((*self._planes.shape[:2], *grid.shape), np.float32)
+        channels = (self._layout.channels,) if self._layout.channels else ()
+        return np.empty((*grid.shape, *channels), self._layout.dtype)
+
+    def _pieces(self, grid: Grid) -> Iterator[tuple[tuple[Span, Span], Grid]]:
+        """The tiles that a region touches, each with the part of the region that it owns."""
+        for row in self._rows:
+            y0, y1 = _owned(grid.rows, row)
+            for col in self._cols:
+                x0, x1 = _owned(grid.cols, col)
+                if y0 < y1 and x0 < x1:
+                    yield (row, col), grid.region(y0, x0, y1, x1)
+
+    def _encoded(self, tile: tuple[Span, Span]) -> Outputs:
+        if tile in self._features:
+            self._features.move_to_end(tile)
+            return self._features[tile]
+        row, col = tile
+        crop = self._planes[:, :, row.crop_start : row.crop_stop, col.crop_start : col.crop_stop]
+        features = self._stages.encode(np.ascontiguousarray(crop))
+        self._features[tile] = features
+        kept = sum(v.nbytes for f in self._features.values() for v in f.values())
+        while kept > self._policy.cache_bytes and len(self._features) > 1:
+            _, old = self._features.popitem(last=False)
+            kept -= sum(v.nbytes for v in old.values())
+        return features
+
+    def _render_tile(self, tile: tuple[Span, Span], part: Grid) -> Array:
+        features = self._encoded(tile)
+        if self._manifest.family == "lattice":
+            return self._render_lattice(features, tile, part)
+        origin = (tile[0].crop_start, tile[1].crop_start)
+        rows, cols = part.rows, part.cols
+        most = max(1, self._policy.render_pixels // (cols.stop - cols.start))
+        pieces = []
+        for y0, y1 in bands(rows.start, rows.stop, most):
+            grid = part.region(y0, cols.start, y1, cols.stop, origin)
+            pieces.append(self._stages.render_query(features, grid.feeds()))
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=2)
+
+    def _render_lattice(self, features: Outputs, tile: tuple[Span, Span], part: Grid) -> Array:
+        height, width = part.input_size
+        scale = native_scale(self._manifest, part)
+        lattice = self._stages.render_lattice(features, scale)
+        # The lattice of this crop begins here, in pixels of the whole lattice.
+        top, left = tile[0].crop_start * scale, tile[1].crop_start * scale
+        whole = (height * scale, width * scale)
+        rows = Axis(whole[0], part.rows.N, part.rows.start, part.rows.stop, top)
+        cols = Axis(whole[1], part.cols.N, part.cols.start, part.cols.stop, left)
+        if part.output_size == whole:
+            return lattice[
+                :, :, rows.start - top : rows.stop - top, cols.start - left : cols.stop - left
+            ]
+        y0, y1 = support(replace(rows, origin=0), "replicate")
+        x0, x1 = support(replace(cols, origin=0), "replicate")
+        read = lattice[:, :, y0 - top : y1 - top, x0 - left : x1 - left]
+        planes = read.reshape(-1, y1 - y0, x1 - x0).transpose(1, 2, 0)
+        small = imresize(planes, replace(rows, origin=y0), replace(cols, origin=x0), "replicate")
+        batch = (*lattice.shape[:2], *part.shape)
+        return np.ascontiguousarray(small.transpose(2, 0, 1)).reshape(batch)
+
+
+def _opened(image: Array) -> tuple[Array, Layout | None]:
+    """Planes float32[P, 3, H, W] of a picture or of an NCHW batch, and the picture's layout."""
+    if image.ndim != 4:
+        return to_planes(image), layout_of(image)
+    if image.shape[1] != 3 or 0 in image.shape or image.dtype.kind != "f":
+        raise ImageError(
+            f"a batch must be float [N, 3, H, W], got {image.dtype} {list(image.shape)}"
+        )
+    return np.ascontiguousarray(image, np.float32), None
+
+
+def native_scale(manifest: Manifest, grid: Grid) -> int:
+    """Smallest native scale of a lattice model that reaches both axes of an output.
+
+    Raises:
+        ScaleError: if there is none.
+    """
+    for scale in sorted(manifest.scale.native):
+        if all(n * scale >= N for n, N in zip(grid.input_size, grid.output_size, strict=True)):
+            return scale
+    raise ScaleError(f"this model renders x{max(manifest.scale.native)} at most")
+
+
+def _owned(axis: Axis, span: Span) -> tuple[int, int]:
+    """Part of an axis that a tile owns."""
+    first, last = axis.owned(span.start, span.stop)
+    return max(axis.start, first), min(axis.stop, last)
