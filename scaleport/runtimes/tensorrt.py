@@ -1,0 +1,165 @@
+"""TensorRT and TensorRT-RTX: engines on an NVIDIA GPU, without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from scaleport.errors import ArtifactError, BackendError, ScaleportError, UsageError
+from scaleport.runtimes.base import Availability, GraphFile, SessionOptions, TensorSpec
+from scaleport.runtimes.cuda import Device, find_device, runtime
+from scaleport.runtimes.engine_library import EXTRAS, Library, installed, load_library
+from scaleport.runtimes.engine_record import (
+    EngineInfo,
+    EngineTensor,
+    ShapeRange,
+    mismatch,
+    read_record,
+)
+from scaleport.runtimes.engine_session import (
+    REBUILD,
+    EngineSession,
+    engine_io,
+    open_engine,
+    profile_ranges,
+)
+
+Profiles = tuple[dict[str, ShapeRange], ...]
+
+
+class TensorRTBackend:
+    """Runs engines built by TensorRT or TensorRT-RTX, each with the library that built it."""
+
+    name = "tensorrt"
+    graph_format = "tensorrt"
+
+    def availability(self) -> Availability:
+        """Whether engines can run here; ``can_build`` where they can at least be built.
+
+        TensorRT-RTX builds ahead of time without a GPU, the full TensorRT does not.
+        """
+        libraries = installed()
+        version = ", ".join(library.title for library in libraries)
+        names = [library.name for library in libraries]
+        missing = ""
+        device: Device | None = None
+        try:
+            runtime()
+        except BackendError as error:
+            reason = f"{error}."
+            missing = EXTRAS[names[0]] if names else ""
+        else:
+            try:
+                device = find_device()
+                reason = ""
+            except ScaleportError as error:
+                reason = f"There is no usable NVIDIA GPU or driver: {error}."
+        if not libraries:
+            reason = "Neither TensorRT nor TensorRT-RTX is installed."
+            missing = EXTRAS["tensorrt" if device else "tensorrt_rtx"]
+        return Availability(
+            usable=not reason,
+            reason=reason,
+            extra=missing,
+            device=f"{device.name} (compute capability {device.compute_capability})"
+            if device and libraries
+            else "",
+            version=version,
+            can_build="tensorrt_rtx" in names or (not reason and bool(names)),
+        )
+
+    def load(self, graph: GraphFile, options: SessionOptions) -> EngineSession:
+        """Open an engine on a GPU.
+
+        Args:
+            graph: the engine file.
+            options: ``device`` is the GPU's number, ``1`` or ``cuda:1``. ``threads`` and
+                ``cache_dir`` have no meaning here.
+
+        Raises:
+            ArtifactError: if the engine is missing or damaged, or was built by another version of
+                the library or for another GPU: it must be built again from its ONNX graph.
+            BackendError: if the library or a GPU is missing, or a lower inference precision is
+                asked for; an engine's precision is fixed when it is built.
+            OutOfMemoryError: if the GPU's memory does not hold the engine.
+        """
+        if options.inference_precision:
+            raise BackendError(
+                "an engine's precision is fixed when it is built; load the fp16 engine instead of "
+                f"asking for {options.inference_precision!r}"
+            )
+        index = _device_index(options.device)
+        info = read_record(graph.path)
+        library = _library_for(info)
+        _refuse_mismatch(graph.path, info, library, "")
+        device = find_device(index)
+        _refuse_mismatch(graph.path, info, library, device.compute_capability)
+        return EngineSession(graph.path, library, device)
+
+
+def inspect_engine(
+    path: Path,
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], Profiles]:
+    """Inputs, outputs and profiles of an engine, on any machine.
+
+    With a GPU they come from the engine itself. Without one neither library opens an engine:
+    deserialising creates a CUDA stream first, ``get_engine_validity`` wants the GPU's properties
+    and ends in "invalid", and the inspector needs an opened engine. They come then from the
+    record that the builder wrote from the network it compiled, after the engine's SHA-256 was
+    found to be the recorded one.
+
+    Returns:
+        Inputs, outputs (-1 is a dynamic dimension), and per profile the range of every input that
+        has one.
+
+    Raises:
+        ArtifactError: if the engine is missing or damaged, or has no record and there is no GPU.
+        BackendError: if there is a GPU and the engine's library is not installed.
+    """
+    info = read_record(path)
+    try:
+        device = find_device()
+    except BackendError as error:
+        if info is None:
+            raise ArtifactError(
+                f"{path.name} has no record beside it and cannot be opened without a GPU: {error}"
+            ) from error
+        return _specs(info.inputs), _specs(info.outputs), (dict(info.profile),)
+    library = _library_for(info)
+    _refuse_mismatch(path, info, library, device.compute_capability)
+    engine = open_engine(path, library, device)
+    return (
+        engine_io(library, engine, "INPUT"),
+        engine_io(library, engine, "OUTPUT"),
+        tuple(profile_ranges(library, engine, i) for i in range(engine.num_optimization_profiles)),
+    )
+
+
+def _device_index(text: str) -> int:
+    number = text.removeprefix("cuda").removeprefix(":")
+    if number and not number.isdecimal():
+        raise UsageError(f"a TensorRT device is a GPU's number such as 0 or cuda:0, got {text!r}")
+    return int(number or 0)
+
+
+def _library_for(info: EngineInfo | None) -> Library:
+    if info is not None:
+        return load_library(info.library)
+    libraries = installed()
+    # With none installed this raises the error that says what to install.
+    return libraries[0] if libraries else load_library("tensorrt")
+
+
+def _refuse_mismatch(
+    path: Path, info: EngineInfo | None, library: Library, compute_capability: str
+) -> None:
+    if info is None:
+        return
+    reason = mismatch(info, library.name, library.version, compute_capability)
+    if reason:
+        raise ArtifactError(f"{path.name} cannot run here, {reason}: {REBUILD}")
+
+
+def _specs(tensors: tuple[EngineTensor, ...]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(t.name, np.dtype(t.dtype), t.shape) for t in tensors)
