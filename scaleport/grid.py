@@ -151,7 +151,12 @@ class Axis:
         Ranges of adjoining input ranges adjoin and cover every output sample once; at an integer
         scale the s output samples of one input sample stay together.
         """
-        return -(-self.N * first // self.n), -(-self.N * last // self.n)
+        return self._first_at(first), self._first_at(last)
+
+    def _first_at(self, i: int) -> int:
+        # Between borders the centre of sample a lies at (2a + 1) * n / (2N): the smallest a
+        # with that at least i.
+        return -((self.n - 2 * self.N * i) // (2 * self.n))
 
 
 @dataclass(frozen=True)
