@@ -23,18 +23,19 @@ _HINTS = {"": "f32", "fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 class OpenVinoSession:
     """One compiled graph."""
 
-    def __init__(self, compiled: Any, device: str) -> None:
-        self._compiled = compiled
+    def __init__(self, compiled: Any, graph: GraphFile, device: str) -> None:
         self._request = compiled.create_infer_request()
-        self.inputs = tuple(_spec(port) for port in compiled.inputs)
-        self.outputs = tuple(_spec(port) for port in compiled.outputs)
+        self.inputs = tuple(_spec(port, graph.inputs) for port in compiled.inputs)
+        self.outputs = tuple(_spec(port, graph.outputs) for port in compiled.outputs)
         self.device = device
 
     def run(self, feeds: Feeds) -> Outputs:
         """Run the graph once."""
         arrays = checked(feeds, self.inputs)
         try:
-            results = self._request.infer(arrays, share_inputs=True, share_outputs=False)
+            results = self._request.infer(
+                list(arrays.values()), share_inputs=True, share_outputs=False
+            )
         except Exception as error:
             text = next((t for t in reversed(str(error).splitlines()) if t.strip()), repr(error))
             if "bad_alloc" in str(error) or "allocate" in text:
@@ -43,9 +44,12 @@ class OpenVinoSession:
         return {spec.name: results[i] for i, spec in enumerate(self.outputs)}
 
 
-def _spec(port: Any) -> TensorSpec:
+def _spec(port: Any, declared: tuple[str, ...]) -> TensorSpec:
+    # A port has several names where a conversion was folded into it; one of them is ours.
+    names = port.get_names()
+    name = next((n for n in declared if n in names), None) or min(names)
     shape = tuple(d.get_length() if d.is_static else -1 for d in port.get_partial_shape())
-    return TensorSpec(port.get_any_name(), np.dtype(port.get_element_type().to_dtype()), shape)
+    return TensorSpec(name, np.dtype(port.get_element_type().to_dtype()), shape)
 
 
 class OpenVinoBackend:
@@ -100,4 +104,5 @@ class OpenVinoBackend:
             text = next((t for t in reversed(str(error).splitlines()) if t.strip()), repr(error))
             raise BackendError(f"OpenVINO refuses {graph.path.name}: {text}") from error
         real = compiled.get_property("EXECUTION_DEVICES")
-        return OpenVinoSession(compiled, ", ".join(real) if isinstance(real, list) else str(real))
+        device = ", ".join(real) if isinstance(real, list) else str(real)
+        return OpenVinoSession(compiled, graph, device)
