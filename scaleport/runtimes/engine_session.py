@@ -20,6 +20,7 @@ from scaleport.runtimes.base import Array, Feeds, Outputs, TensorSpec
 from scaleport.runtimes.cuda import Device, DeviceBuffer, Stream, runtime, use_device
 from scaleport.runtimes.engine_library import Library, Messages, logged
 from scaleport.runtimes.engine_record import ShapeRange
+from scaleport.runtimes.feeds import checked
 
 REBUILD = "build it again from the ONNX graph in the bundle"
 
@@ -208,32 +209,17 @@ def check_feeds(
     Raises:
         UsageError: if one is missing, unknown, of the wrong type or rank, or out of range.
     """
-    names = {spec.name for spec in inputs}
-    if set(feeds) != names:
-        wrong = ", ".join(sorted(names ^ set(feeds)))
-        raise UsageError(f"missing or unknown inputs: {wrong}; the graph takes {sorted(names)}")
-    arrays = {}
-    for spec in inputs:
-        array = np.asarray(feeds[spec.name])
-        fits = array.dtype == spec.dtype and array.ndim == len(spec.shape)
-        if not fits or any(d not in (-1, n) for d, n in zip(spec.shape, array.shape, strict=True)):
+    arrays = checked(feeds, inputs)
+    for name, limits in ranges.items():
+        array = arrays[name]
+        asked = array.ravel().tolist() if limits.of == "values" else list(array.shape)
+        spans = zip(limits.min, asked, limits.max, strict=True)
+        if any(not low <= value <= high for low, value, high in spans):
             raise UsageError(
-                f"input {spec.name!r} must be {spec.dtype}{list(spec.shape)}, got "
-                f"{array.dtype}{list(array.shape)}"
+                f"{limits.of} {asked} of input {name!r} is outside what the engine was built for, "
+                f"{list(limits.min)} to {list(limits.max)}; use tiles, or build an engine for a "
+                "larger range"
             )
-        limits = ranges.get(spec.name)
-        if limits is not None:
-            asked = array.ravel().tolist() if limits.of == "values" else array.shape
-            if any(
-                not low <= value <= high
-                for low, value, high in zip(limits.min, asked, limits.max, strict=True)
-            ):
-                raise UsageError(
-                    f"{limits.of} {list(asked)} of input {spec.name!r} is outside what the engine "
-                    f"was built for, {list(limits.min)} to {list(limits.max)}; use tiles, or "
-                    "build an engine for a larger range"
-                )
-        arrays[spec.name] = np.ascontiguousarray(array).reshape(array.shape)
     return arrays
 
 

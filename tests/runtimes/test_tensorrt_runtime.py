@@ -316,12 +316,10 @@ def test_feeds_in_order_and_contiguous() -> None:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (feeds(size=None), "missing or unknown inputs: size"),
-        (feeds(ghost=np.zeros(1)), "missing or unknown inputs: ghost"),
-        (feeds(image=np.zeros((1, 3, 5, 7))), "must be float32.*got float64"),
-        (feeds(size=np.array([10, 14], np.int32)), "must be int64.*got int32"),
-        (feeds(image=np.zeros((3, 5, 7), np.float32)), r"got float32\[3, 5, 7\]"),
-        (feeds(image=np.zeros((1, 4, 5, 7), np.float32)), r"got float32\[1, 4, 5, 7\]"),
+        (feeds(size=None), "input 'size' is missing"),
+        (feeds(ghost=np.zeros(1)), "unknown input ghost"),
+        (feeds(image=np.zeros((1, 3, 5, 7))), "must be float32, got float64"),
+        (feeds(image=np.zeros((1, 4, 5, 7), np.float32)), "must have shape"),
         (feeds(image=np.zeros((1, 3, 3, 7), np.float32)), r"outside.*\[1, 3, 4, 4\] to"),
         (feeds(image=np.zeros((1, 3, 5, 17), np.float32)), r"shape \[1, 3, 5, 17\].*outside"),
         (feeds(size=np.array([10, 65])), r"values \[10, 65\] of input 'size' is outside"),
