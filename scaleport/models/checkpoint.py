@@ -51,20 +51,20 @@ def read_metadata(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > 100_000_000:
-                raise ArtifactError(f"{path} is not a safetensors file")
+                raise ValueError("no safetensors header is that long")
             header = json.loads(file.read(length))
         meta = json.loads(header["__metadata__"][_KEY])
-        version, config = meta["format_version"], meta["config"]
+        version, config, info = meta["format_version"], meta["config"], meta.get("info", {})
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {error.strerror or error}") from error
-    except (struct.error, ValueError, KeyError, TypeError, MemoryError):
+    except (struct.error, ValueError, KeyError, TypeError, RecursionError, MemoryError):
         hint = "; import it first" if path.suffix in {".pth", ".pt", ".ckpt"} else ""
         raise ArtifactError(f"{path} is not a Scaleport checkpoint{hint}") from None
     if version != FORMAT_VERSION:
         raise ArtifactError(
             f"{path} has checkpoint format {version}, this version reads {FORMAT_VERSION}"
         )
-    return {"config": config, "info": meta.get("info", {})}
+    return {"config": config, "info": info}
 
 
 def load_checkpoint(path: Path | str) -> Network:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -132,6 +133,8 @@ def build_network(config: dict[str, Any]) -> Network:
     Raises:
         UsageError: if a part is missing or unknown, or an option is not accepted.
     """
+    if not isinstance(config, dict):
+        raise UsageError(f"a model configuration is a mapping, got {config!r}")
     unknown = set(config) - {"encoder", "upsampler", "normalisation", "scale"}
     if unknown:
         raise UsageError(f"unknown model settings: {', '.join(sorted(unknown))}")
@@ -149,9 +152,10 @@ def build_network(config: dict[str, Any]) -> Network:
             norm["mean"] = tuple(float(value) for value in norm["mean"])
         normalisation = Normalisation(**norm)
         limits = ScaleLimits(**config.get("scale", {}))
-        valid = len(normalisation.mean) == 3 and normalisation.std > 0
-        valid = valid and 0 < limits.min <= limits.max
-    except (TypeError, ValueError) as error:
+        numbers = (*normalisation.mean, normalisation.std, limits.min, limits.max)
+        valid = len(normalisation.mean) == 3 and all(math.isfinite(value) for value in numbers)
+        valid = valid and normalisation.std > 0 and 0 < limits.min <= limits.max
+    except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"wrong normalisation or scale settings: {error}") from error
     if not valid:
         raise UsageError("normalisation needs 3 means and a positive std, scale 0 < min <= max")

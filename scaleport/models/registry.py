@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -78,10 +79,27 @@ class Registry(Generic[T]):
         ]
         if missing:
             raise UsageError(f"{self.kind} {name!r} needs option {', '.join(missing)}")
+        for option, value in given.items():
+            _check_number(f"{self.kind} {name!r}: {option}", value, allowed[option])
         try:
             return cls(**given, **fixed)
-        except TypeError as error:
-            raise UsageError(f"{self.kind} {name!r}: {error}") from error
+        except UsageError:
+            raise
+        except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+            # What a value of the wrong kind meets inside a constructor, or of torch's own checks.
+            reason = (str(error).splitlines() or [""])[0]
+            raise UsageError(f"{self.kind} {name!r} refuses its options: {reason}") from error
+
+
+def _check_number(label: str, value: Any, default: Any) -> None:
+    """Options whose default is a number must be numbers of that kind: weights depend on them."""
+    if type(default) not in (int, float):
+        return
+    kinds = int if type(default) is int else (int, float)
+    unbounded = isinstance(value, float) and not math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, kinds) or unbounded:
+        kind = "an integer" if kinds is int else "a finite number"
+        raise UsageError(f"{label} must be {kind}, got {value!r}")
 
 
 ENCODERS: Registry[Any] = Registry("encoder")
