@@ -1,0 +1,1 @@
+"""Training of super-resolution networks from a folder of images."""

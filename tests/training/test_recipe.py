@@ -1,0 +1,84 @@
+import msgspec
+import pytest
+import yaml
+from training_samples import tiny_recipe
+
+from scaleport.errors import UsageError
+from scaleport.training.__main__ import RECIPES, find_recipe
+from scaleport.training.recipe import load_recipe
+
+
+def written(tmp_path, recipe):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe if isinstance(recipe, str) else yaml.safe_dump(recipe))
+    return path
+
+
+def test_reads_what_was_written(tmp_path):
+    recipe = load_recipe(written(tmp_path, tiny_recipe()))
+    assert recipe.scales.set == (2, 3)
+    assert recipe.optimiser.warmup == 2
+    assert recipe.optimiser.schedule == "cosine"
+
+
+def test_accepts_exponents_without_a_point(tmp_path):
+    text = yaml.safe_dump(tiny_recipe()).replace("lr: 0.001", "lr: 1e-3")
+    assert "1e-3" in text
+    assert load_recipe(written(tmp_path, text)).optimiser.lr == 0.001
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_recipes_build_their_network(path):
+    torch = pytest.importorskip("torch")
+    from scaleport.models import build_network
+
+    recipe = load_recipe(path)
+    with torch.device("meta"):
+        network = build_network(recipe.model)
+    assert network.parameter_count() < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stpes": 5}, "stpes"),
+        ({"optimiser": {"lr": 1e-3, "beta": 1}}, "beta.*optimiser"),
+        ({"optimiser": {"schedule": "linear"}}, "linear"),
+        ({"steps": "many"}, "steps"),
+        ({"steps": 0}, "steps"),
+        ({"scales": {}}, "either"),
+        ({"scales": {"set": [2], "range": [1, 2]}}, "either"),
+        ({"scales": {"range": [3, 2]}}, "low <= high"),
+        ({"scales": {"set": [0]}}, "integers"),
+        ({"ema": 1.0}, "ema"),
+        ({"downscale": {"smallest": 0}}, "downscale"),
+        ({"validation": {"every": 0}}, "validation"),
+    ],
+)
+def test_wrong_settings_are_one_clear_line(tmp_path, changes, message):
+    path = written(tmp_path, tiny_recipe(**changes))
+    with pytest.raises(UsageError, match=message) as caught:
+        load_recipe(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["a: [", "just text", "", "- 1\n- 2"])
+def test_what_is_no_recipe(tmp_path, text):
+    with pytest.raises(UsageError) as caught:
+        load_recipe(written(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files(tmp_path):
+    with pytest.raises(UsageError, match="cannot read recipe"):
+        load_recipe(tmp_path / "none.yaml")
+    with pytest.raises(UsageError, match=r"igconv-small, liif-small"):
+        find_recipe("none")
+    assert find_recipe("liif-small").is_file()
+
+
+def test_recipes_survive_a_round_trip():
+    for path in RECIPES.glob("*.yaml"):
+        recipe = load_recipe(path)
+        assert msgspec.json.decode(msgspec.json.encode(recipe), type=type(recipe)) == recipe
