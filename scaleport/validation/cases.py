@@ -1,0 +1,164 @@
+"""The parity grid: which image shapes, scales and ways of running are compared."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from scaleport.bundle.manifest import Manifest
+from scaleport.errors import UsageError
+from scaleport.runtimes.view import TilePolicy
+
+Mode = Literal["staged", "tiled", "whole"]
+Selection = Literal["full", "quick"]
+Scale = tuple[float, float]
+
+UNSEEN: Final = 3.37
+"""A scale that no export traces and no recipe trains."""
+
+SCALES: Final[tuple[Scale, ...]] = (
+    (1.0, 1.0),
+    (1.3, 1.3),
+    (2.0, 2.0),
+    (2.7, 2.7),
+    (3.0, 3.0),
+    (math.pi, math.pi),
+    (4.0, 4.0),
+    (8.0, 8.0),
+    (2.0, 3.5),
+    (UNSEEN, UNSEEN),
+)
+"""(scale_y, scale_x) of the grid."""
+
+TILE: Final = 20
+"""LR rows or columns of one tile in mode ``tiled``."""
+
+_UNTILED: Final = TilePolicy(tile=0, render_pixels=1 << 30)
+# Bands of few pixels, so that one tile is also rendered in several calls.
+_TILED: Final = TilePolicy(tile=TILE, render_pixels=2000)
+
+# Beyond this many output pixels per input pixel only the small shapes are run.
+_COSTLY: Final = 20.0
+_SMALL: Final = ("odd", "prime", "one-window")
+_LARGE: Final = "large"
+# What a tile leaves out of the image, at least, so that a crop really is one.
+_CROPPED: Final = 24
+
+_QUICK: Final[tuple[tuple[str, Scale], ...]] = (
+    ("one-window", (1.0, 1.0)),
+    ("odd", (1.3, 1.3)),
+    ("prime", (2.0, 2.0)),
+    ("tall", (2.7, 2.7)),
+    ("wide", (3.0, 3.0)),
+    ("odd", (math.pi, math.pi)),
+    ("one-window", (4.0, 4.0)),
+    ("prime", (8.0, 8.0)),
+    (_LARGE, (2.0, 3.5)),
+    ("odd", (UNSEEN, UNSEEN)),
+)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A named LR size in pixels."""
+
+    name: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison: an image shape, a requested scale and a way of running."""
+
+    shape: Shape
+    scale: Scale
+    mode: Mode
+
+
+def policy_of(mode: Mode) -> TilePolicy:
+    """Tile sizes of a mode; ``whole`` has none and gets those of ``staged``."""
+    return _TILED if mode == "tiled" else _UNTILED
+
+
+def shapes_of(manifest: Manifest) -> tuple[Shape, ...]:
+    """The shapes of the grid, smallest sensible to larger than a tile.
+
+    The largest grows with the receptive field: a tile's crop must leave some of the image out,
+    or tiles would be compared with the whole image under another name.
+    """
+    beyond = manifest.receptive_field + _CROPPED
+    return (
+        # 15 * 1.3 and 15 * 2.7 end in .5: sizes on a tie, which decimal scales miss in binary.
+        Shape("odd", 15, 21),
+        Shape("prime", 13, 17),
+        Shape("tall", 40, 7),
+        Shape("wide", 7, 40),
+        Shape("one-window", 8, 8),
+        Shape(_LARGE, max(50, beyond), max(43, beyond)),
+    )
+
+
+def split_scales(manifest: Manifest) -> tuple[tuple[Scale, ...], tuple[Scale, ...]]:
+    """The grid's scales within the range that a model declares, and those beyond it."""
+    low, high = manifest.scale.min, manifest.scale.max
+    inside = tuple(s for s in SCALES if all(low <= value <= high for value in s))
+    return inside, tuple(s for s in SCALES if s not in inside)
+
+
+def refused_scales(manifest: Manifest) -> tuple[Scale, ...]:
+    """Scales that a model must refuse: the grid's own beyond its range, and one past each end."""
+    _, outside = split_scales(manifest)
+    low, high = manifest.scale.min * 0.9, manifest.scale.max * 1.1
+    return (*outside, (low, low), (high, high))
+
+
+def plan_cases(
+    manifest: Manifest, selection: Selection = "full", format: str = "", whole: bool = True
+) -> tuple[Case, ...]:
+    """The cases of one backend and precision, those of one shape and mode together.
+
+    Args:
+        manifest: the bundle's; its scale range, tiling and receptive field shape the grid.
+        selection: ``full``, or ``quick``: every scale and every shape once.
+        format: graph format; ``tensorrt`` engines are only asked for sizes that they were built
+            for.
+        whole: whether there is a whole graph to run.
+
+    Raises:
+        UsageError: if the selection is unknown, or nothing is left to run.
+    """
+    if selection not in get_args(Selection):
+        raise UsageError(f"unknown selection {selection!r}; known: full, quick")
+    scales, _ = split_scales(manifest)
+    modes: list[Mode] = ["staged", "whole"] if whole else ["staged"]
+    if manifest.tiling == "exact":
+        modes.append("tiled")
+    cases = [
+        Case(shape, scale, mode)
+        for shape in shapes_of(manifest)
+        if format != "tensorrt" or _within(manifest, shape)
+        for mode in modes
+        for scale in scales
+        if _is_run(shape.name, scale, mode, selection)
+    ]
+    if not cases:
+        raise UsageError(
+            f"the declared sizes and scales of {manifest.name} leave no parity case to run"
+        )
+    return tuple(cases)
+
+
+def _is_run(name: str, scale: Scale, mode: Mode, selection: Selection) -> bool:
+    if mode == "tiled" and name != _LARGE:
+        return False
+    if selection == "quick":
+        # One scale would not show a tile that is wrong between native scales only.
+        return (name, scale) in _QUICK or (mode == "tiled" and scale in {(2.0, 2.0), (2.7, 2.7)})
+    return scale[0] * scale[1] <= _COSTLY or name in _SMALL
+
+
+def _within(manifest: Manifest, shape: Shape) -> bool:
+    pairs = ((manifest.height, shape.height), (manifest.width, shape.width))
+    return all(limits.min <= n <= limits.max for limits, n in pairs)

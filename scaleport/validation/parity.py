@@ -1,0 +1,337 @@
+"""The parity proof: every graph of a bundle against the PyTorch network it was exported from."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Final, get_args
+
+import msgspec
+import numpy as np
+
+from scaleport import __version__
+from scaleport.bundle.manifest import Manifest, Parity, ParityResult, Precision
+from scaleport.bundle.reader import Bundle, open_bundle, read_manifest
+from scaleport.bundle.writer import update_manifest
+from scaleport.errors import ArtifactError, BackendError, ScaleError, ScaleportError, UsageError
+from scaleport.grid import Grid
+from scaleport.runtimes import registry
+from scaleport.runtimes.base import Array
+from scaleport.runtimes.upscaler import Upscaler, load
+from scaleport.runtimes.view import View
+from scaleport.validation.cases import (
+    Case,
+    Scale,
+    Selection,
+    Shape,
+    plan_cases,
+    policy_of,
+    refused_scales,
+    shapes_of,
+)
+from scaleport.validation.gates import Gates, judge, rejudge
+from scaleport.validation.metrics import max_abs, psnr
+from scaleport.validation.pictures import picture
+from scaleport.validation.reference import Reference
+
+Progress = Callable[[int, int, str], None]
+"""Called with (cases done, cases in all, backend and precision)."""
+
+NOT_RUN: Final = "not run: "
+"""How an entry of :attr:`Parity.device` begins for a backend that was left out."""
+
+_NOTE_LENGTH: Final = 400
+_WHOLE_STAGES: Final = ("whole", "whole_size")
+_REFUSED: Final = "refused, as declared"
+
+
+@dataclass(frozen=True)
+class _Combination:
+    """One backend in one precision, and what it is to run."""
+
+    backend: str
+    precision: str
+    whole: str
+    cases: tuple[Case, ...]
+    refused: tuple[Scale, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.cases) + len(self.refused)
+
+
+def validate(
+    bundle: Path | str,
+    backends: Sequence[str] | None = None,
+    precisions: Sequence[str] | None = None,
+    selection: Selection = "full",
+    gates: Gates | None = None,
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> Parity:
+    """Compare a bundle's graphs with the training-form network of its own checkpoint.
+
+    A case that raises an error or returns NaN is a failed case whose ``note`` says why. A backend
+    that cannot run here, or has no graphs in the bundle, is no case at all: its entry in
+    ``device`` says why it was not run.
+
+    Args:
+        bundle: the bundle directory.
+        backends: names to run, each of which must be able to; None for all that can.
+        precisions: ``fp32`` and ``fp16``; None for those of the two that the bundle has.
+        selection: ``full`` or ``quick``, see :func:`scaleport.validation.cases.plan_cases`.
+        gates: thresholds; the default ones when left out.
+        threads: processor threads; 0 leaves it to PyTorch and the backends.
+        progress: called after each case.
+
+    Returns:
+        Measurements and verdicts, not stored yet: see :func:`store`.
+
+    Raises:
+        UsageError: if a name is unknown, or a requested backend or precision has no graphs.
+        BackendError: if a requested backend cannot run here, or none can.
+        ArtifactError: if the bundle or its checkpoint is damaged.
+    """
+    gates = gates or Gates()
+    opened = open_bundle(Path(bundle))
+    combinations, left_out = _combinations(opened, backends, precisions, selection)
+    reference = Reference(opened, threads)
+    total = sum(combination.count for combination in combinations)
+    results: list[ParityResult] = []
+    device = dict(left_out)
+    versions = {
+        "scaleport": __version__,
+        "python": platform.python_version(),
+        "torch": reference.version,
+    }
+    for combination in combinations:
+        name, precision = combination.backend, combination.precision
+        upscaler = load(opened.path, name, precision, threads=threads)
+        versions[name] = upscaler.stages.found.version
+        for result in _run(upscaler, combination, reference):
+            results.append(judge(result, gates))
+            if progress is not None:
+                progress(len(results), total, f"{name} {precision}")
+        device[name] = _device(upscaler)
+    return Parity(
+        gates=gates.limits(), device=device, tool_versions=versions, results=tuple(results)
+    )
+
+
+def store(bundle: Path | str, manifest: Manifest, parity: Parity, gates: Gates) -> Parity:
+    """Store results in the manifest, in place of older ones of the same backend and precision.
+
+    Results of other backends, possibly made on another machine, stay and are judged by the same
+    gates.
+
+    Args:
+        bundle: the bundle directory.
+        manifest: its manifest as it was before the run.
+        parity: what the run gave.
+        gates: the gates it was judged by.
+
+    Returns:
+        All results that are stored now.
+
+    Raises:
+        ArtifactError: if the bundle is damaged.
+        OutputError: if it was exported anew since ``manifest`` was read, or cannot be written.
+    """
+    path = Path(bundle)
+    present = read_manifest(path).parity
+    merged = parity if present is None else _merged(rejudge(present, gates), parity)
+    update_manifest(path, msgspec.structs.replace(manifest, parity=merged))
+    return merged
+
+
+def was_run(parity: Parity, backend: str) -> bool:
+    """Whether a backend was run, and not only listed with the reason why not."""
+    return not parity.device.get(backend, NOT_RUN).startswith(NOT_RUN)
+
+
+def _merged(old: Parity, new: Parity) -> Parity:
+    fresh = {(result.backend, result.precision) for result in new.results}
+    kept = tuple(r for r in old.results if (r.backend, r.precision) not in fresh)
+    device = dict(new.device)
+    for name in {result.backend for result in kept}:
+        if not was_run(new, name):
+            device[name] = old.device.get(name, "unknown")
+    return msgspec.structs.replace(
+        new,
+        device=device,
+        tool_versions={**old.tool_versions, **new.tool_versions},
+        results=kept + new.results,
+    )
+
+
+def _combinations(
+    bundle: Bundle,
+    backends: Sequence[str] | None,
+    precisions: Sequence[str] | None,
+    selection: Selection,
+) -> tuple[list[_Combination], dict[str, str]]:
+    """What to run, and per backend that is left out the reason."""
+    for precision in precisions or ():
+        if precision not in get_args(Precision):
+            known = ", ".join(Gates().limits())
+            raise UsageError(f"unknown precision {precision!r}; known: {known}")
+        Gates().of(precision)
+    combinations, left_out = [], {}
+    names = registry.backend_names() if backends is None else list(dict.fromkeys(backends))
+    for name in names:
+        form = _form(bundle, name)
+        there = [p for p in bundle.precisions(form) if p in (precisions or Gates().limits())]
+        reason = "" if there else _no_graphs(bundle, form)
+        if not reason:
+            found = registry.get_backend(name).availability()
+            reason = "" if found.usable else found.reason
+        if reason and backends is not None:
+            registry.require(name)
+            raise UsageError(f"{name} was asked for and cannot be compared: {reason}")
+        if reason:
+            left_out[name] = NOT_RUN + " ".join(reason.split())
+            continue
+        for precision in there:
+            whole = _whole_stage(bundle, name, precision)
+            cases = plan_cases(bundle.manifest, selection, form, bool(whole))
+            refused = refused_scales(bundle.manifest)
+            combinations.append(_Combination(name, precision, whole, cases, refused))
+    if not combinations:
+        raise BackendError(f"nothing of {bundle.path} can be run here: {left_out}")
+    return combinations, left_out
+
+
+def _form(bundle: Bundle, name: str) -> str:
+    form = registry.get_backend(name).graph_format
+    return "onnx" if form == "torch" else form
+
+
+def _no_graphs(bundle: Bundle, form: str) -> str:
+    skipped = bundle.manifest.skipped.get(form)
+    why = f", skipped at export: {skipped}" if skipped else ""
+    return f"the bundle has no {form} graphs to compare{why}"
+
+
+def _whole_stage(bundle: Bundle, name: str, precision: str) -> str:
+    form = registry.get_backend(name).graph_format
+    there = {graph.stage for graph in bundle.graphs(form, None, precision)}
+    return next((stage for stage in _WHOLE_STAGES if stage in there), "")
+
+
+def _device(upscaler: Upscaler) -> str:
+    try:
+        return upscaler.device
+    except ScaleportError as error:
+        return f"none, graphs do not load: {_one_line(error)}"
+
+
+def _run(
+    upscaler: Upscaler, combination: _Combination, reference: Reference
+) -> Iterator[ParityResult]:
+    """Results of one backend and precision, measured and not judged yet."""
+    # The cases of one shape and mode share a view, as an application would: encoded once.
+    for (shape, mode), cases in groupby(combination.cases, key=lambda c: (c.shape, c.mode)):
+        image = reference.image(shape)
+        view = View(upscaler.stages, image, policy_of(mode))
+        for case in cases:
+            expected = reference.output(shape, case.scale)
+
+            def render(scale: Scale = case.scale, view: View = view) -> Array:
+                return view.render(scale)
+
+            def whole(scale: Scale = case.scale, image: Array = image) -> Array:
+                return run_whole(upscaler, combination.whole, image, scale)
+
+            action = whole if mode == "whole" else render
+            yield _measured(combination, case, expected, action)
+    smallest = min(shapes_of(upscaler.manifest), key=lambda shape: shape.height * shape.width)
+    for scale in combination.refused:
+        yield _refusal(upscaler, combination, smallest, scale)
+
+
+def run_whole(upscaler: Upscaler, stage: str, image: Array, scale: Scale) -> Array:
+    """Run a whole graph, with nothing but the image and the scale or the size.
+
+    Args:
+        upscaler: whose bundle and backend to use.
+        stage: ``whole``, or ``whole_size``, which takes the size that the scale comes to.
+        image: float32[N, 3, H, W] in [0, 1].
+        scale: (scale_y, scale_x).
+
+    Returns:
+        float32[N, 3, Ho, Wo].
+
+    Raises:
+        BackendError: if the backend fails or returns NaN.
+    """
+    feeds = {"image": image}
+    if stage == "whole":
+        feeds["scale"] = np.array(scale, np.float32)
+    else:
+        grid = Grid.from_scale(image.shape[2], image.shape[3], scale)
+        feeds["size"] = np.array(grid.output_size, np.int64)
+    return upscaler.stages.run(stage, feeds)["upscaled"]
+
+
+def _measured(
+    combination: _Combination, case: Case, expected: Array, action: Callable[[], Array]
+) -> ParityResult:
+    worst: float | None = None
+    ratio: float | None = None
+    note = ""
+    try:
+        found = action()
+        worst, ratio = max_abs(found, expected), psnr(found, expected)
+    except ArtifactError:
+        # Not the backend's fault, and nothing that a further case could be right about.
+        raise
+    except Exception as error:
+        note = _one_line(error)
+    if worst is not None and not np.isfinite(worst):
+        worst, note = None, "the output holds NaN or infinity"
+    equal = worst == 0
+    return ParityResult(
+        backend=combination.backend,
+        precision=combination.precision,
+        shape=(case.shape.height, case.shape.width),
+        shape_name=case.shape.name,
+        scale=case.scale,
+        mode=case.mode,
+        max_abs=worst,
+        psnr=None if worst is None or equal else ratio,
+        passed=False,
+        note=note,
+    )
+
+
+def _refusal(
+    upscaler: Upscaler, combination: _Combination, shape: Shape, scale: Scale
+) -> ParityResult:
+    """Whether a scale outside the declared range is refused before anything runs."""
+    try:
+        upscaler(picture(shape.height, shape.width), scale=scale)
+        note = "outside the declared range, and not refused"
+    except ScaleError:
+        note = _REFUSED
+    except Exception as error:
+        note = f"outside the declared range, and not refused as such: {_one_line(error)}"
+    return ParityResult(
+        backend=combination.backend,
+        precision=combination.precision,
+        shape=(shape.height, shape.width),
+        shape_name=shape.name,
+        scale=scale,
+        mode="staged",
+        max_abs=None,
+        psnr=None,
+        passed=note == _REFUSED,
+        note=note,
+    )
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())[:_NOTE_LENGTH]
+    return text if isinstance(error, ScaleportError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,56 @@
+"""The reference: the network as published, in PyTorch, float32, from the bundle's checkpoint."""
+
+from __future__ import annotations
+
+import torch
+
+from scaleport.bundle.reader import Bundle
+from scaleport.grid import Grid
+from scaleport.models import load_checkpoint
+from scaleport.runtimes.base import Array
+from scaleport.validation.cases import Scale, Shape
+from scaleport.validation.pictures import picture
+
+
+class Reference:
+    """Test images and what the reference makes of them, each computed once.
+
+    Args:
+        bundle: the bundle; its checkpoint is verified.
+        threads: processor threads of PyTorch, process-wide; 0 leaves them alone.
+
+    Raises:
+        ArtifactError: if the checkpoint is missing or damaged.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int = 0) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        self._network = load_checkpoint(bundle.checkpoint())
+        self._images: dict[Shape, Array] = {}
+        self._outputs: dict[tuple[Shape, Scale], Array] = {}
+
+    @property
+    def version(self) -> str:
+        """Version of PyTorch."""
+        return str(torch.__version__)
+
+    def image(self, shape: Shape) -> Array:
+        """The test image of a shape, float32[1, 3, H, W] in [0, 1]."""
+        if shape not in self._images:
+            self._images[shape] = picture(shape.height, shape.width)
+        return self._images[shape]
+
+    def output(self, shape: Shape, scale: Scale) -> Array:
+        """The reference's output for the test image of a shape, float32[1, 3, Ho, Wo]."""
+        key = (shape, scale)
+        if key not in self._outputs:
+            grid = Grid.from_scale(shape.height, shape.width, scale)
+            self._outputs[key] = self.upscale(self.image(shape), grid)
+        return self._outputs[key]
+
+    def upscale(self, image: Array, grid: Grid) -> Array:
+        """The reference's output for any image float32[N, 3, H, W] and grid, not kept."""
+        with torch.inference_mode():
+            result: Array = self._network(torch.from_numpy(image), grid).numpy()
+        return result
