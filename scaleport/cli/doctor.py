@@ -1,0 +1,231 @@
+"""``scaleport doctor``: what can run here, and what a bundle does on it."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scaleport.cli.output import (
+    Advance,
+    JsonFlag,
+    Output,
+    QuietFlag,
+    VerboseFlag,
+    error_line,
+    table,
+)
+from scaleport.errors import BackendError, ScaleportError
+
+if TYPE_CHECKING:
+    from scaleport.bundle.reader import Bundle
+    from scaleport.runtimes.base import Availability
+
+EXAMPLES = """\b
+Examples:
+  scaleport doctor
+  scaleport doctor photo.bundle
+  scaleport doctor photo.bundle --backend openvino --json
+"""
+
+_TRIAL_SIZE = (19, 23)
+"""Rows and columns of the image that each backend upscales: odd, and unlike each other."""
+_TRIAL_SCALE = 2.3
+
+
+def doctor(
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[BUNDLE]", help="Check this bundle too: hashes, and a small image per backend."
+        ),
+    ] = None,
+    backends: Annotated[
+        list[str] | None,
+        typer.Option("--backend", metavar="NAME", help="Only this one, which must be usable."),
+    ] = None,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    verbose: VerboseFlag = False,
+) -> None:
+    """Show which backends can run here, why the others cannot, and what to install for them.
+
+    With a bundle, every file is compared with its hash, and every usable backend loads every graph
+    and upscales a small image. A backend that is not installed is not a failure, unless it was
+    asked for with --backend; -v also imports torch, to see its device.
+    """
+    from scaleport.runtimes.registry import backend_names, require
+
+    out = Output(as_json, quiet, verbose)
+    names = list(dict.fromkeys(backends or backend_names()))
+    found: dict[str, Availability] = {}
+    with out.libraries():
+        for name in names:
+            if backends:
+                found[name] = require(name)[1]
+            else:
+                found[name] = _availability(name, probe=verbose or bundle is not None)
+    out.say(
+        f"scaleport {_version('scaleport')}, Python {platform.python_version()}, "
+        f"numpy {_version('numpy')}, {platform.platform()}"
+    )
+    for line in table([("backend", "usable", "version", "runs on, or why not"), *_rows(found)]):
+        out.say(line)
+    checks: list[Check] = []
+    if bundle is not None:
+        usable = [name for name in names if found[name].usable]
+        with out.progress(None) as advance, out.libraries():
+            checks = _check_bundle(bundle, usable, bool(backends), advance)
+        out.say(f"{bundle}")
+        for line in table([_check_row(check) for check in checks if check.error is None]):
+            out.say(line)
+    out.result(_report(found, bundle, checks))
+    failures = [check.error for check in checks if check.error is not None]
+    for error in failures:
+        typer.echo(error_line(str(error)), err=True)
+    if failures:
+        raise typer.Exit(failures[0].exit_code)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was tried on a bundle, and its error if it failed."""
+
+    what: str
+    backend: str = ""
+    precision: str = ""
+    device: str = ""
+    graphs: int = 0
+    seconds: float = 0.0
+    error: ScaleportError | None = None
+
+
+def _availability(name: str, probe: bool) -> Availability:
+    from scaleport.runtimes.base import Availability
+    from scaleport.runtimes.registry import get_backend
+
+    if name == "torch" and not probe:
+        # Importing torch takes longer than everything else here together.
+        with contextlib.suppress(ImportError, ValueError):
+            if find_spec("torch") and find_spec("safetensors"):
+                device = "a device that -v shows (it has to import torch)"
+                return Availability(True, device=device, version=_version("torch"))
+    try:
+        return get_backend(name).availability()
+    except ScaleportError as error:
+        return Availability(False, str(error))
+
+
+def _check_bundle(path: Path, usable: list[str], asked: bool, advance: Advance) -> list[Check]:
+    from scaleport.bundle.reader import open_bundle
+    from scaleport.runtimes.registry import get_backend
+
+    advance(0, "hashes")
+    bundle = open_bundle(path)
+    start = time.perf_counter()
+    try:
+        bundle.verify()
+    except ScaleportError as error:
+        return [Check("hashes", error=error)]
+    checks = [Check("hashes", graphs=len(bundle.manifest.files), seconds=_since(start))]
+    tried = False
+    for name in usable:
+        form = get_backend(name).graph_format
+        # PyTorch runs the checkpoint, whose stages are those of the ONNX graphs.
+        precisions: tuple[str, ...] = bundle.precisions("onnx" if form == "torch" else form)
+        if not precisions and asked:
+            precisions = ("fp32",)
+        for precision in precisions:
+            advance(0, f"{name} {precision}")
+            checks.append(_try(bundle, name, precision))
+            tried = True
+    if not tried:
+        there = ", ".join(bundle.formats()) or "none"
+        missing = BackendError(f"no backend that is usable here runs {path}; its formats: {there}")
+        checks.append(Check("run", error=missing))
+    return checks
+
+
+def _try(bundle: Bundle, backend: str, precision: str) -> Check:
+    import numpy as np
+
+    from scaleport.runtimes.upscaler import load
+
+    scales = bundle.manifest.scale
+    scale = min(max(_TRIAL_SCALE, scales.min), scales.max)
+    image = np.arange(3 * _TRIAL_SIZE[0] * _TRIAL_SIZE[1], dtype=np.uint32) * 37 % 256
+    start = time.perf_counter()
+    try:
+        upscaler = load(bundle.path, backend, precision)
+        form = upscaler.stages.backend.graph_format
+        graphs = bundle.graphs("onnx" if form == "torch" else form, None, precision)
+        # PyTorch has no whole graphs, only the stages.
+        stages = [g.stage for g in graphs if form != "torch" or not g.stage.startswith("whole")]
+        for stage in stages:
+            upscaler.stages.session(stage)
+        upscaler(image.astype(np.uint8).reshape(*_TRIAL_SIZE, 3), scale)
+    except ScaleportError as error:
+        return Check("run", backend, precision, error=error)
+    return Check("run", backend, precision, upscaler.device, len(stages), _since(start))
+
+
+def _since(start: float) -> float:
+    return round(time.perf_counter() - start, 3)
+
+
+def _rows(found: dict[str, Availability]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for name, state in found.items():
+        said = state.device if state.usable else state.reason
+        if state.can_build and not state.usable:
+            said += " Engines can be built here."
+        if state.extra:
+            said += f"; pip install 'scaleport[{state.extra}]'"
+        rows.append((name, "yes" if state.usable else "no", state.version or "-", said))
+    return rows
+
+
+def _check_row(check: Check) -> tuple[str, ...]:
+    if check.what == "hashes":
+        return ("hashes", "ok", f"{check.graphs} files", f"{check.seconds:.2f} s")
+    counted = f"{check.graphs} graphs on {check.device}"
+    return (f"{check.backend} {check.precision}", "ok", counted, f"{check.seconds:.2f} s")
+
+
+def _report(
+    found: dict[str, Availability], bundle: Path | None, checks: list[Check]
+) -> dict[str, Any]:
+    return {
+        "scaleport": _version("scaleport"),
+        "python": platform.python_version(),
+        "numpy": _version("numpy"),
+        "platform": platform.platform(),
+        "backends": found,
+        "bundle": bundle,
+        "checks": [
+            {
+                "check": check.what,
+                "backend": check.backend,
+                "precision": check.precision,
+                "device": check.device,
+                "seconds": check.seconds,
+                "ok": check.error is None,
+                "error": None if check.error is None else str(check.error),
+            }
+            for check in checks
+        ],
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,152 @@
+"""``scaleport export``: from a checkpoint to a bundle."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, size_text, table
+from scaleport.cli.parse import size_range_of, whole_numbers_of, words_of
+from scaleport.errors import UsageError
+from scaleport.shipped import find_checkpoint
+
+if TYPE_CHECKING:
+    from scaleport.bundle.manifest import Manifest
+    from scaleport.export.plan import ExportOptions
+
+EXAMPLES = """\b
+Examples:
+  scaleport export igconv-small
+  scaleport export my.safetensors -o my.bundle --format onnx,openvino --precision fp32
+  scaleport export my.safetensors --freeze-scale 2,4 --height 64:256:1024 --width 64:256:1024
+"""
+
+
+def export(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT|NAME", help="A checkpoint file, or the name of a shipped one."
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The bundle to write. [default: NAME.bundle here]"),
+    ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            metavar="LIST",
+            help="onnx, openvino, tensorrt, coreml: comma-separated or repeated; onnx is always "
+            "written. [default: all]",
+        ),
+    ] = None,
+    precisions: Annotated[
+        list[str] | None,
+        typer.Option("--precision", metavar="LIST", help="fp32, fp16. [default: both]"),
+    ] = None,
+    freeze: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--freeze-scale",
+            metavar="LIST",
+            help="Native scales that get a plain convolution graph. [default: all]",
+        ),
+    ] = None,
+    height: Annotated[
+        str | None,
+        typer.Option(metavar="MIN:OPT:MAX", help="Input heights that engines are built for."),
+    ] = None,
+    width: Annotated[
+        str | None,
+        typer.Option(metavar="MIN:OPT:MAX", help="Input widths that engines are built for."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing bundle.")
+    ] = False,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    verbose: VerboseFlag = False,
+) -> None:
+    """Write a checkpoint as a bundle: graphs for every runtime, and what is known of them.
+
+    A format whose tools are not installed is skipped, and the bundle says why.
+    """
+    out = Output(as_json, quiet, verbose)
+    source = find_checkpoint(checkpoint)
+    target = output or Path(f"{source.stem}.bundle")
+    with needs("export", "export"):
+        from scaleport.export.exporter import export_bundle
+
+    options = _options(formats, precisions, freeze, height, width, overwrite)
+    start = time.perf_counter()
+    with out.progress(None) as advance, out.libraries():
+        manifest = export_bundle(source, target, options, lambda text: advance(0, text))
+    seconds = time.perf_counter() - start
+    out.result(_summary(source, target, manifest, seconds))
+    _report(out, target, manifest, seconds)
+
+
+def _options(
+    formats: list[str] | None,
+    precisions: list[str] | None,
+    freeze: list[str] | None,
+    height: str | None,
+    width: str | None,
+    overwrite: bool,
+) -> ExportOptions:
+    from scaleport.bundle.manifest import Precision
+    from scaleport.export.plan import ExportOptions
+
+    chosen: dict[str, Any] = {"overwrite": overwrite}
+    if formats is not None:
+        chosen["formats"] = words_of(formats)
+    if precisions is not None:
+        chosen["precisions"] = words_of(precisions)
+        unknown = set(chosen["precisions"]) - set(get_args(Precision))
+        if unknown:
+            raise UsageError(f"unknown precision {', '.join(sorted(unknown))}; known: fp32, fp16")
+    if freeze is not None:
+        chosen["freeze_scales"] = whole_numbers_of("--freeze-scale", freeze)
+    if height is not None:
+        chosen["height"] = size_range_of("--height", height)
+    if width is not None:
+        chosen["width"] = size_range_of("--width", width)
+    return ExportOptions(**chosen)
+
+
+def _summary(source: Path, target: Path, manifest: Manifest, seconds: float) -> dict[str, Any]:
+    from scaleport.cli.contents import graph_groups
+
+    return {
+        "checkpoint": source,
+        "bundle": target,
+        "name": manifest.name,
+        "parameters": manifest.parameters,
+        "graphs": graph_groups(manifest),
+        "skipped": manifest.skipped,
+        "bytes": sum(entry.bytes for entry in manifest.files.values()),
+        "seconds": round(seconds, 3),
+    }
+
+
+def _report(out: Output, target: Path, manifest: Manifest, seconds: float) -> None:
+    from scaleport.cli.contents import graph_groups
+
+    total = sum(entry.bytes for entry in manifest.files.values())
+    out.say(f"wrote {target}: {size_text(total)} in {seconds:.1f} s")
+    rows = [
+        (group["format"], group["precision"], size_text(group["bytes"]), " ".join(group["stages"]))
+        for group in graph_groups(manifest)
+    ]
+    for line in table([("format", "precision", "size", "graphs"), *rows]):
+        out.say(line)
+    for name, reason in manifest.skipped.items():
+        out.say(f"skipped {name}: {reason}")
+    shown = min(max(2.7, manifest.scale.min), manifest.scale.max)
+    out.say(f"next: scaleport upscale IMAGE -m {target} -s {shown:g}")
+    out.say(f"      scaleport validate {target}")

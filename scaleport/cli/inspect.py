@@ -1,0 +1,224 @@
+"""``scaleport inspect``: what a bundle or a checkpoint holds."""
+
+from __future__ import annotations
+
+import inspect as introspection
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, size_text, table
+from scaleport.errors import UsageError
+from scaleport.shipped import find_checkpoint, shipped_weights
+
+if TYPE_CHECKING:
+    from scaleport.bundle.manifest import Manifest
+    from scaleport.bundle.reader import Bundle
+
+EXAMPLES = """\b
+Examples:
+  scaleport inspect photo.bundle
+  scaleport inspect photo.bundle --verify -q
+  scaleport inspect igconv-small --json
+  scaleport inspect --models
+"""
+
+
+def inspect(
+    path: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="BUNDLE|CHECKPOINT|NAME",
+            help="A bundle, a checkpoint, or a shipped checkpoint.",
+        ),
+    ] = None,
+    models: Annotated[
+        bool, typer.Option("--models", help="List networks that can be built, with their options.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare every file of a bundle with its hash.")
+    ] = False,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    verbose: VerboseFlag = False,
+) -> None:
+    """Show what a bundle or a checkpoint holds, or which networks there are."""
+    out = Output(as_json, quiet, verbose)
+    if models == (path is not None):
+        raise UsageError("give either a bundle or checkpoint to inspect, or --models")
+    if path is None:
+        _inspect_models(out)
+    elif Path(path).is_dir():
+        from scaleport.bundle.reader import open_bundle
+
+        bundle = open_bundle(Path(path), verify="all" if verify else "lazy")
+        _inspect_bundle(out, bundle, verify)
+    else:
+        _inspect_checkpoint(out, find_checkpoint(path))
+
+
+def _inspect_bundle(out: Output, bundle: Bundle, verified: bool) -> None:
+    from scaleport.cli.contents import graph_groups, model_text, parity_groups, scale_text
+
+    manifest = bundle.manifest
+    groups = graph_groups(manifest)
+    parity = None if manifest.parity is None else parity_groups(manifest.parity)
+    total = sum(entry.bytes for entry in manifest.files.values())
+    out.result(
+        {
+            "kind": "bundle",
+            "path": bundle.path,
+            "name": manifest.name,
+            "family": manifest.family,
+            "model": manifest.model,
+            "parameters": manifest.parameters,
+            "license": manifest.license,
+            "scale": manifest.scale,
+            "size_rule": manifest.size_rule,
+            "height": manifest.height,
+            "width": manifest.width,
+            "receptive_field": manifest.receptive_field,
+            "tiling": manifest.tiling,
+            "graphs": groups,
+            "skipped": manifest.skipped,
+            "bytes": total,
+            "tool_versions": manifest.tool_versions,
+            "parity": parity,
+            "format_version": manifest.format_version,
+            "verified": verified,
+        }
+    )
+    out.say(f"{bundle.path}: {manifest.name}, {manifest.parameters:,} parameters")
+    facts = [
+        ("model", model_text(manifest.model)),
+        ("family", manifest.family),
+        ("scales", scale_text(manifest)),
+        ("receptive field", f"{manifest.receptive_field} px around a pixel; {_tiling(manifest)}"),
+        ("engine sizes", f"height {_range(manifest.height)}, width {_range(manifest.width)}"),
+        ("license", manifest.license or "not stated"),
+        ("made with", ", ".join(f"{k} {v}" for k, v in sorted(manifest.tool_versions.items()))),
+        ("files", f"{len(manifest.files)}, {size_text(total)}{', verified' if verified else ''}"),
+    ]
+    _say_table(out, facts)
+    rows = [
+        (
+            g["format"],
+            g["precision"],
+            str(len(g["files"])),
+            size_text(g["bytes"]),
+            " ".join(g["stages"]),
+        )
+        for g in groups
+    ]
+    out.say("graphs")
+    _say_table(out, [("format", "precision", "files", "size", "stages"), *rows])
+    if out.verbose:
+        out.say("files")
+        _say_table(out, [(name, size_text(e.bytes)) for name, e in manifest.files.items()])
+    if manifest.skipped:
+        out.say("skipped")
+        _say_table(out, list(manifest.skipped.items()))
+    if parity is None:
+        out.say(f"parity: not measured yet; run scaleport validate {bundle.path}")
+        return
+    out.say("parity against PyTorch")
+    figures = [
+        (
+            p["backend"],
+            p["precision"],
+            f"{p['passed']} of {p['cases']}",
+            _g(p["max_abs"]),
+            _g(p["psnr"]),
+        )
+        for p in parity
+    ]
+    _say_table(out, [("backend", "precision", "passed", "max abs", "worst PSNR dB"), *figures])
+
+
+def _inspect_checkpoint(out: Output, path: Path) -> None:
+    with needs("torch", "inspecting a checkpoint"):
+        from scaleport.models import load_checkpoint
+        from scaleport.models.checkpoint import read_metadata
+    from scaleport.cli.contents import model_text
+
+    network = load_checkpoint(path)
+    info = read_metadata(path)["info"]
+    size = path.stat().st_size
+    upsampler = network.upsampler
+    out.result(
+        {
+            "kind": "checkpoint",
+            "path": path,
+            "family": upsampler.family,
+            "model": network.config,
+            "parameters": network.parameter_count(),
+            "native_scales": upsampler.native_scales,
+            "info": info,
+            "bytes": size,
+        }
+    )
+    out.say(f"{path}: {network.parameter_count():,} parameters, {size_text(size)}")
+    limits = f"x{network.limits.min:g} to x{network.limits.max:g}"
+    natives = ", ".join(f"x{scale}" for scale in upsampler.native_scales)
+    facts = [
+        ("model", model_text(network.config)),
+        ("family", upsampler.family),
+        ("scales", f"{limits}; rendered at {natives}" if natives else limits),
+    ]
+    _say_table(out, facts)
+    if isinstance(info, dict) and info:
+        out.say("info")
+        _say_table(out, [(str(key), str(value)) for key, value in info.items()])
+
+
+def _inspect_models(out: Output) -> None:
+    with needs("torch", "listing the networks"):
+        from scaleport.models import ENCODERS, UPSAMPLERS
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for role, registry, fixed in (
+        ("encoders", ENCODERS, set()),
+        ("upsamplers", UPSAMPLERS, {"in_channels"}),
+    ):
+        found[role] = {
+            name: {
+                option: "required" if default is introspection.Parameter.empty else default
+                for option, default in registry.options(name).items()
+                if option not in fixed
+            }
+            for name in registry
+        }
+    shipped = shipped_weights()
+    out.result({**found, "shipped": shipped})
+    for role, classes in found.items():
+        out.say(role)
+        rows = [
+            (name, ", ".join(f"{option}={value}" for option, value in options.items()))
+            for name, options in classes.items()
+        ]
+        _say_table(out, rows)
+    out.say("shipped checkpoints")
+    _say_table(out, [(name, size_text(path.stat().st_size)) for name, path in shipped.items()])
+
+
+def _say_table(out: Output, rows: Sequence[Sequence[str]]) -> None:
+    for line in table(rows or [("none",)]):
+        out.say(line)
+
+
+def _tiling(manifest: Manifest) -> str:
+    words = {
+        "exact": "tiles give the same pixels as the whole image",
+        "approximate": "tiles give nearly the same pixels as the whole image",
+        "not-allowed": "cannot be cut into tiles",
+    }
+    return words[manifest.tiling]
+
+
+def _range(axis: Any) -> str:
+    return f"{axis.min}:{axis.opt}:{axis.max}"
+
+
+def _g(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"

@@ -1,0 +1,194 @@
+"""``scaleport``: finds the verb, runs it, and turns every error into one line and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from scaleport.cli.output import error_line
+from scaleport.errors import ScaleportError
+
+PROGRAM = "scaleport"
+
+EXIT_INTERRUPTED = 130
+EXIT_PIPE_CLOSED = 141
+EXIT_OUT_OF_MEMORY = 5
+EXIT_INTERNAL = 70
+
+EPILOG = """\b
+Exit codes:
+  0   done
+  1   a parity or quality gate was not met
+  2   wrong usage: an argument, an input or an output
+  3   a backend or package is missing or cannot run here
+  4   a bundle, checkpoint or graph is damaged or does not fit
+  5   out of memory
+  70  internal error
+
+\b
+Example:
+  scaleport export igconv-small -o photo.bundle
+  scaleport upscale photo.png -m photo.bundle -s 2.7
+"""
+
+
+@dataclass(frozen=True)
+class Verb:
+    """Where a verb is defined, and its line in the overview."""
+
+    module: str
+    function: str
+    summary: str
+
+
+VERBS = {
+    "export": Verb("export", "export", "Write a checkpoint as a bundle for every runtime."),
+    "upscale": Verb("upscale", "upscale", "Upscale images with a bundle."),
+    "validate": Verb("validate", "validate", "Compare a bundle's graphs with PyTorch."),
+    "inspect": Verb("inspect", "inspect", "Show what a bundle or checkpoint holds."),
+    "doctor": Verb("doctor", "doctor", "Show which backends can run here, and why not."),
+    "import": Verb("importer", "import_", "Convert published .pth weights to a checkpoint."),
+}
+
+# Typer brings click with it in its newer versions and depends on it in the older ones.
+_CLICK_ERROR: type[Any] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")
+
+
+class Verbs(TyperGroup):
+    """The verbs as a group whose overview imports none of them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names in the order of the overview."""
+        del ctx
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a verb, imported now; None if there is no such verb."""
+        del ctx
+        verb = VERBS.get(cmd_name)
+        if verb is None:
+            return None
+        module = import_module(f"scaleport.cli.{verb.module}")
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        app.command(cmd_name, epilog=getattr(module, "EXAMPLES", None))(
+            getattr(module, verb.function)
+        )
+        command = get_command(app)
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the overview."""
+        del ctx
+        with formatter.section("Verbs"):
+            formatter.write_dl([(name, verb.summary) for name, verb in VERBS.items()])
+
+
+app = typer.Typer(
+    cls=Verbs,
+    add_completion=False,
+    rich_markup_mode=None,
+    epilog=EPILOG,
+    subcommand_metavar="VERB [ARGUMENTS]...",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,
+) -> None:
+    """Arbitrary-scale super-resolution: one checkpoint, every scale, every runtime.
+
+    Every verb takes --json (the result on stdout, nothing else there), -q and -v, and explains
+    itself with --help.
+    """
+    if version:
+        from scaleport import __version__
+
+        typer.echo(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+        raise typer.Exit(2)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: arguments without the program's name; those of the process when left out.
+
+    Returns:
+        The exit code.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    verbose = not {"-v", "--verbose"}.isdisjoint(args)
+    for stream in (sys.stdout, sys.stderr):
+        # A file name may hold what the terminal's encoding does not.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _close_stdout()
+        return EXIT_PIPE_CLOSED
+    except (KeyboardInterrupt, typer.Abort):
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        if verbose and not isinstance(error, _CLICK_ERROR):
+            traceback.print_exc()
+        lines, code = describe(error)
+        for line in lines:
+            typer.echo(line, err=True)
+    return code
+
+
+def _run(args: list[str]) -> int:
+    command = get_command(app)
+    try:
+        with command.make_context(PROGRAM, args) as context:
+            command.invoke(context)
+    except typer.Exit as finished:
+        return finished.exit_code
+    return 0
+
+
+def describe(error: BaseException) -> tuple[list[str], int]:
+    """What to print about an error, and the exit code."""
+    if isinstance(error, ScaleportError):
+        return [error_line(str(error))], error.exit_code
+    if isinstance(error, _CLICK_ERROR):
+        usage: Any = error
+        where = usage.ctx.command_path if usage.ctx else PROGRAM
+        return [error_line(usage.format_message()), f"see: {where} --help"], 2
+    if isinstance(error, MemoryError):
+        return [error_line("out of memory; smaller tiles need less")], EXIT_OUT_OF_MEMORY
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return [
+        error_line(
+            f"internal error, {said}; please report it with what the same command prints with -v"
+        )
+    ], EXIT_INTERNAL
+
+
+def _close_stdout() -> None:
+    # The interpreter flushes stdout once more when it ends, and would complain.
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""What a verb prints: text or JSON on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from scaleport.errors import BackendError
+
+JsonFlag = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON on stdout, nothing else there.")
+]
+QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+VerboseFlag = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Print more, and tracebacks of errors.")
+]
+
+Advance = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where the lines of one command go."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+    def say(self, text: str = "") -> None:
+        """A line for people, on stdout."""
+        if not self.json and not self.quiet:
+            typer.echo(text)
+
+    def note(self, text: str) -> None:
+        """A remark on stderr."""
+        if not self.quiet:
+            typer.echo(f"note: {text}", err=True)
+
+    def result(self, value: Any) -> None:
+        """The machine-readable result, with ``--json`` only."""
+        if self.json:
+            import msgspec
+
+            plain = msgspec.to_builtins(value, enc_hook=str)
+            typer.echo(json.dumps(plain, indent=2, allow_nan=False))
+
+    @contextlib.contextmanager
+    def progress(self, total: float | None) -> Iterator[Advance]:
+        """A bar on stderr while the block runs, if that is a terminal.
+
+        Args:
+            total: what counts as complete; None if it is not known.
+
+        Yields:
+            A function to call with what is done so far and what is being done now.
+        """
+        if self.json or self.quiet or not sys.stderr.isatty():
+            yield self._log if self.verbose else lambda done, text: None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = (SpinnerColumn(), BarColumn(), TimeElapsedColumn())
+        with Progress(
+            *columns,
+            TextColumn("{task.description}", markup=False),
+            console=Console(stderr=True),
+            transient=True,
+            # Lines on the same terminal go above the bar; elsewhere stdout is left alone.
+            redirect_stdout=sys.stdout.isatty(),
+        ) as bar:
+            task = bar.add_task("", total=total)
+            yield lambda done, text: bar.update(task, completed=done, description=text)
+
+    def _log(self, done: float, text: str) -> None:
+        del done
+        typer.echo(text, err=True)
+
+    @contextlib.contextmanager
+    def libraries(self) -> Iterator[None]:
+        """Keep what libraries print and warn about off stdout, and off stderr unless verbose."""
+        with contextlib.redirect_stdout(sys.stderr if self.verbose else io.StringIO()):
+            if self.verbose:
+                yield
+                return
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+
+
+@contextlib.contextmanager
+def needs(extra: str, purpose: str) -> Iterator[None]:
+    """Turn a missing package into an error that says what to install.
+
+    Args:
+        extra: the pip extra that brings the package.
+        purpose: what it is needed for, as the subject of "needs".
+
+    Raises:
+        BackendError: if an import in the block fails.
+    """
+    try:
+        yield
+    except ImportError as error:
+        missing = error.name or str(error)
+        if missing.split(".")[0] == "scaleport":
+            raise
+        raise BackendError(
+            f"{purpose} needs {missing}, which is not installed: pip install 'scaleport[{extra}]'"
+        ) from error
+
+
+def error_line(message: str) -> str:
+    """How an error is printed: one line, whatever its message holds."""
+    return "error: " + " ".join(message.splitlines())
+
+
+def table(rows: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:
+    """Lines of aligned columns; the last one is not padded."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths[-1] = 0
+    return [
+        (indent + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))).rstrip()
+        for row in rows
+    ]
+
+
+def size_text(count: int) -> str:
+    """Bytes for people."""
+    value, units = float(count), ["B", "kB", "MB", "GB"]
+    while value >= 1000 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return (
+        f"{value:.0f} {units[0]}" if value >= 100 or units[0] == "B" else f"{value:.1f} {units[0]}"
+    )

@@ -1,0 +1,82 @@
+"""Values of options that are more than one number or word."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from scaleport.errors import ScaleError, UsageError
+
+if TYPE_CHECKING:
+    from scaleport.bundle.manifest import SizeRange
+
+MAX_SIDE = 1 << 24
+
+
+def scale_of(text: str) -> tuple[float, float]:
+    """``2.7``, or ``2,3.5`` for the vertical and the horizontal scale.
+
+    Raises:
+        ScaleError: if it is neither, or not finite and above 0.
+    """
+    from scaleport.grid import parse_scale
+
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ScaleError(
+            f"a scale is a number such as 2.7, or two (vertical, horizontal) such as 2,3.5; "
+            f"got {text!r}"
+        ) from None
+    return parse_scale(values if len(values) > 1 else values[0])
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """``1920x1080``, width x height, as (height, width).
+
+    Raises:
+        ScaleError: if it is not that.
+    """
+    match = re.fullmatch(r"0*([1-9][0-9]{0,8})[xX]0*([1-9][0-9]{0,8})", text.strip(), re.ASCII)
+    if match is None:
+        raise ScaleError(f"a size is WIDTHxHEIGHT in pixels such as 1920x1080; got {text!r}")
+    return int(match[2]), int(match[1])
+
+
+def size_range_of(option: str, text: str) -> SizeRange:
+    """``64:256:1024``, the smallest, usual and largest size; one number allows only that size.
+
+    Raises:
+        UsageError: if it is not that.
+    """
+    from scaleport.bundle.manifest import SizeRange
+
+    parts = text.split(":")
+    if len(parts) not in (1, 3) or not all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts):
+        raise UsageError(
+            f"{option} is MIN:OPT:MAX in pixels such as 64:256:1024, or one number; got {text!r}"
+        )
+    low, usual, high = (int(part) for part in (parts if len(parts) == 3 else parts * 3))
+    if not 1 <= low <= usual <= high <= MAX_SIDE:
+        raise UsageError(f"{option} must be 1 <= MIN <= OPT <= MAX <= {MAX_SIDE}; got {text!r}")
+    return SizeRange(min=low, opt=usual, max=high)
+
+
+def words_of(values: Iterable[str]) -> tuple[str, ...]:
+    """The values of an option that is repeated, comma-separated or both, each once, in order."""
+    words = (word.strip() for value in values for word in value.split(","))
+    return tuple(dict.fromkeys(word for word in words if word))
+
+
+def whole_numbers_of(option: str, values: Iterable[str]) -> tuple[int, ...]:
+    """The same for whole numbers.
+
+    Raises:
+        UsageError: if one is not a whole number.
+    """
+    words = words_of(values)
+    for word in words:
+        if not re.fullmatch(r"[0-9]{1,9}", word):
+            raise UsageError(f"{option} takes whole numbers such as 2,3,4; got {word!r}")
+    return tuple(int(word) for word in words)

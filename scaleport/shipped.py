@@ -1,0 +1,40 @@
+"""The checkpoints that come with the package."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from scaleport.errors import UsageError
+
+CHECKPOINT_SUFFIX = ".safetensors"
+
+
+def shipped_weights() -> dict[str, Path]:
+    """Paths of the checkpoints in the package, by name, sorted."""
+    folder = Path(str(files("scaleport"))) / "weights"
+    return {path.stem: path for path in sorted(folder.glob(f"*{CHECKPOINT_SUFFIX}"))}
+
+
+def find_checkpoint(given: str) -> Path:
+    """A checkpoint file: a path, or the name of a shipped one.
+
+    A file of that name wins over a shipped checkpoint.
+
+    Raises:
+        UsageError: if there is neither; the message lists the shipped names.
+    """
+    path = Path(given)
+    try:
+        if path.is_file():
+            return path
+        is_directory = path.is_dir()
+    except OSError as error:
+        raise UsageError(f"cannot read {given}: {error.strerror or error}") from error
+    shipped = shipped_weights()
+    if given in shipped:
+        return shipped[given]
+    if is_directory:
+        raise UsageError(f"{given} is a directory; a checkpoint is a {CHECKPOINT_SUFFIX} file")
+    names = ", ".join(shipped) or "none"
+    raise UsageError(f"there is no checkpoint {given}; shipped with the package: {names}")
