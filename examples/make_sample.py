@@ -36,9 +36,7 @@ def draw() -> Image.Image:
         for column in range(3):
             corner = (left + 22 + 62 * column, top + 18 + 58 * row)
             pen.rectangle([*corner, corner[0] + 38, corner[1] + 34], fill=(250, 232, 170))
-    pen.polygon(
-        [(left - 18, top), (left + 105, top - 90), (left + 228, top)], fill=(84, 40, 44)
-    )
+    pen.polygon([(left - 18, top), (left + 105, top - 90), (left + 228, top)], fill=(84, 40, 44))
     for spoke in range(24):
         angle = spoke * np.pi / 12
         tip = (420 + 105 * np.cos(angle), 385 + 105 * np.sin(angle))

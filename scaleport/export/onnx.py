@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import logging
@@ -30,7 +31,9 @@ IR_VERSION = 10
 CHECK_SIZES = TraceSizes(1, 10, 19, 41, 22, 2)
 """Sizes that no trace used, for the numerical check after simplification."""
 
-_KEPT_METADATA = {"namespace": "module", "pkg.torch.onnx.name_scopes": "name_scopes"}
+_SCOPES = "pkg.torch.onnx.name_scopes"
+MODULE_KEY = "module"
+"""Key of a node's metadata that names the PyTorch module it came from."""
 
 
 @contextlib.contextmanager
@@ -95,12 +98,16 @@ def _clean(model: onnx.ModelProto, stage: Stage) -> None:
                     dim.dim_value = size
     for node in model.graph.node:
         node.doc_string = ""
-        # Stack traces name files of the building machine; the module path is what helps.
-        kept = [p for p in node.metadata_props if p.key in _KEPT_METADATA]
-        pairs = [(_KEPT_METADATA[p.key], p.value) for p in kept]
-        del node.metadata_props[:]
-        for key, value in pairs:
-            node.metadata_props.add(key=key, value=value)
+        # Stack traces name files of the building machine; the module's path is what helps.
+        scopes = next((p.value for p in node.metadata_props if p.key == _SCOPES), "[]")
+        path = ["", *ast.literal_eval(scopes)][:-1]
+        _set_module(node, path[-1] if path else "")
+
+
+def _set_module(node: onnx.NodeProto, path: str) -> None:
+    del node.metadata_props[:]
+    if path:
+        node.metadata_props.add(key=MODULE_KEY, value=path)
 
 
 def _run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -134,6 +141,10 @@ def simplify(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
     """
     with quiet():
         slim = onnxslim.slim(model)
+    # The simplifier keeps names of tensors but drops what is known of their nodes.
+    modules = {t: p.value for n in model.graph.node for t in n.output for p in n.metadata_props}
+    for node in slim.graph.node:
+        _set_module(node, modules.get(node.output[0], ""))
     slim.producer_name, slim.producer_version = "scaleport", ""
     del slim.graph.value_info[:]
     check(slim, what)

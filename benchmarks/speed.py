@@ -1,0 +1,152 @@
+"""Deploy form against training form, and cached kernels against a fixed-scale model.
+
+Every figure is a ratio of times measured side by side in one run: all contenders of a table take
+turns, round by round, and the ratios are medians over rounds. Run it on an otherwise idle machine::
+
+    python benchmarks/speed.py --threads 2 --rounds 5 --json speed.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import scaleport
+from scaleport.export.exporter import export_bundle, tool_versions
+from scaleport.export.plan import ExportOptions
+from scaleport.grid import Grid
+from scaleport.models import build_network, save_checkpoint
+from scaleport.runtimes.stages import Stages
+
+BASELINE = {"name": "edsr", "width": 64, "blocks": 16}
+
+
+def machine() -> str:
+    """Name of the processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} logical cores" if names else platform.processor()
+
+
+def rounds(contenders: dict[str, Callable[[], object]], count: int) -> dict[str, list[float]]:
+    """Seconds of each contender per round; all take turns, after one unmeasured round."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(count + 1):
+        for name, work in contenders.items():
+            start = time.perf_counter()
+            work()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> float:
+    """Median over rounds of how many times ``fast`` is faster than ``slow``."""
+    return statistics.median(a / b for a, b in zip(seconds[slow], seconds[fast], strict=True))
+
+
+def export(upsampler: dict[str, object], scratch: Path, name: str) -> Path:
+    """Export EDSR-baseline with an upsampler and random weights; speed does not depend on them."""
+    torch.manual_seed(0)
+    config = {"encoder": BASELINE, "upsampler": upsampler}
+    checkpoint = scratch / f"{name}.safetensors"
+    save_checkpoint(build_network(config), checkpoint)
+    bundle = scratch / f"{name}.bundle"
+    options = ExportOptions(formats=("onnx", "openvino"), precisions=("fp32",))
+    export_bundle(checkpoint, bundle, options)
+    return bundle
+
+
+def liif(scratch: Path, threads: int, count: int) -> dict[str, object]:
+    """LIIF with EDSR-baseline, LR 96x96 at x4: the training form in PyTorch eager against all."""
+    bundle = export({"name": "liif"}, scratch, "liif")
+    image = np.random.default_rng(0).random((1, 3, 96, 96), dtype=np.float32)
+    grid = Grid.from_scale(96, 96, 4)
+    from scaleport.models import load_checkpoint
+
+    network = load_checkpoint(bundle / "model.safetensors")
+    tensor = torch.from_numpy(image)
+
+    def training_form() -> np.ndarray:
+        with torch.inference_mode():
+            return network(tensor, grid).numpy()
+
+    contenders: dict[str, Callable[[], object]] = {"torch training form": training_form}
+    for backend in ("torch", "onnxruntime", "openvino"):
+        upscaler = scaleport.load(bundle, backend=backend, threads=threads)
+        contenders[f"{backend} deploy form"] = lambda u=upscaler: u(image, scale=4)
+    reference = training_form()
+    errors = {
+        name: float(np.abs(np.asarray(work()) - reference).max())
+        for name, work in contenders.items()
+    }
+    seconds = rounds(contenders, count)
+    return {
+        name: {
+            "median_s": statistics.median(seconds[name]),
+            "times_faster": ratio(seconds, "torch training form", name),
+            "max_abs": errors[name],
+        }
+        for name in contenders
+    }
+
+
+def lattice(scratch: Path, threads: int, count: int) -> dict[str, object]:
+    """Render stage of IGConv against SPConv of the same scale, LR 192x192."""
+    result: dict[str, object] = {}
+    igconv = export({"name": "igconv"}, scratch, "igconv")
+    feature = np.random.default_rng(0).random((1, 64, 192, 192), dtype=np.float32)
+    for scale in (2, 3, 4):
+        spconv = export({"name": "spconv", "scale": scale}, scratch, f"spconv{scale}")
+        for backend in ("onnxruntime", "openvino"):
+            stages: dict[str, Stages] = {
+                name: scaleport.load(bundle, backend=backend, threads=threads).stages
+                for name, bundle in (("igconv", igconv), ("spconv", spconv))
+            }
+            contenders: dict[str, Callable[[], object]] = {
+                name: lambda s=s, scale=scale: s.render_lattice({"feature": feature}, scale)
+                for name, s in stages.items()
+            }
+            seconds = rounds(contenders, 20 * count)
+            result[f"{backend} x{scale}"] = {
+                "igconv_ms": 1e3 * statistics.median(seconds["igconv"]),
+                "spconv_ms": 1e3 * statistics.median(seconds["spconv"]),
+                "igconv_over_spconv": ratio(seconds, "igconv", "spconv"),
+            }
+    return result
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        figures = {
+            "machine": machine(),
+            "threads": arguments.threads,
+            "tools": tool_versions(),
+            "liif_96x96_x4": liif(Path(folder), arguments.threads, arguments.rounds),
+            "igconv_against_spconv": lattice(Path(folder), arguments.threads, arguments.rounds),
+        }
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
