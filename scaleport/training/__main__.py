@@ -35,7 +35,9 @@ def find_recipe(name: str) -> Path:
     raise UsageError(f"no recipe {name}: give a YAML file or one of {names}")
 
 
-def train(recipe: Recipe, data: Path, work: Path, resume: bool, console: Console) -> Result:
+def train(
+    recipe: Recipe, data: Path, work: Path, resume: bool, until: int | None, console: Console
+) -> Result:
     """Train one recipe with a progress bar."""
     if not resume and (work / STATE_FILE).exists():
         raise UsageError(f"{work} holds a run already: add --resume, or use another --work")
@@ -65,7 +67,7 @@ def train(recipe: Recipe, data: Path, work: Path, resume: bool, console: Console
                 if not console.is_terminal:
                     console.print(note)
 
-        return trainer.run(report=report)
+        return trainer.run(until=until, report=report)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -85,15 +87,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--steps", type=int, help="instead of the recipe's; may change when resuming"
     )
+    parser.add_argument(
+        "--until", type=int, help="stop after this many steps, as if interrupted there"
+    )
     options = parser.parse_args(arguments)
     console = Console(stderr=True)
-    torch.set_flush_denormal(True)  # vanishing gradients must not slow the processor down
     try:
         recipe = load_recipe(find_recipe(options.recipe))
         if options.steps is not None:
             recipe = msgspec.structs.replace(recipe, steps=options.steps)
             recipe.check()
-        result = train(recipe, options.data, options.work, options.resume, console)
+        result = train(recipe, options.data, options.work, options.resume, options.until, console)
     except ScaleportError as error:
         console.print(f"error: {error}", markup=False, soft_wrap=True)
         return error.exit_code
@@ -105,4 +109,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    torch.set_flush_denormal(True)  # vanishing gradients must not slow the processor down
     sys.exit(main())

@@ -118,9 +118,11 @@ def test_signal_saves_and_stops(photos, tmp_path, monkeypatch, capsys, number):
     assert "stopped at step 4" in capsys.readouterr().err
     assert signal.getsignal(number) == before
     monkeypatch.setattr(Trainer, "_train_step", step)
+    assert main([*arguments, "--resume", "--until", "5"]) == INTERRUPTED
+    assert "stopped at step 5" in capsys.readouterr().err
     assert main(arguments) == 2
     assert "--resume" in capsys.readouterr().err
-    assert main([*arguments, "--resume", "--steps", "5"]) == 0
+    assert main([*arguments, "--resume", "--steps", "7"]) == 0
     assert load_checkpoint(work / "model.safetensors")
 
 
