@@ -20,6 +20,7 @@ from scaleport.cli.output import (
     QuietFlag,
     VerboseFlag,
     error_line,
+    put,
     table,
 )
 from scaleport.errors import BackendError, ScaleportError
@@ -89,7 +90,7 @@ def doctor(
     out.result(_report(found, bundle, checks))
     failures = [check.error for check in checks if check.error is not None]
     for error in failures:
-        typer.echo(error_line(str(error)), err=True)
+        put(error_line(str(error)), err=True)
     if failures:
         raise typer.Exit(failures[0].exit_code)
 

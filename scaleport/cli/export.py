@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, size_text, table
 from scaleport.cli.parse import size_range_of, whole_numbers_of, words_of
-from scaleport.errors import UsageError
+from scaleport.errors import OutputError, UsageError
+from scaleport.export.formats import FORMATS
 from scaleport.shipped import find_checkpoint
 
 if TYPE_CHECKING:
     from scaleport.bundle.manifest import Manifest
-    from scaleport.export.plan import ExportOptions
 
 EXAMPLES = """\b
 Examples:
@@ -79,10 +79,14 @@ def export(
     out = Output(as_json, quiet, verbose)
     source = find_checkpoint(checkpoint)
     target = output or Path(f"{source.stem}.bundle")
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target} exists; choose another name with -o, or add --overwrite")
+    chosen = _chosen(formats, precisions, freeze, height, width)
     with needs("export", "export"):
         from scaleport.export.exporter import export_bundle
+        from scaleport.export.plan import ExportOptions
 
-    options = _options(formats, precisions, freeze, height, width, overwrite)
+    options = ExportOptions(**chosen, overwrite=overwrite)
     start = time.perf_counter()
     with out.progress(None) as advance, out.libraries():
         manifest = export_bundle(source, target, options, lambda text: advance(0, text))
@@ -91,32 +95,29 @@ def export(
     _report(out, target, manifest, seconds)
 
 
-def _options(
+def _chosen(
     formats: list[str] | None,
     precisions: list[str] | None,
     freeze: list[str] | None,
     height: str | None,
     width: str | None,
-    overwrite: bool,
-) -> ExportOptions:
-    from scaleport.bundle.manifest import Precision
-    from scaleport.export.plan import ExportOptions
-
-    chosen: dict[str, Any] = {"overwrite": overwrite}
+) -> dict[str, Any]:
+    """The options that were given, checked as far as the network is not needed for it."""
+    chosen: dict[str, Any] = {}
     if formats is not None:
         chosen["formats"] = words_of(formats)
+        for name in chosen["formats"]:
+            if name not in FORMATS:
+                raise UsageError(f"unknown format {name!r}; known: {', '.join(FORMATS)}")
     if precisions is not None:
         chosen["precisions"] = words_of(precisions)
-        unknown = set(chosen["precisions"]) - set(get_args(Precision))
-        if unknown:
-            raise UsageError(f"unknown precision {', '.join(sorted(unknown))}; known: fp32, fp16")
     if freeze is not None:
         chosen["freeze_scales"] = whole_numbers_of("--freeze-scale", freeze)
     if height is not None:
         chosen["height"] = size_range_of("--height", height)
     if width is not None:
         chosen["width"] = size_range_of("--width", width)
-    return ExportOptions(**chosen)
+    return chosen
 
 
 def _summary(source: Path, target: Path, manifest: Manifest, seconds: float) -> dict[str, Any]:

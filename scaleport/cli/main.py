@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from scaleport.cli.output import error_line
+from scaleport.cli.output import error_line, put
 from scaleport.errors import ScaleportError
 
 PROGRAM = "scaleport"
@@ -117,10 +117,10 @@ def root(
     if version:
         from scaleport import __version__
 
-        typer.echo(f"{PROGRAM} {__version__}")
+        put(f"{PROGRAM} {__version__}")
         raise typer.Exit
     if ctx.invoked_subcommand is None:
-        typer.echo(ctx.get_help())
+        put(ctx.get_help())
         raise typer.Exit(2)
 
 
@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         lines, code = describe(error)
         for line in lines:
-            typer.echo(line, err=True)
+            put(line, err=True)
     return code
 
 

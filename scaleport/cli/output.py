@@ -26,6 +26,13 @@ VerboseFlag = Annotated[
 Advance = Callable[[float, str], None]
 
 
+def put(text: str, err: bool = False) -> None:
+    """Write a line to stdout or stderr as they are now, so that a progress bar can make room."""
+    stream = sys.stderr if err else sys.stdout
+    stream.write(text + "\n")
+    stream.flush()
+
+
 @dataclass(frozen=True)
 class Output:
     """Where the lines of one command go."""
@@ -37,12 +44,12 @@ class Output:
     def say(self, text: str = "") -> None:
         """A line for people, on stdout."""
         if not self.json and not self.quiet:
-            typer.echo(text)
+            put(text)
 
     def note(self, text: str) -> None:
         """A remark on stderr."""
         if not self.quiet:
-            typer.echo(f"note: {text}", err=True)
+            put(f"note: {text}", err=True)
 
     def result(self, value: Any) -> None:
         """The machine-readable result, with ``--json`` only."""
@@ -50,7 +57,7 @@ class Output:
             import msgspec
 
             plain = msgspec.to_builtins(value, enc_hook=str)
-            typer.echo(json.dumps(plain, indent=2, allow_nan=False))
+            put(json.dumps(plain, indent=2, allow_nan=False))
 
     @contextlib.contextmanager
     def progress(self, total: float | None) -> Iterator[Advance]:
@@ -63,7 +70,7 @@ class Output:
             A function to call with what is done so far and what is being done now.
         """
         if self.json or self.quiet or not sys.stderr.isatty():
-            yield self._log if self.verbose else lambda done, text: None
+            yield _log_changes() if self.verbose else lambda done, text: None
             return
         from rich.console import Console
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -80,10 +87,6 @@ class Output:
             task = bar.add_task("", total=total)
             yield lambda done, text: bar.update(task, completed=done, description=text)
 
-    def _log(self, done: float, text: str) -> None:
-        del done
-        typer.echo(text, err=True)
-
     @contextlib.contextmanager
     def libraries(self) -> Iterator[None]:
         """Keep what libraries print and warn about off stdout, and off stderr unless verbose."""
@@ -94,6 +97,18 @@ class Output:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 yield
+
+
+def _log_changes() -> Advance:
+    said = [""]
+
+    def log(done: float, text: str) -> None:
+        del done
+        if text != said[0]:
+            said[0] = text
+            put(text, err=True)
+
+    return log
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scaleport.cli.output import Advance, JsonFlag, Output, QuietFlag, VerboseFlag, error_line
+from scaleport.cli.output import Advance, JsonFlag, Output, QuietFlag, VerboseFlag, error_line, put
 from scaleport.cli.parse import scale_of, size_of
 from scaleport.errors import (
     ArtifactError,
@@ -208,4 +208,4 @@ def _failed(
     failures: list[tuple[Path, ScaleportError]], source: Path, error: ScaleportError
 ) -> None:
     failures.append((source, error))
-    typer.echo(error_line(str(error)), err=True)
+    put(error_line(str(error)), err=True)

@@ -85,10 +85,19 @@ class View:
         if self._manifest.family == "lattice":
             # The reduction from the lattice reads a little beyond what a tile owns.
             halo += math.ceil(2 / self._manifest.scale.min) + 1
-        tile = 0 if self._manifest.tiling == "not-allowed" else policy.tile
         height, width = self._planes.shape[2:]
-        self._rows, self._cols = cut(height, tile, halo), cut(width, tile, halo)
+        self._rows = self._cut(height, self._manifest.height.max, halo)
+        self._cols = self._cut(width, self._manifest.width.max, halo)
         self._features: OrderedDict[tuple[Span, Span], Outputs] = OrderedDict()
+
+    def _cut(self, length: int, most: int, halo: int) -> list[Span]:
+        """Tiles of one axis; none reaches beyond the length that graphs were built for."""
+        tile = self._policy.tile
+        if self._manifest.tiling == "not-allowed":
+            tile = 0
+        elif length > most:
+            tile = max(1, min(tile or most, most - 2 * halo))
+        return cut(length, tile, halo)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -31,6 +31,9 @@ SCALES: Final[tuple[Scale, ...]] = (
 )
 """(scale_y, scale_x) of the grid."""
 
+REFUSED: Final = "refused, as declared"
+"""Note of a result whose scale is outside the declared range and was refused, as it must be."""
+
 TILE: Final = 20
 """LR rows or columns of one tile in mode ``tiled``."""
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 
 from scaleport.bundle.manifest import Parity, ParityResult
 from scaleport.errors import UsageError
+
+NOT_RUN: Final = "not run: "
+"""How an entry of :attr:`Parity.device` begins for a backend that was left out, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -104,3 +108,12 @@ def passed(parity: Parity) -> bool:
     """Whether something was compared and all of it is within the gates."""
     compared = any(result.max_abs is not None for result in parity.results)
     return compared and all(result.passed for result in parity.results)
+
+
+def not_run(parity: Parity) -> dict[str, str]:
+    """Backends that were left out, with the reason. They have not passed anything."""
+    return {
+        name: text.removeprefix(NOT_RUN)
+        for name, text in parity.device.items()
+        if text.startswith(NOT_RUN)
+    }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Final, get_args
+from typing import TYPE_CHECKING, Final, get_args
 
 import msgspec
 import numpy as np
@@ -23,6 +23,7 @@ from scaleport.runtimes.base import Array
 from scaleport.runtimes.upscaler import Upscaler, load
 from scaleport.runtimes.view import View
 from scaleport.validation.cases import (
+    REFUSED,
     Case,
     Scale,
     Selection,
@@ -32,20 +33,18 @@ from scaleport.validation.cases import (
     refused_scales,
     shapes_of,
 )
-from scaleport.validation.gates import Gates, judge, rejudge
+from scaleport.validation.gates import NOT_RUN, Gates, judge, rejudge
 from scaleport.validation.metrics import max_abs, psnr
 from scaleport.validation.pictures import picture
-from scaleport.validation.reference import Reference
+
+if TYPE_CHECKING:
+    from scaleport.validation.reference import Reference
 
 Progress = Callable[[int, int, str], None]
 """Called with (cases done, cases in all, backend and precision)."""
 
-NOT_RUN: Final = "not run: "
-"""How an entry of :attr:`Parity.device` begins for a backend that was left out."""
-
 _NOTE_LENGTH: Final = 400
 _WHOLE_STAGES: Final = ("whole", "whole_size")
-_REFUSED: Final = "refused, as declared"
 
 
 @dataclass(frozen=True)
@@ -95,6 +94,9 @@ def validate(
         BackendError: if a requested backend cannot run here, or none can.
         ArtifactError: if the bundle or its checkpoint is damaged.
     """
+    # Here, because stored results are read and judged without torch too.
+    from scaleport.validation.reference import Reference
+
     gates = gates or Gates()
     opened = open_bundle(Path(bundle))
     combinations, left_out = _combinations(opened, backends, precisions, selection)
@@ -147,17 +149,12 @@ def store(bundle: Path | str, manifest: Manifest, parity: Parity, gates: Gates) 
     return merged
 
 
-def was_run(parity: Parity, backend: str) -> bool:
-    """Whether a backend was run, and not only listed with the reason why not."""
-    return not parity.device.get(backend, NOT_RUN).startswith(NOT_RUN)
-
-
 def _merged(old: Parity, new: Parity) -> Parity:
     fresh = {(result.backend, result.precision) for result in new.results}
     kept = tuple(r for r in old.results if (r.backend, r.precision) not in fresh)
     device = dict(new.device)
     for name in {result.backend for result in kept}:
-        if not was_run(new, name):
+        if new.device.get(name, NOT_RUN).startswith(NOT_RUN):
             device[name] = old.device.get(name, "unknown")
     return msgspec.structs.replace(
         new,
@@ -315,7 +312,7 @@ def _refusal(
         upscaler(picture(shape.height, shape.width), scale=scale)
         note = "outside the declared range, and not refused"
     except ScaleError:
-        note = _REFUSED
+        note = REFUSED
     except Exception as error:
         note = f"outside the declared range, and not refused as such: {_one_line(error)}"
     return ParityResult(
@@ -327,7 +324,7 @@ def _refusal(
         mode="staged",
         max_abs=None,
         psnr=None,
-        passed=note == _REFUSED,
+        passed=note == REFUSED,
         note=note,
     )
 

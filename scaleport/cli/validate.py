@@ -1,0 +1,175 @@
+"""``scaleport validate``: the parity proof of a bundle."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs
+from scaleport.cli.parse import words_of
+from scaleport.errors import GateFailed, UsageError
+
+if TYPE_CHECKING:
+    from scaleport.bundle.manifest import Parity
+    from scaleport.validation.gates import Gates
+
+EXAMPLES = """\b
+Examples:
+  scaleport validate photo.bundle
+  scaleport validate photo.bundle --quick --backend openvino --precision fp16
+  scaleport validate photo.bundle --rejudge --gate-fp16-psnr 60 --no-store
+"""
+
+# Wide enough for every row; a file or a pipe has no width of its own.
+_PIPE_WIDTH = 120
+
+
+def validate(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle to compare.")],
+    backends: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--backend",
+            metavar="LIST",
+            help="Backends to run, which must be usable: comma-separated or repeated. "
+            "[default: all that can run here]",
+        ),
+    ] = None,
+    precisions: Annotated[
+        list[str] | None,
+        typer.Option("--precision", metavar="LIST", help="fp32, fp16. [default: both]"),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Every scale and shape once, not all combinations.")
+    ] = False,
+    rejudge: Annotated[
+        bool, typer.Option("--rejudge", help="Run nothing, judge the stored results again.")
+    ] = False,
+    no_store: Annotated[
+        bool, typer.Option("--no-store", help="Leave the manifest as it is.")
+    ] = False,
+    fp32_max_abs: Annotated[
+        float | None,
+        typer.Option(
+            "--gate-fp32-max-abs", metavar="X", help="Largest difference. [default: 1e-4]"
+        ),
+    ] = None,
+    fp32_psnr: Annotated[
+        float | None,
+        typer.Option("--gate-fp32-psnr", metavar="DB", help="Least PSNR. [default: 80]"),
+    ] = None,
+    fp16_max_abs: Annotated[
+        float | None,
+        typer.Option("--gate-fp16-max-abs", metavar="X", help="Largest difference. [default: any]"),
+    ] = None,
+    fp16_psnr: Annotated[
+        float | None,
+        typer.Option("--gate-fp16-psnr", metavar="DB", help="Least PSNR. [default: 55]"),
+    ] = None,
+    threads: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Processor threads; 0 is up to the backend.")
+    ] = 0,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    verbose: VerboseFlag = False,
+) -> None:
+    """Compare a bundle's graphs with the PyTorch network, over many image shapes and scales.
+
+    The results are stored in the bundle's manifest. A backend that cannot run here is listed as not
+    run. The exit code is 1 if a case is outside its gate.
+    """
+    out = Output(as_json, quiet, verbose)
+    gates = _gates(fp32_max_abs, fp32_psnr, fp16_max_abs, fp16_psnr)
+    if rejudge:
+        if backends or precisions or quick:
+            raise UsageError("--rejudge judges all stored results: it goes with gates only")
+        parity = _rejudge(bundle, gates, not no_store)
+    else:
+        chosen = [words_of(values) if values else None for values in (backends, precisions)]
+        parity = _run(out, bundle, chosen[0], chosen[1], quick, gates, threads, not no_store)
+    _report(out, parity)
+
+
+def _gates(
+    fp32_max_abs: float | None,
+    fp32_psnr: float | None,
+    fp16_max_abs: float | None,
+    fp16_psnr: float | None,
+) -> Gates:
+    from scaleport.validation.gates import Gate, Gates
+
+    usual = Gates()
+
+    def given(value: float | None, default: float) -> float:
+        return default if value is None else value
+
+    return Gates(
+        fp32=Gate(given(fp32_max_abs, usual.fp32.max_abs), given(fp32_psnr, usual.fp32.psnr)),
+        fp16=Gate(given(fp16_max_abs, usual.fp16.max_abs), given(fp16_psnr, usual.fp16.psnr)),
+    )
+
+
+def _rejudge(bundle: Path, gates: Gates, keep: bool) -> Parity:
+    import msgspec
+
+    from scaleport.bundle.reader import read_manifest
+    from scaleport.bundle.writer import update_manifest
+    from scaleport.validation.gates import rejudge
+
+    manifest = read_manifest(bundle)
+    if manifest.parity is None:
+        raise UsageError(f"{bundle} holds no parity results yet; run it without --rejudge")
+    parity = rejudge(manifest.parity, gates)
+    if keep:
+        update_manifest(bundle, msgspec.structs.replace(manifest, parity=parity))
+    return parity
+
+
+def _run(
+    out: Output,
+    bundle: Path,
+    backends: tuple[str, ...] | None,
+    precisions: tuple[str, ...] | None,
+    quick: bool,
+    gates: Gates,
+    threads: int,
+    keep: bool,
+) -> Parity:
+    from scaleport.bundle.reader import read_manifest
+    from scaleport.validation import parity as proof
+
+    manifest = read_manifest(bundle)
+    with needs("torch", "the reference of validate"):
+        import torch  # noqa: F401
+    # Share of the cases: how many there are is known only when the first one is done.
+    with out.progress(1.0) as advance, out.libraries():
+        parity = proof.validate(
+            bundle,
+            backends,
+            precisions,
+            "quick" if quick else "full",
+            gates,
+            threads,
+            lambda done, total, text: advance(done / total, f"{text}, {done} of {total}"),
+        )
+    if keep:
+        proof.store(bundle, manifest, parity, gates)
+    return parity
+
+
+def _report(out: Output, parity: Parity) -> None:
+    from rich.console import Console
+
+    from scaleport.validation.gates import passed
+    from scaleport.validation.report import as_dict, describe, failures, render_table, verdict
+
+    out.result(as_dict(parity))
+    if not out.json and not out.quiet:
+        width = None if sys.stdout.isatty() else _PIPE_WIDTH
+        render_table(parity, Console(file=sys.stdout, width=width), every_case=out.verbose)
+    if not passed(parity):
+        first = next((f"; first: {describe(result)}" for result in failures(parity)), "")
+        raise GateFailed(verdict(parity) + first)

@@ -1,0 +1,322 @@
+"""Core ML: one stage to one ML program in an ``.mlpackage``."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from scaleport.bundle.manifest import SizeRange
+from scaleport.errors import BackendError, ExportError, OutputError, UsageError
+from scaleport.export.coreml_lowering import corrected_frontend
+from scaleport.export.trace import TraceSizes, dynamic_shapes, example_inputs
+from scaleport.grid import output_length
+from scaleport.models.base import Port, Stage
+from scaleport.runtimes.mil import Evaluator, read_program
+
+CHECK_SIZES = TraceSizes(1, 10, 19, 41, 22, 2)
+"""Sizes that no trace used, for the numerical check of the written package."""
+
+_ANY_SIZE = SizeRange(min=1, opt=256, max=4096)
+_PRODUCTS = ("conv", "linear", "matmul", "conv_transpose", "einsum")
+_TORCH_PRODUCTS = (
+    *("conv1d", "conv2d", "convolution", "conv_transpose2d", "linear", "matmul", "mm", "bmm"),
+    *("addmm", "baddbmm", "einsum"),
+)
+_GATHERS = ("gather", "gather_along_axis", "gather_nd")
+
+
+@dataclass(frozen=True)
+class CoreMLOptions:
+    """What a package is made for. Core ML refuses sizes outside these ranges.
+
+    Args:
+        height: LR height in pixels.
+        width: LR width in pixels.
+        max_scale: largest scale; output sizes range from 1 to the largest LR size times this.
+        max_batch: largest batch; 1 fixes the batch, and the runtime loops over it.
+        deployment_target: the oldest system that must run it; iOS17 includes macOS 14.
+    """
+
+    height: SizeRange = _ANY_SIZE
+    width: SizeRange = _ANY_SIZE
+    max_scale: float = 8.0
+    max_batch: int = 16
+    deployment_target: Literal["iOS17", "iOS18"] = "iOS17"
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for axis in (self.height, self.width):
+            if not 1 <= axis.min <= axis.opt <= axis.max:
+                raise UsageError("a size range needs 1 <= min <= opt <= max")
+        if self.max_scale < 1 or self.max_batch < 1:
+            raise UsageError("the largest scale and the largest batch must be at least 1")
+        if self.deployment_target not in ("iOS17", "iOS18"):
+            raise UsageError(f"unknown deployment target {self.deployment_target!r}")
+
+    def lengths(self, name: str) -> tuple[int, int, int]:
+        """Smallest, typical and largest length of a named dimension.
+
+        Raises:
+            ExportError: if the name is not one of :class:`scaleport.models.base.Port`.
+        """
+        axes = {"H": self.height, "W": self.width, "Ho": self.height, "Wo": self.width}
+        if name == "N":
+            return 1, 1, self.max_batch
+        if name == "S":
+            return 1, 1, max(1, int(np.ceil(self.max_scale)))
+        if name not in axes:
+            raise ExportError(f"no range is known for the dimension {name!r}")
+        axis = axes[name]
+        if name in ("H", "W"):
+            return axis.min, axis.opt, axis.max
+        return 1, axis.opt, output_length(axis.max, self.max_scale)
+
+
+def export_stage(stage: Stage, target: Path, options: CoreMLOptions | None = None) -> None:
+    """Lower one stage to an ML program and write it as ``target``, a ``.mlpackage``.
+
+    The precision is that of the stage's module: casts, float16 weights and float32 grid arithmetic
+    are kept as they are. Inputs and outputs carry the names and types of the stage's ports. The
+    written program is evaluated at sizes that no trace used and compared with the stage.
+
+    Args:
+        stage: the stage; its module is switched to eval mode.
+        target: path of the package; replaced whole, or left as it was.
+        options: ranges and target system; the defaults of :class:`CoreMLOptions` if left out.
+
+    Raises:
+        BackendError: if coremltools is not installed.
+        ExportError: if the stage cannot be converted, or the package computes something else.
+        UnsupportedOpError: if the package holds an operation that the MIL evaluator, and so the
+            check, does not know.
+        OutputError: if the target cannot be written.
+    """
+    if target.suffix != ".mlpackage":
+        raise UsageError(f"a Core ML package is named *.mlpackage, not {target.name!r}")
+    with _quiet():
+        traced = _trace(stage)
+        model = _convert(stage, traced, options or CoreMLOptions())
+        _check_program(stage, traced, model._mil_program)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.stem}-", dir=target.parent))
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror}") from error
+    try:
+        package = scratch / target.name
+        with _quiet():
+            model.save(str(package))
+        # Written for ExecuTorch's debugger; the package's manifest does not know the file.
+        (package / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
+        _check_numbers(stage, traced, package)
+        _replace(package, target, scratch / "old")
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence progress bars, version warnings and deprecation warnings of the converters."""
+    loggers = [logging.getLogger(name) for name in ("coremltools", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stderr(io.StringIO()),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _trace(stage: Stage) -> torch.export.ExportedProgram:
+    """The stage as a graph of PyTorch operators, without slices that take everything."""
+    try:
+        with torch.no_grad():
+            traced: torch.export.ExportedProgram = torch.export.export(
+                stage.module.eval(),
+                example_inputs(stage, TraceSizes()),
+                dynamic_shapes=tuple(dynamic_shapes(stage)),
+            ).run_decompositions({})
+    except Exception as error:
+        raise ExportError(f"stage {stage.name!r} cannot be traced: {_reason(error)}") from error
+    # Indexing with None leaves a slice per dimension; the converter would give each result a
+    # dynamic length of its own.
+    for node in list(traced.graph.nodes):
+        if node.target is torch.ops.aten.slice.Tensor and _takes_all(node):
+            node.replace_all_uses_with(node.all_input_nodes[0])
+            traced.graph.erase_node(node)
+    return traced
+
+
+def _takes_all(node: torch.fx.Node) -> bool:
+    bounds: list[Any] = [*node.args[2:]]
+    bounds += [0, sys.maxsize, 1][len(bounds) :]
+    border = any(user.op == "output" for user in node.users)
+    return bounds == [0, sys.maxsize, 1] and not border
+
+
+def _reason(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), repr(error))
+
+
+def _convert(stage: Stage, traced: torch.export.ExportedProgram, options: CoreMLOptions) -> Any:
+    try:
+        import coremltools as ct
+    except ImportError as error:
+        raise BackendError(
+            "coremltools is not installed: pip install 'scaleport[coreml]'"
+        ) from error
+
+    ranges: dict[str, Any] = {}
+
+    def dimension(size: int | str) -> Any:
+        if isinstance(size, int):
+            return size
+        if size not in ranges:
+            low, typical, high = options.lengths(size)
+            same = low == high
+            ranges[size] = low if same else ct.RangeDim(low, high, default=typical)
+        return ranges[size]
+
+    def tensor(port: Port) -> Any:
+        shape = [dimension(size) for size in port.shape]
+        return ct.TensorType(name=port.name, shape=shape, dtype=_numpy_type(port))
+
+    try:
+        with corrected_frontend():
+            return ct.convert(
+                traced,
+                inputs=[tensor(port) for port in stage.inputs],
+                outputs=[
+                    ct.TensorType(name=port.name, dtype=_numpy_type(port)) for port in stage.outputs
+                ],
+                convert_to="mlprogram",
+                # The module's own types are the precision plan; nothing may be lowered further.
+                compute_precision=ct.precision.FLOAT32,
+                minimum_deployment_target=getattr(ct.target, options.deployment_target),
+                skip_model_load=True,
+            )
+    except ExportError:
+        raise
+    except Exception as error:
+        raise ExportError(
+            f"stage {stage.name!r} cannot become Core ML: {_reason(error)}"
+        ) from error
+
+
+def _numpy_type(port: Port) -> Any:
+    kinds = {torch.float32: np.float32, torch.int32: np.int32}
+    if port.dtype not in kinds:
+        raise ExportError(f"the border of a stage is float32 or int32, not {port.dtype}")
+    return kinds[port.dtype]
+
+
+def _check_program(stage: Stage, traced: torch.export.ExportedProgram, program: Any) -> None:
+    """Refuse what a numerical check at small sizes cannot see.
+
+    Raises:
+        ExportError: if an index is computed in floats, or a product that the module computes in
+            float16 is computed in float32.
+    """
+    from coremltools.converters.mil.mil import types
+
+    products = [node for node in traced.graph.nodes if _operator(node) in _TORCH_PRODUCTS]
+    reduced = bool(products) and all(p.meta["val"].dtype == torch.float16 for p in products)
+    for operation in program.functions["main"].operations:
+        if operation.op_type in _GATHERS and _from_float(operation.indices):
+            raise ExportError(
+                f"stage {stage.name!r}: the indices of {operation.name!r} pass through a float"
+            )
+        product = operation.op_type in _PRODUCTS
+        if reduced and product and operation.outputs[0].dtype != types.fp16:
+            raise ExportError(
+                f"stage {stage.name!r} is float16, but {operation.name!r} is computed wider"
+            )
+
+
+def _operator(node: torch.fx.Node) -> str:
+    """``conv2d`` of the node that calls ``aten.conv2d.default``; empty for other nodes."""
+    return str(node.target).split(".")[1] if str(node.target).startswith("aten.") else ""
+
+
+def _from_float(value: Any) -> bool:
+    """Whether an integer value is made from a float one."""
+    from coremltools.converters.mil.mil import Var, types
+
+    pending, seen = [value], set()
+    while pending:
+        item = pending.pop()
+        if item.name in seen or item.op is None or item.val is not None:
+            continue
+        seen.add(item.name)
+        # The lengths of a float tensor are integers all the same.
+        if item.op.op_type == "shape":
+            continue
+        for operand in item.op.inputs.values():
+            for part in operand if isinstance(operand, (list, tuple)) else (operand,):
+                if not isinstance(part, Var) or part.dtype == types.str:
+                    continue
+                if types.is_float(part.dtype):
+                    return True
+                pending.append(part)
+    return False
+
+
+def _check_numbers(stage: Stage, traced: torch.export.ExportedProgram, package: Path) -> None:
+    """Compare the written package with the stage at sizes of no trace."""
+    evaluator = Evaluator(read_program(package))
+    inputs = example_inputs(stage, CHECK_SIZES)
+    feeds = {port.name: t.numpy() for port, t in zip(stage.inputs, inputs, strict=True)}
+    with torch.no_grad():
+        expected = stage.module(*inputs)
+    expected = [expected] if isinstance(expected, torch.Tensor) else list(expected)
+    values = [node.meta.get("val") for node in traced.graph.nodes]
+    reduced = any(isinstance(v, torch.Tensor) and v.dtype == torch.float16 for v in values)
+    results = evaluator.run(feeds)
+    for port, want in zip(stage.outputs, expected, strict=True):
+        got = results.get(port.name)
+        if got is None or got.shape != tuple(want.shape):
+            raise ExportError(
+                f"the Core ML program of stage {stage.name!r} depends on the traced sizes: "
+                f"output {port.name!r} has another shape"
+            )
+        bound = (2e-2 if reduced else 1e-4) * max(1.0, float(want.abs().max()))
+        error = float(np.abs(want.numpy() - got).max())
+        if not error <= bound:
+            raise ExportError(
+                f"the Core ML program of stage {stage.name!r} differs from the network at an "
+                f"untraced size: output {port.name!r} is off by {error:.3g}"
+            )
+
+
+def _replace(package: Path, target: Path, old: Path) -> None:
+    """Put a new package in the place of an old one; a directory cannot be overwritten at once."""
+    existed = target.exists()
+    if existed:
+        target.replace(old)
+    try:
+        package.replace(target)
+    except OSError:
+        if existed:
+            old.replace(target)
+        raise

@@ -1,0 +1,167 @@
+"""Core ML: the system's runtime on a Mac, an evaluator of the same program elsewhere."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from scaleport.errors import BackendError, OutOfMemoryError, UsageError
+from scaleport.runtimes.base import (
+    Availability,
+    Feeds,
+    GraphFile,
+    Outputs,
+    SessionOptions,
+    TensorSpec,
+)
+from scaleport.runtimes.feeds import checked
+from scaleport.runtimes.mil import Evaluator, read_program
+
+EVALUATOR: Final = "MIL evaluator (numpy), not Core ML"
+
+_UNITS: Final = {
+    "": "ALL",
+    "all": "ALL",
+    "cpu": "CPU_ONLY",
+    "cpu_and_gpu": "CPU_AND_GPU",
+    "cpu_and_ne": "CPU_AND_NE",
+}
+_EVALUATOR_DEVICE: Final = "evaluator"
+
+
+class CoreMLSession:
+    """One loaded program.
+
+    Where the program's batch is fixed to 1, the session takes any batch and runs the images one
+    after the other; inputs without a batch are fed to every run. An input or output has a batch
+    if it has 3 or more dimensions and the first is 1.
+    """
+
+    def __init__(self, runner: Any, evaluator: Evaluator, device: str) -> None:
+        self._runner = runner
+        self._single = {s.name for s in (*evaluator.inputs, *evaluator.outputs) if _is_single(s)}
+        self.inputs = tuple(_any_batch(spec) for spec in evaluator.inputs)
+        self.outputs = tuple(_any_batch(spec) for spec in evaluator.outputs)
+        self.device = device
+
+    def run(self, feeds: Feeds) -> Outputs:
+        """Run the program, once or per image of the batch."""
+        arrays = checked(feeds, self.inputs)
+        batches = {name: len(arrays[name]) for name in arrays if name in self._single}
+        if len(set(batches.values())) > 1:
+            raise UsageError(f"the inputs differ in their batch: {batches}")
+        count = next(iter(batches.values()), 1)
+        if count == 1:
+            return self._once(arrays)
+        parts = []
+        for i in range(count):
+            chosen = {n: a[i : i + 1] if n in self._single else a for n, a in arrays.items()}
+            parts.append(self._once(chosen))
+        return {
+            spec.name: np.concatenate([part[spec.name] for part in parts])
+            if spec.name in self._single
+            else parts[0][spec.name]
+            for spec in self.outputs
+        }
+
+    def _once(self, arrays: Outputs) -> Outputs:
+        if isinstance(self._runner, Evaluator):
+            return self._runner.run(arrays)
+        try:
+            results = self._runner.predict(arrays)
+            return {spec.name: np.asarray(results[spec.name], spec.dtype) for spec in self.outputs}
+        except MemoryError as error:
+            raise OutOfMemoryError("Core ML ran out of memory; use smaller tiles") from error
+        except Exception as error:
+            raise BackendError(f"Core ML failed: {_reason(error)}") from error
+
+
+def _is_single(spec: TensorSpec) -> bool:
+    return len(spec.shape) >= 3 and spec.shape[0] == 1
+
+
+def _any_batch(spec: TensorSpec) -> TensorSpec:
+    if not _is_single(spec):
+        return spec
+    return TensorSpec(spec.name, spec.dtype, (-1, *spec.shape[1:]))
+
+
+class CoreMLBackend:
+    """Runs ML programs with Core ML on macOS, and with the numpy evaluator everywhere else.
+
+    Devices on macOS: ``all`` (the default), ``cpu``, ``cpu_and_gpu``, ``cpu_and_ne`` and
+    ``evaluator``; elsewhere only ``evaluator``. The number of threads is the system's, or that of
+    numpy's BLAS, which only the environment can set.
+    """
+
+    name = "coreml"
+    graph_format = "coreml"
+
+    def availability(self) -> Availability:
+        """Say what programs run on here: Core ML itself, or the evaluator."""
+        folder = _coremltools()
+        if folder is None:
+            return Availability(False, "coremltools is not installed", extra="coreml")
+        version = importlib.metadata.version("coremltools")
+        return Availability(True, device=_runtime(folder) or EVALUATOR, version=version)
+
+    def load(self, graph: GraphFile, options: SessionOptions) -> CoreMLSession:
+        """Load a program.
+
+        Raises:
+            BackendError: if coremltools is not installed, or Core ML refuses the program.
+            UsageError: if the options ask for a device or precision that does not exist here.
+            ArtifactError: if the package is damaged.
+            UnsupportedOpError: if the evaluator does not know an operation.
+        """
+        folder = _coremltools()
+        if folder is None:
+            raise BackendError("coremltools is not installed: pip install 'scaleport[coreml]'")
+        if options.inference_precision:
+            raise UsageError(
+                "coreml runs a graph in the precision it is written in; export another precision "
+                f"instead of asking for {options.inference_precision!r}"
+            )
+        runtime = _runtime(folder)
+        devices = [*_UNITS, _EVALUATOR_DEVICE] if runtime else ["", _EVALUATOR_DEVICE]
+        if options.device not in devices:
+            known = ", ".join(device for device in devices if device)
+            raise UsageError(f"coreml has no device {options.device!r} here, only: {known}")
+        evaluator = Evaluator(read_program(graph.path))
+        if not runtime or options.device == _EVALUATOR_DEVICE:
+            return CoreMLSession(evaluator, evaluator, EVALUATOR)
+        units = _UNITS[options.device]
+        return CoreMLSession(_load_model(graph.path, units), evaluator, f"{runtime}, {units}")
+
+
+def _coremltools() -> Path | None:
+    """Directory of the package, found without importing it: the import brings torch along."""
+    spec = importlib.util.find_spec("coremltools")
+    return Path(spec.origin).parent if spec is not None and spec.origin else None
+
+
+def _runtime(folder: Path) -> str:
+    """Name of the system's Core ML, empty where there is none or coremltools cannot reach it."""
+    if platform.system() != "Darwin" or not any(folder.glob("libcoremlpython*")):
+        return ""
+    return f"Core ML, macOS {platform.mac_ver()[0]}"
+
+
+def _load_model(path: Path, units: str) -> Any:
+    try:
+        import coremltools
+
+        return coremltools.models.MLModel(
+            str(path), compute_units=getattr(coremltools.ComputeUnit, units)
+        )
+    except Exception as error:
+        raise BackendError(f"Core ML refuses {path.name}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), repr(error))
