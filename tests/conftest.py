@@ -1,0 +1,70 @@
+"""Small networks and their bundles, exported once for all tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+TINY = {
+    "liif": {"name": "liif", "hidden": [16, 16, 16]},
+    "igconv": {"name": "igconv", "scales": [2, 3, 4], "latent": 16, "hidden_layers": 2},
+}
+
+
+def tiny_config(upsampler: str) -> dict:
+    """Configuration of a network that exports in seconds; its halo is small."""
+    return {
+        "encoder": {"name": "edsr", "width": 8, "blocks": 2},
+        "upsampler": TINY[upsampler],
+        "normalisation": {"mean": [0.45, 0.44, 0.4], "std": 0.9},
+        "scale": {"min": 1.0, "max": 8.0},
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory) -> Callable[[str], Path]:
+    """Function from ``liif`` or ``igconv`` to a checkpoint with random weights."""
+    from scaleport.models import save_checkpoint
+    from scaleport.models.network import build_network
+
+    torch = pytest.importorskip("torch")
+    root = tmp_path_factory.mktemp("checkpoints")
+
+    def get(name: str) -> Path:
+        path = root / f"tiny-{name}.safetensors"
+        if not path.exists():
+            torch.manual_seed(7)
+            save_checkpoint(build_network(tiny_config(name)).eval(), path)
+        return path
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_checkpoint, tmp_path_factory) -> Callable[..., Path]:
+    """Function from a name and formats to a bundle, fp32 and fp16. Read it, do not change it."""
+    from scaleport.export.exporter import export_bundle
+    from scaleport.export.plan import ExportOptions
+
+    root = tmp_path_factory.mktemp("bundles")
+
+    def get(name: str, *formats: str) -> Path:
+        chosen = formats or ("onnx", "openvino")
+        path = root / f"{name}-{'-'.join(chosen)}.bundle"
+        if not path.exists():
+            export_bundle(tiny_checkpoint(name), path, ExportOptions(formats=chosen))
+        return path
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder with real images, or a skip that says how to give one."""
+    value = os.environ.get("SCALEPORT_DATA", "")
+    if not value or not Path(value).is_dir():
+        pytest.skip("SCALEPORT_DATA does not name the image folder")
+    return Path(value)
