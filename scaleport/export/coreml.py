@@ -151,11 +151,14 @@ def _quiet() -> Iterator[None]:
 def _trace(stage: Stage) -> torch.export.ExportedProgram:
     """The stage as a graph of PyTorch operators, without slices that take everything."""
     try:
-        with torch.no_grad():
+        # Otherwise lengths of 1 would count as a case of their own, and be refused later.
+        oblivious = torch.fx.experimental._config.patch(backed_size_oblivious=True)
+        with torch.no_grad(), oblivious:
             traced: torch.export.ExportedProgram = torch.export.export(
                 stage.module.eval(),
                 example_inputs(stage, TraceSizes()),
                 dynamic_shapes=tuple(dynamic_shapes(stage)),
+                prefer_deferred_runtime_asserts_over_guards=True,
             ).run_decompositions({})
     except Exception as error:
         raise ExportError(f"stage {stage.name!r} cannot be traced: {_reason(error)}") from error
@@ -165,6 +168,10 @@ def _trace(stage: Stage) -> torch.export.ExportedProgram:
         if node.target is torch.ops.aten.slice.Tensor and _takes_all(node):
             node.replace_all_uses_with(node.all_input_nodes[0])
             traced.graph.erase_node(node)
+        elif node.target is torch.ops.aten._assert_scalar.default:
+            # What tracing assumed of the lengths; the numerical check is at other lengths.
+            traced.graph.erase_node(node)
+    traced.graph.eliminate_dead_code()
     return traced
 
 

@@ -5,6 +5,7 @@ Some of its conversions change the function or its precision, silently:
 * ``1 / x`` becomes ``inverse`` with its default epsilon of 1e-4 added to ``x``;
 * ``full_like`` with a value that is only known at run time becomes 0.0, a float;
 * clamping integers goes through float32, or float16 where the program is float16;
+* a floored quotient of integers, such as a number of windows, becomes float32;
 * a Python number beside a float16 tensor widens the tensor, and all that follows, to float32.
 
 PyTorch's own rules are put in their place, and taken out again afterwards.
@@ -127,4 +128,14 @@ def _rules(frontend: Any, clamp_floats: Any, promote: Any) -> dict[str, Any]:
                 out = operation(x=x, y=y)
         context.add(Builder.identity(x=out, name=node.name))
 
-    return {"reciprocal": reciprocal, "full_like": full_like, "clamp": clamp}
+    def floor_divide(context: Any, node: Any) -> None:
+        x, y = promote(frontend._get_inputs(context, node, expected=2))
+        context.add(Builder.floor_div(x=x, y=y, name=node.name))
+
+    return {
+        "reciprocal": reciprocal,
+        "full_like": full_like,
+        "clamp": clamp,
+        "floor_divide": floor_divide,
+        "floordiv": floor_divide,
+    }

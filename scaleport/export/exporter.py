@@ -18,6 +18,9 @@ from scaleport.export.receptive import receptive_field
 from scaleport.grid import SIZE_RULE
 from scaleport.models.checkpoint import load_checkpoint, read_metadata
 
+APPROXIMATE_HALO = 32
+"""LR pixels by which tiles overlap where no overlap makes them exact."""
+
 TOOLS = ("torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "openvino", "coremltools")
 RTX_TOOLS = ("tensorrt", "tensorrt-rtx")
 
@@ -67,8 +70,10 @@ def export_bundle(
         )
     network = load_checkpoint(checkpoint)
     with BundleWriter(target, options.overwrite) as writer:
-        step("measuring the receptive field")
-        radius = receptive_field(network)
+        radius = APPROXIMATE_HALO
+        if network.tiling.kind == "exact":
+            step("measuring the receptive field")
+            radius = receptive_field(network)
         plan = ExportPlan(network, options, writer.path, step)
         graphs: dict[str, tuple[Graph, ...]] = {}
         skipped: dict[str, str] = {}
@@ -97,7 +102,7 @@ def export_bundle(
                 height=options.height,
                 width=options.width,
                 receptive_field=radius,
-                tiling="exact",
+                tiling=network.tiling.kind,
                 graphs=graphs,
                 files={},
                 tool_versions=tool_versions(),

@@ -53,6 +53,8 @@ class Stage:
 
 IMAGE = Port("image", ("N", 3, "H", "W"))
 UPSCALED = Port("upscaled", ("N", 3, "Ho", "Wo"))
+SKIP = Port("skip", ("N", 3, "H", "W"))
+"""The normalised image, from encode to render, for upsamplers that add to it."""
 GRID_PORTS = (
     Port("row_index", ("Ho",), torch.int32),
     Port("row_offset", ("Ho",)),
@@ -90,14 +92,38 @@ class Normalisation:
     std: float = 1.0
 
 
+@dataclass(frozen=True)
+class Tiling:
+    """Whether an image may be worked on tile by tile, and why not or not exactly."""
+
+    kind: Literal["exact", "approximate", "not-allowed"]
+    reason: str = ""
+
+
+EXACT = Tiling("exact")
+
+
 class Encoder(nn.Module, abc.ABC):
-    """Network from a normalised image to features at LR size."""
+    """Network from a normalised image to features at LR size.
+
+    Any H and W of at least 1 must work: what needs multiples of a window pads inside.
+    """
 
     out_channels: int
+    tiling: Tiling = EXACT
 
     @abc.abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """Map float[N, 3, H, W] to float[N, out_channels, H, W]."""
+
+    def deploy(self) -> nn.Module:
+        """The deploy form: a module with the same function, cheaper or friendlier to backends.
+
+        It may share parameters with this encoder, which is not used any more afterwards. The result
+        is cast to the precision of the build; normalisations and softmax widen half precision
+        themselves (:func:`scaleport.models.layers.widened`).
+        """
+        return self
 
 
 class Upsampler(nn.Module, abc.ABC):
@@ -109,6 +135,10 @@ class Upsampler(nn.Module, abc.ABC):
     family: ClassVar[Literal["lattice", "query"]]
     native_scales: tuple[int, ...] = ()
     """Integer scales of a lattice upsampler; empty for a query upsampler."""
+    reads_skip: ClassVar[bool] = False
+    """Whether ``render`` also needs ``skip``, the normalised image."""
+    tiling: Tiling = EXACT
+    """``not-allowed`` also means that one call must render all pixels of the output."""
 
     def prepare(self, scale: int) -> Constants:
         """Training form: constants of an integer scale; none unless a subclass says so."""
@@ -116,10 +146,12 @@ class Upsampler(nn.Module, abc.ABC):
         return {}
 
     @abc.abstractmethod
-    def render(self, feature: Tensor, grid: Grid, constants: Constants) -> Tensor:
+    def render(self, features: Features, grid: Grid, constants: Constants) -> Tensor:
         """Training form: normalised pixels float[N, 3, rows, columns] of ``grid``.
 
-        A lattice upsampler is only asked for whole grids at one of its native scales.
+        ``features`` holds ``feature`` float[N, in_channels, H, W] and, where ``reads_skip`` is set,
+        ``skip`` float[N, 3, H, W]. A lattice upsampler is only asked for whole grids at one of its
+        native scales.
         """
 
     @abc.abstractmethod

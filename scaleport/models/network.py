@@ -18,6 +18,7 @@ from scaleport.models.base import (
     Encoder,
     Features,
     Normalisation,
+    Tiling,
     Upsampler,
     image_constant,
 )
@@ -90,17 +91,19 @@ class Network(nn.Module):
             constants: result of :meth:`prepare`, for networks whose encoder depends on the scale.
         """
         del constants
-        return {"feature": self.encoder((image - self.mean) / self.normalisation.std)}
+        x = (image - self.mean) / self.normalisation.std
+        skip = {"skip": x} if self.upsampler.reads_skip else {}
+        return {"feature": self.encoder(x), **skip}
 
     def render(self, features: Features, grid: Grid, constants: Constants) -> Tensor:
         """Pixels of a grid: float[N, 3, rows, columns], about [0, 1], not clamped."""
         scale = self.native_scale(grid)
         if scale is None:
-            out = self.upsampler.render(features["feature"], grid, constants)
+            out = self.upsampler.render(features, grid, constants)
             return out * self.normalisation.std + self.mean
         height, width = grid.input_size
         whole = Grid.from_size(height, width, height * scale, width * scale)
-        out = self.upsampler.render(features["feature"], whole, constants)
+        out = self.upsampler.render(features, whole, constants)
         out = out * self.normalisation.std + self.mean
         if whole == grid:
             return out
@@ -115,7 +118,14 @@ class Network(nn.Module):
         """The deploy form, in eval mode, sharing no state with this network."""
         twin = copy.deepcopy(self).eval().requires_grad_(False)
         with torch.no_grad():
-            return twin.upsampler.deploy(twin.encoder, self.normalisation, dtype)
+            return twin.upsampler.deploy(twin.encoder.deploy(), self.normalisation, dtype)
+
+    @property
+    def tiling(self) -> Tiling:
+        """The stricter of what encoder and upsampler allow."""
+        order = ("exact", "approximate", "not-allowed")
+        parts = (self.encoder.tiling, self.upsampler.tiling)
+        return max(parts, key=lambda part: order.index(part.kind))
 
     def parameter_count(self) -> int:
         """Number of trainable parameters."""

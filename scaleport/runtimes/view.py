@@ -129,6 +129,11 @@ class View:
         grid = checked_grid(self._manifest, *self.shape, scale, size)
         if region is not None:
             grid = grid.region(*region)
+            if self._manifest.tiling == "not-allowed":
+                # Pixels depend on what else the same call renders: it has to be everything.
+                whole = self.render(scale, size, progress=progress)
+                rows, cols = slice(region[0], region[2]), slice(region[1], region[3])
+                return whole[:, :, rows, cols] if self._layout is None else whole[rows, cols]
         pieces = list(self._pieces(grid))
         out = self._canvas(grid)
         for done, (tile, part) in enumerate(pieces):
@@ -179,6 +184,8 @@ class View:
         origin = (tile[0].crop_start, tile[1].crop_start)
         rows, cols = part.rows, part.cols
         most = max(1, self._policy.render_pixels // (cols.stop - cols.start))
+        if self._manifest.tiling == "not-allowed":
+            most = rows.stop - rows.start
         pieces = []
         for y0, y1 in bands(rows.start, rows.stop, most):
             grid = part.region(y0, cols.start, y1, cols.stop, origin)

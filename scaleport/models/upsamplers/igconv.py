@@ -19,6 +19,7 @@ from scaleport.models.base import (
     UPSCALED,
     Constants,
     DeployForm,
+    Features,
     Normalisation,
     Port,
     Stage,
@@ -104,9 +105,10 @@ class IGConv(Upsampler):
         subpixel = torch.from_numpy(subpixel_centres(scale)).to(self.freq.device)
         return {"kernel": self.kernel(subpixel, torch.full_like(subpixel[:1], float(scale)))}
 
-    def render(self, feature: Tensor, grid: Grid, constants: Constants) -> Tensor:
+    def render(self, features: Features, grid: Grid, constants: Constants) -> Tensor:
         """Training form: float[N, 3, s * H, s * W]."""
         del grid
+        feature = features["feature"]
         kernel = constants["kernel"]
         weight = kernel.reshape(-1, self.in_channels, 3, 3)
         y = functional.conv2d(feature, weight.to(feature.dtype), padding=1)

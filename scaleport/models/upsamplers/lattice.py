@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from scaleport.models.base import (
     IMAGE,
+    SKIP,
     UPSCALED,
     Normalisation,
     Port,
@@ -18,12 +19,25 @@ from scaleport.models.base import (
 
 
 class EncodeStage(nn.Module):
-    """Normalise a float32 image, run the encoder in ``dtype``, return float32 features."""
+    """Normalise a float32 image, run the encoder in ``dtype``, return float32 features.
+
+    Args:
+        encoder: the encoder's deploy form.
+        norm: normalisation of its input.
+        dtype: what the encoder computes in.
+        lift: what of the upsampler runs at LR size, or None.
+        skip: whether the normalised image is returned too.
+    """
 
     mean: Tensor
 
     def __init__(
-        self, encoder: nn.Module, norm: Normalisation, dtype: torch.dtype, lift: nn.Module | None
+        self,
+        encoder: nn.Module,
+        norm: Normalisation,
+        dtype: torch.dtype,
+        lift: nn.Module | None,
+        skip: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = encoder.to(dtype)
@@ -31,14 +45,23 @@ class EncodeStage(nn.Module):
         self.register_buffer("mean", image_constant(norm.mean, border_dtype(dtype)))
         self.inverse_std = 1 / norm.std
         self.dtype = dtype
+        self.skip = skip
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Map float32[N, 3, H, W] in [0, 1] to float32 features at LR size."""
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Map float32[N, 3, H, W] in [0, 1] to float32 features at LR size.
+
+        A lift may return several features; the skip comes last.
+        """
         x = image - self.mean
         if self.inverse_std != 1:
             x = x * self.inverse_std
-        out: Tensor = self.lift(self.encoder(x.to(self.dtype)))
-        return out.to(border_dtype(self.dtype))
+        lifted = self.lift(self.encoder(x.to(self.dtype)))
+        border = border_dtype(self.dtype)
+        if isinstance(lifted, Tensor) and not self.skip:
+            return lifted.to(border)
+        parts = (lifted,) if isinstance(lifted, Tensor) else tuple(lifted)
+        outputs = tuple(part.to(border) for part in parts)
+        return (*outputs, x) if self.skip else outputs
 
 
 class BoundRender(nn.Module):
@@ -66,11 +89,16 @@ class BoundRender(nn.Module):
 
 
 def encode_stage(
-    encoder: nn.Module, channels: int, norm: Normalisation, dtype: torch.dtype
+    encoder: nn.Module,
+    channels: int,
+    norm: Normalisation,
+    dtype: torch.dtype,
+    skip: bool = False,
 ) -> Stage:
     """The encode stage of a network whose upsampler reads the encoder's features directly."""
     feature = Port("feature", ("N", channels, "H", "W"))
-    return Stage("encode", EncodeStage(encoder, norm, dtype, None), (IMAGE,), (feature,))
+    outputs = (feature, SKIP) if skip else (feature,)
+    return Stage("encode", EncodeStage(encoder, norm, dtype, None, skip), (IMAGE,), outputs)
 
 
 def bound_stage(

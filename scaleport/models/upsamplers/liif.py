@@ -21,6 +21,7 @@ from scaleport.models.base import (
     UPSCALED,
     Constants,
     DeployForm,
+    Features,
     Normalisation,
     Port,
     Stage,
@@ -158,9 +159,10 @@ class LIIF(Upsampler):
         out: Tensor = last(total)
         return out
 
-    def render(self, feature: Tensor, grid: Grid, constants: Constants) -> Tensor:
+    def render(self, features: Features, grid: Grid, constants: Constants) -> Tensor:
         """Training form: float[N, 3, rows, columns]."""
         del constants
+        feature = features["feature"]
         n = feature.shape[0]
         row_index, row_offset, col_index, col_offset, scale = grid_tensors(grid, feature.device)
         rows, cols = grid.shape

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from scaleport.errors import UsageError
 from scaleport.grid import Grid
-from scaleport.models.base import Constants, DeployForm, Normalisation, Upsampler
+from scaleport.models.base import Constants, DeployForm, Features, Normalisation, Upsampler
 from scaleport.models.registry import UPSAMPLERS
 from scaleport.models.upsamplers.lattice import bound_stage, encode_stage
 
@@ -29,10 +29,10 @@ class SPConv(Upsampler):
         self.native_scales = (scale,)
         self.conv = nn.Conv2d(in_channels, 3 * scale * scale, 3, padding=1)
 
-    def render(self, feature: Tensor, grid: Grid, constants: Constants) -> Tensor:
+    def render(self, features: Features, grid: Grid, constants: Constants) -> Tensor:
         """Training form: float[N, 3, s * H, s * W]."""
         del grid, constants
-        return functional.pixel_shuffle(self.conv(feature), self.scale)
+        return functional.pixel_shuffle(self.conv(features["feature"]), self.scale)
 
     def deploy(self, encoder: nn.Module, norm: Normalisation, dtype: torch.dtype) -> DeployForm:
         """Deploy form: the same convolution with the de-normalisation absorbed."""
