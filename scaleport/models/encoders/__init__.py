@@ -1,3 +1,7 @@
 """Encoders: networks from an image to features at LR size. One module each."""
 
-from scaleport.models.encoders import edsr  # noqa: F401
+from scaleport.models.encoders import (
+    edsr,  # noqa: F401
+    hit,  # noqa: F401
+    rdn,  # noqa: F401
+)
