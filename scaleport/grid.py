@@ -208,6 +208,11 @@ class Grid:
         """float32[2]: the scale really applied, (Ho / H, Wo / W)."""
         return np.array([self.rows.scale, self.cols.scale], dtype=np.float32)
 
+    @property
+    def cell(self) -> FloatArray:
+        """float32[2]: size of an output pixel where the whole output is 2 x 2, (2/Ho, 2/Wo)."""
+        return np.float32(2) / np.array(self.output_size, dtype=np.float32)
+
     def region(self, y0: int, x0: int, y1: int, x1: int, origin: tuple[int, int] = (0, 0)) -> Grid:
         """Output pixels ``y0:y1, x0:x1`` of the whole output.
 

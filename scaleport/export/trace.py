@@ -43,6 +43,7 @@ def example_inputs(stage: Stage, sizes: TraceSizes) -> tuple[Tensor, ...]:
     """One tensor per input port: a real grid where the port is part of one, else noise."""
     grid = Grid.from_size(sizes.height, sizes.width, sizes.out_height, sizes.out_width)
     known = {name: torch.from_numpy(value) for name, value in grid.feeds().items()}
+    known["cell"] = torch.from_numpy(grid.cell)
     known["subpixel"] = torch.from_numpy(subpixel_centres(sizes.scale))
     generator = torch.Generator().manual_seed(0)
 

@@ -84,6 +84,8 @@ _LATTICE = """
   ratio = Max(reduction, one_f)
 """
 
+_CELL = "  cell = Div(two_f, size_f)\n"
+
 _SUBPIXEL = """
   s_i = Range(zero, native, step)
   s_2i = Mul(s_i, two)
@@ -98,36 +100,40 @@ _SUBPIXEL = """
 
 
 def front(
-    kind: Front, natives: tuple[int, ...] = (), with_subpixel: bool = False
+    kind: Front, natives: tuple[int, ...] = (), with_prepare: bool = False
 ) -> onnx.ModelProto:
     """The grid computation as a graph.
 
     Args:
         kind: what the second input is, see the module's text.
         natives: native scales of a lattice model; empty for a query model.
-        with_subpixel: also make the inputs of the ``prepare`` stage.
+        with_prepare: also make the inputs of the ``prepare`` stage.
 
     Outputs: ``row_index``, ``row_offset``, ``col_index``, ``col_offset`` of the query grid, with
-    ``true_scale``; for a lattice model those of the resampling from the lattice, with ``ratio``
-    float32[2], and with ``subpixel`` float32[S] and ``kernel_scale`` float32[2] if asked for.
+    ``true_scale`` and, if asked for, ``cell``, both float32[2]; for a lattice model those of the
+    resampling from the lattice, with ``ratio`` float32[2], and with ``subpixel`` float32[S] and
+    ``kernel_scale`` float32[2] if asked for.
     """
     body = "  lr = Shape<start: int = 2>(image)\n"
     body += _SIZE_FROM_SCALE if kind == "scale" else "  size = Max(wanted, one)\n"
     body += _LATTICE if natives else _QUERY
-    if with_subpixel:
-        body += _SUBPIXEL
+    if with_prepare:
+        body += _SUBPIXEL if natives else _CELL
     body += _AXIS.format(p="y", index="row_index", offset="row_offset")
     body += _AXIS.format(p="x", index="col_index", offset="col_offset")
     outputs = ["int32[Ho] row_index", "float[Ho] row_offset"]
     outputs += ["int32[Wo] col_index", "float[Wo] col_offset"]
     outputs += ["float[2] ratio"] if natives else ["float[2] true_scale"]
-    outputs += ["float[S] subpixel", "float[2] kernel_scale"] if with_subpixel else []
+    if with_prepare:
+        made = ["float[S] subpixel", "float[2] kernel_scale"]
+        outputs += made if natives else ["float[2] cell"]
     second = "float[2] scale" if kind == "scale" else "int64[2] wanted"
     listed = ", ".join(str(n) for n in natives) or "0"
     count, largest = max(1, len(natives)), max(natives, default=0)
     constants = f"""<
   int64 zero = {{0}}, int64 step = {{1}}, int64 two = {{2}}, int64[1] one = {{1}},
   int64[2] ones = {{1, 1}}, float[1] half = {{0.5}}, float[1] one_f = {{1.0}},
+  float[1] two_f = {{2.0}},
   float[1] up_to_tie = {{1.0000002384185791}},
   int64[{count}] natives = {{{listed}}}, int64[1] largest = {{{largest}}}
 >"""
@@ -173,11 +179,13 @@ def whole_graph(
     Raises:
         ExportError: if a stage is missing or the result is not valid.
     """
-    with_subpixel = "prepare" in stages
+    with_prepare = "prepare" in stages
     renames = {"wanted": "size", "ratio": "ratio"}
-    parts = [Part("front", front(kind, natives, with_subpixel), renames)]
-    if with_subpixel:
-        parts.append(Part("prepare", stages["prepare"], {"scale": "kernel_scale"}))
+    parts = [Part("front", front(kind, natives, with_prepare), renames)]
+    if with_prepare:
+        # Of a lattice model: the kernel of the native scale; of a query model: what encode reads.
+        scale = "kernel_scale" if natives else "true_scale"
+        parts.append(Part("prepare", stages["prepare"], {"scale": scale}))
     parts.append(Part("encode", stages["encode"]))
     if natives:
         if resample is None:

@@ -10,7 +10,7 @@ A network exists in two forms that compute the same function:
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -55,6 +55,8 @@ IMAGE = Port("image", ("N", 3, "H", "W"))
 UPSCALED = Port("upscaled", ("N", 3, "Ho", "Wo"))
 SKIP = Port("skip", ("N", 3, "H", "W"))
 """The normalised image, from encode to render, for upsamplers that add to it."""
+CELL = Port("cell", (2,))
+"""Size of an output pixel, (2 / Ho, 2 / Wo) of the whole output; an input of ``prepare``."""
 GRID_PORTS = (
     Port("row_index", ("Ho",), torch.int32),
     Port("row_offset", ("Ho",)),
@@ -68,20 +70,35 @@ GRID_PORTS = (
 class DeployForm:
     """The deploy form of one network: the stages that make up its graphs.
 
-    ``prepare`` is None when nothing depends on the scale alone. ``bound`` holds, per native scale
-    of a lattice model, the render stage with that scale's constants written in; ``render`` is the
-    general one and may be None where only the bound ones exist.
+    ``prepare`` is None when nothing depends on the scale alone. In a lattice model it makes what
+    ``render`` reads of an integer scale; in a query model what ``encode`` reads of the output size
+    (:attr:`Encoder.reads_scale`), from inputs named ``cell`` or ``scale``.
+
+    ``bound`` holds, per native scale of a lattice model, the render stage with that scale's
+    constants written in; ``render`` is the general one and may be None where only the bound ones
+    exist.
     """
 
     encode: Stage
     render: Stage | None
     prepare: Stage | None = None
     bound: dict[int, Stage] = field(default_factory=dict)
+    bind: Callable[[int], Stage] | None = None
 
     def stages(self) -> list[Stage]:
         """All stages there are."""
         some = [self.prepare, self.encode, self.render, *self.bound.values()]
         return [stage for stage in some if stage is not None]
+
+    def stage(self, name: str) -> Stage | None:
+        """The stage of a name, made if need be; None if this network has none."""
+        for stage in self.stages():
+            if stage.name == name:
+                return stage
+        scale = name.removeprefix("render_x")
+        if self.bind is None or scale == name or not scale.isdecimal():
+            return None
+        return self.bind(int(scale))
 
 
 @dataclass(frozen=True)
@@ -111,10 +128,26 @@ class Encoder(nn.Module, abc.ABC):
 
     out_channels: int
     tiling: Tiling = EXACT
+    reads_scale: ClassVar[bool] = False
+    """Whether the features depend on the requested scale or size. ``forward`` then takes what
+    :meth:`prepare` made as a second argument, and only query upsamplers fit."""
+
+    def prepare(self, grid: Grid) -> Constants:
+        """Training form: ``modulation`` if ``reads_scale`` is set, else nothing."""
+        del grid
+        return {}
 
     @abc.abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """Map float[N, 3, H, W] to float[N, out_channels, H, W]."""
+
+    def deploy_prepare(self) -> Stage | None:
+        """Deploy form of :meth:`prepare`, with ``cell`` or ``scale`` as input.
+
+        Its one output, of rank 2 and float32, is the second argument of the module that
+        :meth:`deploy` returns.
+        """
+        return None
 
     def deploy(self) -> nn.Module:
         """The deploy form: a module with the same function, cheaper or friendlier to backends.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -79,9 +79,10 @@ class Network(nn.Module):
         )
 
     def prepare(self, grid: Grid) -> Constants:
-        """Constants that depend on the scale only."""
+        """Constants that depend on the scale or the output size only."""
+        constants = self.encoder.prepare(grid)
         scale = self.native_scale(grid)
-        return {} if scale is None else self.upsampler.prepare(scale)
+        return constants if scale is None else constants | self.upsampler.prepare(scale)
 
     def encode(self, image: Tensor, constants: Constants | None = None) -> Features:
         """Features of an image.
@@ -90,10 +91,13 @@ class Network(nn.Module):
             image: float[N, 3, H, W], RGB in [0, 1].
             constants: result of :meth:`prepare`, for networks whose encoder depends on the scale.
         """
-        del constants
         x = (image - self.mean) / self.normalisation.std
         skip = {"skip": x} if self.upsampler.reads_skip else {}
-        return {"feature": self.encoder(x), **skip}
+        if not self.encoder.reads_scale:
+            return {"feature": self.encoder(x), **skip}
+        if constants is None:
+            raise UsageError("this encoder depends on the scale: encode needs what prepare made")
+        return {"feature": self.encoder(x, constants["modulation"]), **skip}
 
     def render(self, features: Features, grid: Grid, constants: Constants) -> Tensor:
         """Pixels of a grid: float[N, 3, rows, columns], about [0, 1], not clamped."""
@@ -118,7 +122,12 @@ class Network(nn.Module):
         """The deploy form, in eval mode, sharing no state with this network."""
         twin = copy.deepcopy(self).eval().requires_grad_(False)
         with torch.no_grad():
-            return twin.upsampler.deploy(twin.encoder.deploy(), self.normalisation, dtype)
+            prepare = twin.encoder.deploy_prepare()
+            form = twin.upsampler.deploy(twin.encoder.deploy(), self.normalisation, dtype)
+        if prepare is None:
+            return form
+        encode = replace(form.encode, inputs=(*form.encode.inputs, *prepare.outputs))
+        return replace(form, prepare=prepare, encode=encode)
 
     @property
     def tiling(self) -> Tiling:
@@ -156,6 +165,11 @@ def build_network(config: dict[str, Any]) -> Network:
         parts[part] = (options["name"], {k: v for k, v in options.items() if k != "name"})
     encoder = ENCODERS.create(*parts["encoder"])
     upsampler = UPSAMPLERS.create(*parts["upsampler"], in_channels=encoder.out_channels)
+    if encoder.reads_scale and upsampler.family != "query":
+        raise UsageError(
+            f"encoder {parts['encoder'][0]!r} depends on the output size and needs a query "
+            f"upsampler, not {parts['upsampler'][0]!r}"
+        )
     try:
         norm = dict(config.get("normalisation", {}))
         if "mean" in norm:

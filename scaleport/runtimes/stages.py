@@ -8,8 +8,8 @@ import numpy as np
 
 from scaleport.bundle.manifest import Graph, Tensor
 from scaleport.bundle.reader import Bundle
-from scaleport.errors import BackendError, UsageError
-from scaleport.grid import subpixel_centres
+from scaleport.errors import ArtifactError, BackendError, UsageError
+from scaleport.grid import Grid, subpixel_centres
 from scaleport.runtimes.base import (
     Array,
     Availability,
@@ -49,7 +49,7 @@ class Stages:
         self.precision = precision
         self.options = options
         self._sessions: dict[str, Session] = {}
-        self._constants: OrderedDict[int, Outputs] = OrderedDict()
+        self._constants: OrderedDict[tuple[bytes, ...], Outputs] = OrderedDict()
 
     def _graphs(self) -> dict[str, Graph]:
         # The torch backend needs no file of its own: it has the stages of the ONNX graphs.
@@ -101,23 +101,43 @@ class Stages:
         return outputs
 
     def constants(self, scale: int) -> Outputs:
-        """What ``prepare`` makes of an integer scale, computed once per scale."""
-        if scale in self._constants:
-            self._constants.move_to_end(scale)
-            return self._constants[scale]
-        feeds: dict[str, Array] = {
-            "subpixel": subpixel_centres(scale),
-            "scale": np.array([scale, scale], dtype=np.float32),
-        }
+        """What ``prepare`` of a lattice model makes of an integer scale: inputs of ``render``."""
+        return self._prepared(
+            {
+                "subpixel": subpixel_centres(scale),
+                "scale": np.array([scale, scale], dtype=np.float32),
+            }
+        )
+
+    def modulation(self, grid: Grid) -> Outputs:
+        """What ``prepare`` of a query model makes of an output size: inputs of ``encode``.
+
+        Nothing if the features depend on the image alone.
+        """
+        graph = self._graphs().get("prepare")
+        if graph is None:
+            return {}
+        known: dict[str, Array] = {"scale": grid.scale, "cell": grid.cell}
+        unknown = set(_names(graph.inputs)) - set(known)
+        if unknown:
+            raise ArtifactError(f"stage 'prepare' asks for {unknown.pop()!r}, which nothing makes")
+        return self._prepared({name: known[name] for name in _names(graph.inputs)})
+
+    def _prepared(self, feeds: dict[str, Array]) -> Outputs:
+        """Outputs of ``prepare``, computed once per set of inputs."""
+        key = tuple(value.tobytes() for value in feeds.values())
+        if key in self._constants:
+            self._constants.move_to_end(key)
+            return self._constants[key]
         made = self.run("prepare", feeds)
-        self._constants[scale] = made
+        self._constants[key] = made
         if len(self._constants) > _CONSTANTS_KEPT:
             self._constants.popitem(last=False)
         return made
 
-    def encode(self, image: Array) -> Outputs:
-        """Features of float32[N, 3, H, W] in [0, 1]."""
-        return self.run("encode", {"image": image})
+    def encode(self, image: Array, modulation: Outputs | None = None) -> Outputs:
+        """Features of float32[N, 3, H, W] in [0, 1], for what :meth:`modulation` gave."""
+        return self.run("encode", {"image": image, **(modulation or {})})
 
     def render_lattice(self, features: Outputs, scale: int) -> Array:
         """Pixels float32[N, 3, s * H, s * W] at a native scale of a lattice model."""

@@ -20,6 +20,8 @@ from scaleport.runtimes.stages import Stages
 
 Region = tuple[int, int, int, int]
 Progress = Callable[[int, int], None]
+Size = tuple[int, int]
+Tile = tuple[Span, Span]
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class View:
     """An opened image. Made by :meth:`scaleport.Upscaler.open`.
 
     Rendering a second scale or region costs only the decoder, while the features of the image's
-    tiles fit the cache.
+    tiles fit the cache. (Where features depend on the output size, only a second region does.)
     """
 
     def __init__(self, stages: Stages, image: Array, policy: TilePolicy) -> None:
@@ -88,7 +90,9 @@ class View:
         height, width = self._planes.shape[2:]
         self._rows = self._cut(height, self._manifest.height.max, halo)
         self._cols = self._cut(width, self._manifest.width.max, halo)
-        self._features: OrderedDict[tuple[Span, Span], Outputs] = OrderedDict()
+        # Features of some networks depend on the output size; it is None for the others.
+        self._by_size = self._manifest.family == "query" and stages.has("prepare")
+        self._features: OrderedDict[tuple[Tile, Size | None], Outputs] = OrderedDict()
 
     def _cut(self, length: int, most: int, halo: int) -> list[Span]:
         """Tiles of one axis; none reaches beyond the length that graphs were built for."""
@@ -154,7 +158,7 @@ class View:
         channels = (self._layout.channels,) if self._layout.channels else ()
         return np.empty((*grid.shape, *channels), self._layout.dtype)
 
-    def _pieces(self, grid: Grid) -> Iterator[tuple[tuple[Span, Span], Grid]]:
+    def _pieces(self, grid: Grid) -> Iterator[tuple[Tile, Grid]]:
         """The tiles that a region touches, each with the part of the region that it owns."""
         for row in self._rows:
             y0, y1 = _owned(grid.rows, row)
@@ -163,22 +167,24 @@ class View:
                 if y0 < y1 and x0 < x1:
                     yield (row, col), grid.region(y0, x0, y1, x1)
 
-    def _encoded(self, tile: tuple[Span, Span]) -> Outputs:
-        if tile in self._features:
-            self._features.move_to_end(tile)
-            return self._features[tile]
+    def _encoded(self, tile: Tile, part: Grid) -> Outputs:
+        key = (tile, part.output_size if self._by_size else None)
+        if key in self._features:
+            self._features.move_to_end(key)
+            return self._features[key]
         row, col = tile
         crop = self._planes[:, :, row.crop_start : row.crop_stop, col.crop_start : col.crop_stop]
-        features = self._stages.encode(np.ascontiguousarray(crop))
-        self._features[tile] = features
+        modulation = self._stages.modulation(part) if self._by_size else None
+        features = self._stages.encode(np.ascontiguousarray(crop), modulation)
+        self._features[key] = features
         kept = sum(v.nbytes for f in self._features.values() for v in f.values())
         while kept > self._policy.cache_bytes and len(self._features) > 1:
             _, old = self._features.popitem(last=False)
             kept -= sum(v.nbytes for v in old.values())
         return features
 
-    def _render_tile(self, tile: tuple[Span, Span], part: Grid) -> Array:
-        features = self._encoded(tile)
+    def _render_tile(self, tile: Tile, part: Grid) -> Array:
+        features = self._encoded(tile, part)
         if self._manifest.family == "lattice":
             return self._render_lattice(features, tile, part)
         origin = (tile[0].crop_start, tile[1].crop_start)
@@ -192,7 +198,7 @@ class View:
             pieces.append(self._stages.render_query(features, grid.feeds()))
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=2)
 
-    def _render_lattice(self, features: Outputs, tile: tuple[Span, Span], part: Grid) -> Array:
+    def _render_lattice(self, features: Outputs, tile: Tile, part: Grid) -> Array:
         height, width = part.input_size
         scale = native_scale(self._manifest, part)
         lattice = self._stages.render_lattice(features, scale)

@@ -172,7 +172,7 @@ def test_liif_against_the_published_formulas(
     liif = upsampler("liif", 8, hidden=[32, 32]).to(dtype)
     feature = torch.randn(2, 8, 13, 9, dtype=dtype)
     grid = Grid.from_scale(13, 9, scale)
-    got = liif.render(feature, grid, {})
+    got = liif.render({"feature": feature}, grid, {})
     expected = published_liif(liif.mlp, feature, *grid.output_size)
     # On the centres of the last LR row or column all published areas are rounding noise.
     kept = [
@@ -191,11 +191,13 @@ def test_liif_renders_in_bands_and_regions(monkeypatch: pytest.MonkeyPatch) -> N
     liif = upsampler("liif", 8, hidden=[16]).double()
     feature = torch.randn(2, 8, 7, 5, dtype=torch.float64)
     grid = Grid.from_scale(7, 5, 3.4)
-    whole = liif.render(feature, grid, {})
-    part = liif.render(feature, grid.region(3, 2, 20, 11), {})
+    whole = liif.render({"feature": feature}, grid, {})
+    part = liif.render({"feature": feature}, grid.region(3, 2, 20, 11), {})
     torch.testing.assert_close(part, whole[:, :, 3:20, 2:11], rtol=0, atol=1e-14)
     monkeypatch.setattr("scaleport.models.upsamplers.liif._QUERIES_PER_CHUNK", 40)
-    torch.testing.assert_close(liif.render(feature, grid, {}), whole, rtol=0, atol=1e-14)
+    torch.testing.assert_close(
+        liif.render({"feature": feature}, grid, {}), whole, rtol=0, atol=1e-14
+    )
 
 
 def literal_kernel(igconv: Any, scale: int, max_s: int) -> np.ndarray:
@@ -243,7 +245,7 @@ def test_igconv_pixels_against_a_literal_convolution() -> None:
     nn.init.normal_(igconv.amplitude)
     feature = torch.randn(1, 2, 3, 4, dtype=torch.float64)
     kernel = igconv.prepare(3)
-    got = igconv.render(feature, Grid.from_scale(3, 4, 3), kernel)
+    got = igconv.render({"feature": feature}, Grid.from_scale(3, 4, 3), kernel)
     padded = functional.pad(feature, (1, 1, 1, 1))[0].numpy()
     weights = kernel["kernel"].numpy()
     for y, x in ((0, 0), (4, 7), (8, 11), (5, 3)):

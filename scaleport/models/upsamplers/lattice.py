@@ -47,15 +47,19 @@ class EncodeStage(nn.Module):
         self.dtype = dtype
         self.skip = skip
 
-    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def forward(
+        self, image: Tensor, modulation: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
         """Map float32[N, 3, H, W] in [0, 1] to float32 features at LR size.
 
-        A lift may return several features; the skip comes last.
+        A lift may return several features; the skip comes last. ``modulation`` is for encoders
+        that depend on the scale.
         """
         x = image - self.mean
         if self.inverse_std != 1:
             x = x * self.inverse_std
-        lifted = self.lift(self.encoder(x.to(self.dtype)))
+        inputs = (x,) if modulation is None else (x, modulation)
+        lifted = self.lift(self.encoder(*(value.to(self.dtype) for value in inputs)))
         border = border_dtype(self.dtype)
         if isinstance(lifted, Tensor) and not self.skip:
             return lifted.to(border)
