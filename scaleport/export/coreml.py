@@ -267,7 +267,11 @@ def _operator(node: torch.fx.Node) -> str:
 
 
 def _from_float(value: Any) -> bool:
-    """Whether an integer value is made from a float one."""
+    """Whether an integer value is made from an integer that was a float in between.
+
+    A float that began as a float, such as a network's own offset, is a small distance and may be
+    rounded to a whole number.
+    """
     from coremltools.converters.mil.mil import Var, types
 
     pending, seen = [value], set()
@@ -281,10 +285,12 @@ def _from_float(value: Any) -> bool:
             continue
         for operand in item.op.inputs.values():
             for part in operand if isinstance(operand, (list, tuple)) else (operand,):
-                if not isinstance(part, Var) or part.dtype == types.str:
+                if not isinstance(part, Var) or part.dtype == types.str or part.val is not None:
                     continue
-                if types.is_float(part.dtype):
-                    return True
+                if types.is_float(item.dtype) and types.is_int(part.dtype):
+                    if item.op.op_type == "cast":
+                        return True
+                    continue  # an index or a shape, not a value
                 pending.append(part)
     return False
 
