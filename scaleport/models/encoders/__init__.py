@@ -4,4 +4,5 @@ from scaleport.models.encoders import (
     edsr,  # noqa: F401
     hit,  # noqa: F401
     rdn,  # noqa: F401
+    swinir,  # noqa: F401
 )
