@@ -194,7 +194,7 @@ def test_liif_renders_in_bands_and_regions(monkeypatch: pytest.MonkeyPatch) -> N
     whole = liif.render({"feature": feature}, grid, {})
     part = liif.render({"feature": feature}, grid.region(3, 2, 20, 11), {})
     torch.testing.assert_close(part, whole[:, :, 3:20, 2:11], rtol=0, atol=1e-14)
-    monkeypatch.setattr("scaleport.models.upsamplers.liif._QUERIES_PER_CHUNK", 40)
+    monkeypatch.setattr(type(liif), "queries_per_chunk", 40)
     torch.testing.assert_close(
         liif.render({"feature": feature}, grid, {}), whole, rtol=0, atol=1e-14
     )
@@ -328,7 +328,7 @@ def config(**changes: Any) -> dict[str, Any]:
     ("changes", "words"),
     [
         ({"encoder": {"name": "resnet"}}, "unknown encoder 'resnet'; known: .*edsr"),
-        ({"upsampler": {"name": "nearest"}}, "known: igconv, .*liif, .*spconv"),
+        ({"upsampler": {"name": "nearest"}}, "known: .*igconv, .*liif, .*spconv"),
         ({"encoder": {"name": "edsr", "depth": 3}}, "no option depth; known: .*blocks.*width"),
         ({"upsampler": {"name": "spconv"}}, "needs option scale"),
         ({"upsampler": {"name": "spconv", "scale": 2, "in_channels": 3}}, "no option in_channels"),

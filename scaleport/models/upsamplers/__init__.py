@@ -1,3 +1,9 @@
 """Upsamplers: networks from features to pixels at a requested scale. One module each."""
 
-from scaleport.models.upsamplers import igconv, liif, metasr, spconv  # noqa: F401
+from scaleport.models.upsamplers import (
+    igconv,  # noqa: F401
+    ipe_liif,  # noqa: F401
+    liif,  # noqa: F401
+    metasr,  # noqa: F401
+    spconv,  # noqa: F401
+)

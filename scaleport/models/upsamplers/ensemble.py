@@ -1,0 +1,321 @@
+"""Decoders that blend the answers of the four nearest LR pixels: what LIIF and IPE-LIIF share.
+
+The positions come from :mod:`scaleport.grid` as integer index and fraction. The published code
+finds the neighbours with floats; both agree except on the central output line of the last LR row
+or column at odd integer scales, where the published weights are rounding noise.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scaleport.models.base import (
+    GRID_PORTS,
+    IMAGE,
+    UPSCALED,
+    DeployForm,
+    Normalisation,
+    Port,
+    Stage,
+    border_dtype,
+    image_constant,
+)
+from scaleport.models.upsamplers.lattice import EncodeStage
+from scaleport.models.upsamplers.query import QueryUpsampler, clamp_index, unfolded
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """One of the four LR pixels around queries, each tensor [N, Q].
+
+    ``row_distance`` and ``col_distance`` are the queries' indices minus the neighbour's: 0 or -1.
+    """
+
+    row: Tensor
+    col: Tensor
+    row_distance: Tensor
+    col_distance: Tensor
+    weight: Tensor
+
+
+def neighbours(
+    size: tuple[int, int],
+    row_index: Tensor,
+    row_offset: Tensor,
+    col_index: Tensor,
+    col_offset: Tensor,
+) -> Iterator[Neighbour]:
+    """The four neighbours of queries, top left first, with the weights of the ensemble."""
+    for step_y in (0, 1):
+        row = clamp_index(row_index + step_y, size[0])
+        for step_x in (0, 1):
+            col = clamp_index(col_index + step_x, size[1])
+            # Opposite corner: the weight of a neighbour is the area towards the other one.
+            # Where clamping joins two neighbours they predict the same, and any split is right.
+            weight_y = row_offset if step_y else 1 - row_offset
+            weight_x = col_offset if step_x else 1 - col_offset
+            yield Neighbour(row, col, row_index - row, col_index - col, weight_y * weight_x)
+
+
+class LocalEnsemble(QueryUpsampler):
+    """An MLP on the unfolded features of a neighbour and a code of the query's position.
+
+    Input of the MLP: 9 C unfolded features (``c * 9 + ky * 3 + kx``), then the position. Where
+    ``skips`` is set, each later hidden layer reads ``[hidden, input]``, else only the hidden.
+    """
+
+    in_channels: int
+    skips: bool = False
+
+    @abc.abstractmethod
+    def linears(self) -> list[nn.Linear]:
+        """The layers of the MLP; the last one makes the pixel."""
+
+    @abc.abstractmethod
+    def position(
+        self,
+        row_offset: Tensor,
+        row_distance: Tensor,
+        col_offset: Tensor,
+        col_distance: Tensor,
+        scale: Tensor,
+    ) -> Tensor:
+        """Code of positions, float[N, Q, positions].
+
+        Args:
+            row_offset: float[N, Q], see :meth:`points`.
+            row_distance: int[N, Q], see :class:`Neighbour`.
+            col_offset: float[N, Q].
+            col_distance: int[N, Q].
+            scale: float[N, 2].
+        """
+
+    def readers(self) -> list[tuple[nn.Linear, int]]:
+        """Layers that read the input, each with the column at which the input begins."""
+        hidden = self.linears()[:-1]
+        later = [(layer, last.out_features) for last, layer in pairwise(hidden)]
+        return [(hidden[0], 0), *(later if self.skips else [])]
+
+    def points(
+        self,
+        feature: Tensor,
+        row_index: Tensor,
+        row_offset: Tensor,
+        col_index: Tensor,
+        col_offset: Tensor,
+        scale: Tensor,
+    ) -> Tensor:
+        """Training form at arbitrary positions, see :meth:`QueryUpsampler.points`."""
+        _, c, h, w = feature.shape
+        columns = unfolded(feature)
+        *hidden, last = self.linears()
+        total: Tensor | None = None
+        for near in neighbours((h, w), row_index, row_offset, col_index, col_offset):
+            place = (near.row.long() * w + near.col.long())[..., None].expand(-1, -1, 9 * c)
+            code = self.position(
+                row_offset, near.row_distance, col_offset, near.col_distance, scale
+            )
+            inputs = torch.cat([columns.gather(1, place), code.to(feature.dtype)], dim=-1)
+            x = inputs
+            for count, layer in enumerate(hidden):
+                x = torch.cat([x, inputs], dim=-1) if count and self.skips else x
+                x = functional.relu(layer(x))
+            term = last(x) * near.weight.to(feature.dtype)[..., None]
+            total = term if total is None else total + term
+        assert total is not None
+        return total
+
+    def points_hoisted(
+        self,
+        feature: Tensor,
+        row_index: Tensor,
+        row_offset: Tensor,
+        col_index: Tensor,
+        col_offset: Tensor,
+        scale: Tensor,
+    ) -> Tensor:
+        """The same function of the same parameters as :meth:`points`, cheaper, for training.
+
+        The feature columns of every layer that reads the input run as 3x3 convolutions at LR
+        size, so that each query gathers hidden values instead of 9 C features, and the last,
+        linear layer runs once after the ensemble.
+        """
+        n, c, h, w = feature.shape
+        *hidden, last = self.linears()
+        readers = self.readers()
+        weights = [layer.weight[:, at : at + 9 * c] for layer, at in readers]
+        kernel = torch.cat(weights).reshape(-1, c, 3, 3)
+        bias = torch.cat([layer.bias for layer, _ in readers])
+        base = functional.conv2d(feature, kernel, bias, padding=1)
+        table = base.permute(0, 2, 3, 1).reshape(n * h * w, -1)
+        image = torch.arange(n, device=feature.device)[:, None] * (h * w)
+        position = torch.cat([layer.weight[:, at + 9 * c :] for layer, at in readers])
+        widths = [layer.out_features for layer, _ in readers]
+        total: Tensor | None = None
+        for near in neighbours((h, w), row_index, row_offset, col_index, col_offset):
+            place = image + near.row.long() * w + near.col.long()
+            code = self.position(
+                row_offset, near.row_distance, col_offset, near.col_distance, scale
+            )
+            code = functional.linear(code.to(feature.dtype), position)
+            gathered = table.index_select(0, place.flatten()).reshape(code.shape)
+            read = torch.split(gathered + code, widths, dim=-1)
+            x = functional.relu(read[0])
+            for count, layer in enumerate(hidden[1:], start=1):
+                if count < len(readers):
+                    plain = functional.linear(x, layer.weight[:, : readers[count][1]])
+                    x = functional.relu(plain + read[count])
+                else:
+                    x = functional.relu(layer(x))
+            term = x * near.weight.to(x.dtype)[..., None]
+            total = term if total is None else total + term
+        out: Tensor = last(total)
+        return out
+
+    @abc.abstractmethod
+    def renderer(self, norm: Normalisation, dtype: torch.dtype) -> EnsembleRender:
+        """The module of the render stage."""
+
+    def deploy(self, encoder: nn.Module, norm: Normalisation, dtype: torch.dtype) -> DeployForm:
+        """Deploy form: features hoisted to LR size, separable positions, last layer merged."""
+        lift = HoistedLayers(self)
+        base = Port("base", ("N", "H", "W", lift.conv.out_channels))
+        return DeployForm(
+            encode=Stage("encode", EncodeStage(encoder, norm, dtype, lift), (IMAGE,), (base,)),
+            render=Stage(
+                "render",
+                self.renderer(norm, dtype),
+                (base, *GRID_PORTS),
+                (UPSCALED,),
+                "neighbour indices, relative coordinates, their tables, ensemble weights",
+            ),
+        )
+
+
+class HoistedLayers(nn.Module):
+    """The feature columns of the layers that read the input, as one convolution at LR size."""
+
+    def __init__(self, upsampler: LocalEnsemble) -> None:
+        super().__init__()
+        c, readers = upsampler.in_channels, upsampler.readers()
+        weight = torch.cat([layer.weight[:, at : at + 9 * c] for layer, at in readers])
+        self.conv = nn.Conv2d(c, len(weight), 3, padding=1, dtype=weight.dtype)
+        with torch.no_grad():
+            self.conv.weight.copy_(weight.reshape(-1, c, 3, 3))
+            assert self.conv.bias is not None
+            self.conv.bias.copy_(torch.cat([layer.bias for layer, _ in readers]))
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Map [N, C, H, W] to channels-last [N, H, W, sum of widths], ready to be gathered."""
+        out: Tensor = self.conv(feature)
+        return out.permute(0, 2, 3, 1)
+
+
+class EnsembleRender(nn.Module):
+    """Decode output pixels from the hoisted features.
+
+    The position enters the layers that read it linearly and each of its values depends on one axis
+    only, so it becomes one table per output row and one per output column. The ensemble weights
+    sum to one, so the last, linear layer is applied once after the weighted sum.
+    """
+
+    position: Tensor
+
+    def __init__(self, upsampler: LocalEnsemble, norm: Normalisation, dtype: torch.dtype) -> None:
+        super().__init__()
+        *hidden, end = upsampler.linears()
+        readers = upsampler.readers()
+        c = upsampler.in_channels
+        columns = [layer.weight[:, at + 9 * c :] for layer, at in readers]
+        # Transposed: one row per value of the position code.
+        self.register_buffer("position", torch.cat(columns).t().contiguous())
+        self.widths = [layer.out_features for layer, _ in readers]
+        later: list[nn.Module] = []
+        for count, layer in enumerate(hidden[1:], start=1):
+            if count < len(readers):
+                # Its bias and what it reads of the input are in the base and the tables.
+                at = readers[count][1]
+                plain = nn.Linear(at, layer.out_features, bias=False, dtype=layer.weight.dtype)
+                with torch.no_grad():
+                    plain.weight.copy_(layer.weight[:, :at])
+                later.append(plain.to(dtype))
+            else:
+                later.append(layer.to(dtype))
+        self.hidden = nn.ModuleList(later)
+        last = nn.Linear(end.in_features, 3, dtype=end.weight.dtype)
+        with torch.no_grad():
+            last.weight.copy_(end.weight * norm.std)
+            mean = image_constant(norm.mean, last.weight.dtype).flatten()
+            last.bias.copy_(end.bias * norm.std + mean)
+        self.last = last.to(dtype)
+        self.dtype = dtype
+
+    def table(self, axis: int, offset: Tensor, distance: Tensor, scale: Tensor) -> Tensor:
+        """What one axis adds to the layers that read the input.
+
+        Args:
+            axis: 0 for rows, 1 for columns.
+            offset: float[length].
+            distance: int32[length], see :class:`Neighbour`.
+            scale: float[2].
+
+        Returns:
+            float[length, sum of widths], in the type of ``position``.
+        """
+        raise NotImplementedError
+
+    def _decode(self, lines: Tensor, col: Tensor, table: Tensor) -> Tensor:
+        """The hidden layers at one neighbour: float[N, Ho, Wo, width]."""
+        x: Tensor | None = None
+        start = 0
+        for count, width in enumerate(self.widths):
+            # Layer by layer, so that one map of this size lives at a time.
+            part = slice(start, start + width)
+            start += width
+            whole = len(self.widths) == 1
+            read = (lines if whole else lines[..., part]).index_select(2, col)
+            read = read + (table if whole else table[:, part])[None, None, :, :]
+            x = functional.relu(read if x is None else self.hidden[count - 1](x) + read)
+        for layer in self.hidden[len(self.widths) - 1 :]:
+            x = functional.relu(layer(x))
+        assert x is not None
+        return x
+
+    def forward(
+        self,
+        base: Tensor,
+        row_index: Tensor,
+        row_offset: Tensor,
+        col_index: Tensor,
+        col_offset: Tensor,
+        scale: Tensor,
+    ) -> Tensor:
+        """Map float32[N, H, W, sum of widths] and the grid to float32[N, 3, Ho, Wo]."""
+        h, w = base.shape[1], base.shape[2]
+        base = base.to(self.dtype)
+        weight_y = row_offset.to(self.dtype)[None, :, None, None]
+        weight_x = col_offset.to(self.dtype)[None, None, :, None]
+        cols, tables = [], []
+        for step_x in (0, 1):
+            cols.append(clamp_index(col_index + step_x, w))
+            table = self.table(1, col_offset, col_index - cols[-1], scale)
+            tables.append(table.to(self.dtype))
+        rows_out = []
+        for step_y in (0, 1):
+            row = clamp_index(row_index + step_y, h)
+            table_y = self.table(0, row_offset, row_index - row, scale).to(self.dtype)
+            lines = base.index_select(1, row) + table_y[None, :, None, :]
+            cols_out = []
+            for step_x in (0, 1):
+                x = self._decode(lines, cols[step_x], tables[step_x])
+                cols_out.append(x * (weight_x if step_x else 1 - weight_x))
+            rows_out.append((cols_out[0] + cols_out[1]) * (weight_y if step_y else 1 - weight_y))
+        out: Tensor = self.last(rows_out[0] + rows_out[1])
+        return out.permute(0, 3, 1, 2).to(border_dtype(self.dtype))
