@@ -183,8 +183,9 @@ class Upsampler(nn.Module, abc.ABC):
         """Training form: normalised pixels float[N, 3, rows, columns] of ``grid``.
 
         ``features`` holds ``feature`` float[N, in_channels, H, W] and, where ``reads_skip`` is set,
-        ``skip`` float[N, 3, H, W]. A lattice upsampler is only asked for whole grids at one of its
-        native scales.
+        ``skip`` float[N, 3, H, W], and ``unshifted``, the image with the network's std but without
+        its mean taken off. A lattice upsampler is only asked for whole grids at one of its native
+        scales.
         """
 
     @abc.abstractmethod

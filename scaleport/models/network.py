@@ -92,7 +92,9 @@ class Network(nn.Module):
             constants: result of :meth:`prepare`, for networks whose encoder depends on the scale.
         """
         x = (image - self.mean) / self.normalisation.std
-        skip = {"skip": x} if self.upsampler.reads_skip else {}
+        skip = {}
+        if self.upsampler.reads_skip:
+            skip = {"skip": x, "unshifted": image / self.normalisation.std}
         if not self.encoder.reads_scale:
             return {"feature": self.encoder(x), **skip}
         if constants is None:

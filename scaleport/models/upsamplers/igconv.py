@@ -33,6 +33,46 @@ from scaleport.models.upsamplers.lattice import bound_stage, encode_stage
 KERNEL_AREA = 9
 
 
+def waves(freq: Tensor, phase: Tensor, subpixel: Tensor) -> Tensor:
+    """Cosines, then sines, of every kernel row at every sub-pixel.
+
+    Args:
+        freq: float[R, D]; the first half of D multiplies x (columns), the second y (rows).
+        phase: float[D / 2].
+        subpixel: float[S], centres of the sub-pixels of one axis on [-1, 1].
+
+    Returns:
+        float[R, S, S, D]: kernel row, then u (vertical), then v (horizontal).
+    """
+    half = freq.shape[1] // 2
+    delta = subpixel.to(freq.dtype)
+    theta_x = freq[:, None, None, :half] * delta[None, None, :, None]
+    theta_y = freq[:, None, None, half:] * delta[None, :, None, None]
+    theta = (theta_x + theta_y + phase) * math.pi
+    return torch.cat([theta.cos(), theta.sin()], dim=-1)
+
+
+def times_patches(kernel: Tensor, feature: Tensor) -> Tensor:
+    """A 3x3 convolution with zero padding whose kernel is an input, as a matrix product.
+
+    Such a convolution is slow or refused by some backends when its number of output channels is
+    dynamic; a matrix product runs everywhere.
+
+    Args:
+        kernel: float[M, S, S, 9 C].
+        feature: float[N, C, H, W] in the same type.
+
+    Returns:
+        float[N, M * S * S, H * W].
+    """
+    n, c, h, w = feature.shape
+    m, s = kernel.shape[:2]
+    padded = functional.pad(feature, (1, 1, 1, 1))
+    taps = [padded[:, :, y : y + h, x : x + w] for y in range(3) for x in range(3)]
+    patches = torch.stack(taps, dim=2).reshape(n, c * KERNEL_AREA, h * w)
+    return torch.matmul(kernel.reshape(m * s * s, c * KERNEL_AREA), patches)
+
+
 @UPSAMPLERS.register("igconv")
 class IGConv(Upsampler):
     """``pixel_shuffle(conv(f, K_s), s)`` with a bias-free 3x3 kernel ``K_s`` made from ``s``.
@@ -89,14 +129,8 @@ class IGConv(Upsampler):
             subpixel: float[S], centres of the sub-pixels of one axis on [-1, 1].
             scale: float[1], the scale s = S.
         """
-        half = self.freq.shape[1] // 2
-        delta = subpixel.to(self.freq.dtype)
         phase = self.phase(2 / scale.to(self.freq.dtype).clamp(max=float(self.max_s)))
-        # Rows slowest, then u (vertical), then v (horizontal): [R, S, S, D / 2].
-        theta_x = self.freq[:, None, None, :half] * delta[None, None, :, None]
-        theta_y = self.freq[:, None, None, half:] * delta[None, :, None, None]
-        theta = (theta_x + theta_y + phase) * math.pi
-        code = torch.cat([theta.cos(), theta.sin()], dim=-1) * self.amplitude[:, None, None, :]
+        code = waves(self.freq, phase, subpixel) * self.amplitude[:, None, None, :]
         out: Tensor = self.mlp(code)
         return out.permute(3, 1, 2, 0)
 
@@ -160,11 +194,7 @@ class KernelStage(nn.Module):
 
 
 class GeneralRender(nn.Module):
-    """Render with the kernel as an input: patches times kernel, then the shuffle.
-
-    A convolution whose kernel is an input is slow or refused by some backends when its number of
-    output channels is dynamic; a matrix product runs everywhere.
-    """
+    """Render with the kernel as an input: patches times kernel, then the shuffle."""
 
     mean: Tensor
 
@@ -176,12 +206,9 @@ class GeneralRender(nn.Module):
 
     def forward(self, feature: Tensor, kernel: Tensor) -> Tensor:
         """Map float32[N, C, H, W] and float32[3, S, S, 9 C] to float32[N, 3, S * H, S * W]."""
-        n, c, h, w = feature.shape
+        n, _, h, w = feature.shape
         s = kernel.shape[1]
-        padded = functional.pad(feature.to(self.dtype), (1, 1, 1, 1))
-        taps = [padded[:, :, y : y + h, x : x + w] for y in range(3) for x in range(3)]
-        patches = torch.stack(taps, dim=2).reshape(n, c * KERNEL_AREA, h * w)
-        y = torch.matmul(kernel.to(self.dtype).reshape(3 * s * s, c * KERNEL_AREA), patches)
+        y = times_patches(kernel.to(self.dtype), feature.to(self.dtype))
         # Rank 5 at most, for Core ML: colours join the batch for the shuffle.
         y = y.reshape(n * 3, s, s, h, w).permute(0, 3, 1, 4, 2).reshape(n, 3, h * s, w * s)
         return y.to(border_dtype(self.dtype)) * self.std + self.mean
