@@ -4,5 +4,6 @@ from scaleport.models.encoders import (
     edsr,  # noqa: F401
     hit,  # noqa: F401
     rdn,  # noqa: F401
+    srformer,  # noqa: F401
     swinir,  # noqa: F401
 )
