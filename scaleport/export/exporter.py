@@ -11,7 +11,7 @@ from pathlib import Path
 from scaleport import __version__
 from scaleport.bundle.manifest import CHECKPOINT_NAME, FORMAT_VERSION, Graph, Manifest, ScaleRange
 from scaleport.bundle.writer import BundleWriter
-from scaleport.errors import BackendError, UsageError
+from scaleport.errors import BackendError, UnsupportedOpError, UsageError
 from scaleport.export.formats import FORMATS, writer_of
 from scaleport.export.plan import ExportOptions, ExportPlan
 from scaleport.export.receptive import receptive_field
@@ -59,6 +59,7 @@ def export_bundle(
     Raises:
         ArtifactError: if the checkpoint is damaged.
         UsageError: if an option does not fit the model.
+        UnsupportedOpError: if no graph can hold the network; nothing is written then.
         ExportError: if a network cannot be exported.
         OutputError: if the bundle cannot be written.
     """
@@ -69,6 +70,11 @@ def export_bundle(
             f"unknown format {', '.join(unknown) or '(none)'}; known: {', '.join(FORMATS)}"
         )
     network = load_checkpoint(checkpoint)
+    if network.export_refusal:
+        raise UnsupportedOpError(
+            f"encoder {network.config['encoder']['name']!r} cannot be exported: "
+            f"{network.export_refusal}"
+        )
     with BundleWriter(target, options.overwrite) as writer:
         radius = APPROXIMATE_HALO
         if network.tiling.kind == "exact":

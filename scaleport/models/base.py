@@ -131,6 +131,8 @@ class Encoder(nn.Module, abc.ABC):
     reads_scale: ClassVar[bool] = False
     """Whether the features depend on the requested scale or size. ``forward`` then takes what
     :meth:`prepare` made as a second argument, and only query upsamplers fit."""
+    export_refusal: str = ""
+    """Why no graph can hold this encoder, one sentence without a full stop; empty if one can."""
 
     def prepare(self, grid: Grid) -> Constants:
         """Training form: ``modulation`` if ``reads_scale`` is set, else nothing."""

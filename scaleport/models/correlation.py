@@ -192,7 +192,8 @@ class Correlation(nn.Module):
         pooled = pooled.reshape(count, keys * keys, self.heads, depth).transpose(1, 2)
         q = q.reshape(count, length, self.heads, depth).transpose(1, 2)
         weights = q @ pooled.transpose(2, 3) / depth + self.position(self.window, keys)
-        return (weights @ pooled).transpose(1, 2).reshape(count, length, half)
+        out: Tensor = (weights @ pooled).transpose(1, 2).reshape(count, length, half)
+        return out
 
     def _channel(self, q: Tensor, v: Tensor) -> Tensor:
         return v @ (v.transpose(1, 2) @ q) / q.shape[1]

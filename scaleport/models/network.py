@@ -132,6 +132,11 @@ class Network(nn.Module):
         return replace(form, prepare=prepare, encode=encode)
 
     @property
+    def export_refusal(self) -> str:
+        """Why this network cannot be exported; empty if it can."""
+        return str(self.encoder.export_refusal)
+
+    @property
     def tiling(self) -> Tiling:
         """The stricter of what encoder and upsampler allow."""
         order = ("exact", "approximate", "not-allowed")

@@ -2,7 +2,9 @@
 
 from scaleport.models.encoders import (
     edsr,  # noqa: F401
+    hiet,  # noqa: F401
     hit,  # noqa: F401
+    mambairv2,  # noqa: F401
     rdn,  # noqa: F401
     srformer,  # noqa: F401
     swinir,  # noqa: F401

@@ -1,0 +1,284 @@
+"""MambaIRv2-light: windowed attention and an attentive state-space scan (Guo et al. 2024).
+
+Source: arXiv 2411.15269, sections on the attentive state-space equation and semantic guided
+neighbouring, with the details of the authors' code for the light model.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scaleport.errors import UsageError
+from scaleport.models.base import Tiling
+from scaleport.models.encoders.hit import HiTBlock, TokenEncoder, start_linear
+from scaleport.models.encoders.swinir import WindowAttention
+from scaleport.models.encoders.windowed import MASKED, rolled, strangers
+from scaleport.models.layers import LayerNorm, join_windows, split_windows
+from scaleport.models.registry import ENCODERS
+from scaleport.models.scan import selective_scan
+
+REFUSAL = (
+    "a selective scan is a recurrence over all pixels of the image, in an order sorted by their "
+    "class, which no graph format can hold for images of any size"
+)
+SCANNED = Tiling("approximate", "the scan runs through all pixels that are given in one call")
+
+
+class GatedFeedForward(nn.Module):
+    """``Linear, GELU``, one half times ``depthwise 5x5(norm(other half))``, ``Linear``."""
+
+    def __init__(self, width: int, ratio: float) -> None:
+        super().__init__()
+        hidden = int(width * ratio)
+        if hidden < 2 or hidden % 2:
+            raise UsageError(f"mlp_ratio {ratio} must leave an even number of hidden channels")
+        self.expand = nn.Linear(width, hidden)
+        self.norm = LayerNorm(hidden // 2)
+        self.depthwise = nn.Conv2d(hidden // 2, hidden // 2, 5, padding=2, groups=hidden // 2)
+        self.reduce = nn.Linear(hidden // 2, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float[N, H, W, width] to the same shape."""
+        kept, gate = functional.gelu(self.expand(x)).chunk(2, dim=-1)
+        gate = self.depthwise(self.norm(gate).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        out: Tensor = self.reduce(kept * gate)
+        return out
+
+
+class ShiftedAttention(nn.Module):
+    """Attention in windows of a map of whole windows, which may be shifted by half a window."""
+
+    by_rows: Tensor
+    by_cols: Tensor
+
+    def __init__(self, width: int, heads: int, window: int, shift: int) -> None:
+        super().__init__()
+        self.window, self.shift = window, shift
+        self.attention = WindowAttention(width, heads, window)
+        by_rows, by_cols = strangers(window, window - shift, window, window - shift)
+        self.register_buffer("by_rows", by_rows, persistent=False)
+        self.register_buffer("by_cols", by_cols, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float[N, H, W, width] to the same shape."""
+        n, down, across = x.shape[0], x.shape[1] // self.window, x.shape[2] // self.window
+        if not self.shift:
+            windows = self.attention(split_windows(x, self.window, down, across), None)
+            return join_windows(windows, n, self.window, down, across)
+        windows = split_windows(rolled(x, self.shift), self.window, down, across)
+        windows = self.attention(windows, self._mask(n, down, across))
+        return rolled(join_windows(windows, n, self.window, down, across), -self.shift)
+
+    def _mask(self, n: int, down: int, across: int) -> Tensor:
+        """float[n * down * across, 1, L, L]: what rolling brought together in the last windows."""
+        mask = self.by_rows.new_zeros(down, across, *self.by_rows.shape)
+        mask[-1] = self.by_rows
+        mask[:, -1] = torch.maximum(mask[:, -1], self.by_cols)
+        return mask.flatten(0, 1)[:, None].repeat(n, 1, 1, 1) * MASKED
+
+
+class AttentiveScan(nn.Module):
+    """State-space part: pixels are sorted by a learnt class, then scanned in that order.
+
+    A class also names a prompt, a product of two small tables, which is added to what the scan
+    reads with. As in the authors' code the prompts stay in the order of the image while the pixels
+    are sorted. The class is drawn at random by the authors' code, in use as well; here that holds
+    for training only, and the most likely class is taken otherwise, ties to the first, with equal
+    classes in the order of the image: results must not change from run to run.
+    """
+
+    def __init__(self, width: int, states: int, rank: int, tokens: int, ratio: float) -> None:
+        super().__init__()
+        inner = int(width * ratio)
+        step_rank = math.ceil(inner / 16)
+        self.states, self.step_rank = states, step_rank
+        self.project_in = nn.Conv2d(width, inner, 1)
+        self.gate = nn.Conv2d(inner, inner, 3, padding=1, groups=inner)
+        self.route = nn.Sequential(
+            nn.Linear(width, width // 3), nn.GELU(), nn.Linear(width // 3, tokens)
+        )
+        self.prompt_classes = nn.Parameter(torch.empty(tokens, rank).uniform_(-1, 1) / tokens)
+        self.prompt_states = nn.Parameter(torch.empty(rank, states).uniform_(-1, 1) / rank)
+        self.select = nn.Linear(inner, step_rank + 2 * states, bias=False)
+        self.step = nn.Linear(step_rank, inner)
+        self.log_decay = nn.Parameter(torch.arange(1.0, states + 1).log().repeat(inner, 1))
+        self.skip = nn.Parameter(torch.ones(inner))
+        self.norm = LayerNorm(inner)
+        self.project_out = nn.Linear(inner, width)
+
+    def start(self) -> None:
+        """Published start: step widths between 0.001 and 0.1, evenly in the logarithm."""
+        self.select.reset_parameters()
+        bound = self.step_rank**-0.5
+        nn.init.uniform_(self.step.weight, -bound, bound)
+        low, high = math.log(0.001), math.log(0.1)
+        with torch.no_grad():
+            width = torch.exp(torch.rand_like(self.step.bias) * (high - low) + low)
+            self.step.bias.copy_(width + torch.log(-torch.expm1(-width)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float[N, H, W, width] to the same shape."""
+        n, height, width, channels = x.shape
+        logits = self.route(x.reshape(n, height * width, channels))
+        table = self.prompt_classes @ self.prompt_states
+        if self.training:
+            chosen = functional.gumbel_softmax(functional.log_softmax(logits, -1), hard=True)
+            kind, prompt = chosen.detach().argmax(dim=-1), chosen @ table
+        else:
+            kind = logits.argmax(dim=-1)
+            prompt = table[kind]
+        order = kind.sort(dim=-1, stable=True).indices
+
+        u = self.project_in(x.permute(0, 3, 1, 2))
+        u = (u * torch.sigmoid(self.gate(u))).flatten(2).transpose(1, 2)
+        u = u.gather(1, order[..., None].expand_as(u))
+        step, drive, read = self.select(u).split([self.step_rank, self.states, self.states], -1)
+        delta = functional.softplus(self.step(step))
+        y = selective_scan(u, delta, -self.log_decay.exp(), drive, read + prompt, self.skip)
+        y = self.project_out(self.norm(y))
+        y = y.gather(1, order.argsort(dim=-1)[..., None].expand_as(y))
+        out: Tensor = y.reshape(n, height, width, channels)
+        return out
+
+
+class ScanHalf(nn.Module):
+    """``y = x + scan(norm x)``, ``y + feed-forward(norm y) + s x``."""
+
+    def __init__(self, width: int, states: int, rank: int, tokens: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = LayerNorm(width)
+        self.scan = AttentiveScan(width, states, rank, tokens, mlp_ratio)
+        self.norm2 = LayerNorm(width)
+        self.mlp = GatedFeedForward(width, mlp_ratio)
+        self.scale = nn.Parameter(torch.full((width,), 1e-4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float[N, H, W, width] to the same shape."""
+        y = x + self.scan(self.norm1(x))
+        y = y + self.mlp(self.norm2(y))
+        out: Tensor = y + self.scale * x
+        return out
+
+
+class MixedLayer(nn.Module):
+    """``y = x + mix(norm x)``, ``y + feed-forward(norm y) + s x``, then a :class:`ScanHalf`.
+
+    Args:
+        mix: from float[N, H, W, width] to the same shape: attention, or a correlation.
+        width: channels.
+        mlp_ratio: hidden channels per channel of both feed-forward parts, and of the scan.
+        states: states per channel of the scan.
+        rank: inner rank of the prompts.
+        tokens: classes of pixels.
+    """
+
+    def __init__(
+        self,
+        mix: nn.Module,
+        width: int,
+        mlp_ratio: float = 1.0,
+        states: int = 8,
+        rank: int = 32,
+        tokens: int = 64,
+    ) -> None:
+        super().__init__()
+        if width < 3 or min(states, rank, tokens) < 1:
+            raise UsageError("a scan needs a width of at least 3 and states, rank, tokens of 1")
+        self.norm1 = LayerNorm(width)
+        self.mix = mix
+        self.norm2 = LayerNorm(width)
+        self.mlp = GatedFeedForward(width, mlp_ratio)
+        self.scale = nn.Parameter(torch.full((width,), 1e-4))
+        self.second = ScanHalf(width, states, rank, tokens, mlp_ratio)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float[N, H, W, width] to the same shape."""
+        y = x + self.mix(self.norm1(x))
+        y = y + self.mlp(self.norm2(y))
+        out: Tensor = self.second(y + self.scale * x)
+        return out
+
+
+def start_scans(encoder: nn.Module) -> None:
+    """Published start of an encoder's linear layers, which is another one within its scans."""
+    encoder.apply(start_linear)
+    for module in encoder.modules():
+        if isinstance(module, AttentiveScan):
+            module.start()
+
+
+def mirrored(length: int, padded: int, like: Tensor) -> Tensor:
+    """Indices int64[padded] that continue ``0 .. length - 1`` backwards, the last one repeated."""
+    place = torch.arange(padded, device=like.device) % (2 * length)
+    return torch.minimum(place, 2 * length - 1 - place)
+
+
+@ENCODERS.register("mambairv2")
+class MambaIRv2(TokenEncoder):
+    """MambaIRv2-light body, for PyTorch only: it is not exported.
+
+    768 896 parameters (774 092 with SPConv x2).
+
+    The image is continued to whole windows by mirroring with the last row and column repeated, as
+    published. Pixels get the most likely class in use (see :class:`AttentiveScan`). Published with
+    images minus the mean (0.4488, 0.4371, 0.4040).
+
+    Args:
+        width: channels, published 48.
+        depths: layers of each residual block; windows of every other layer are shifted.
+        heads: attention heads; they divide ``width``.
+        window: side of a window, even.
+        mlp_ratio: hidden channels per channel.
+        states: states per channel of the scan.
+        rank: inner rank of the prompts.
+        tokens: classes of pixels.
+    """
+
+    tiling = SCANNED
+    export_refusal = REFUSAL
+
+    def __init__(
+        self,
+        width: int = 48,
+        depths: tuple[int, ...] | list[int] = (5, 5, 5, 5),
+        heads: int = 4,
+        window: int = 16,
+        mlp_ratio: float = 1.0,
+        states: int = 8,
+        rank: int = 32,
+        tokens: int = 64,
+    ) -> None:
+        if not depths or any(type(depth) is not int or depth < 1 for depth in depths):
+            raise UsageError("mambairv2 needs depths of at least 1 for one block or more")
+        if heads < 1 or width < 1 or width % heads or window < 2 or window % 2:
+            raise UsageError("mambairv2 needs heads that divide its width and an even window")
+
+        def layer(shift: int) -> nn.Module:
+            mix = ShiftedAttention(width, heads, window, shift)
+            return MixedLayer(mix, width, mlp_ratio, states, rank, tokens)
+
+        super().__init__(
+            width,
+            [
+                HiTBlock([layer(window // 2 if i % 2 else 0) for i in range(depth)], width)
+                for depth in depths
+            ],
+        )
+        self.window = window
+        start_scans(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float[N, 3, H, W] to float[N, width, H, W]."""
+        height, width = x.shape[2], x.shape[3]
+        rows = mirrored(height, -(-height // self.window) * self.window, x)
+        cols = mirrored(width, -(-width // self.window) * self.window, x)
+        padded = x.index_select(2, rows).index_select(3, cols)
+        return super().forward(padded)[:, :, :height, :width]
+
+    def deploy(self) -> nn.Module:
+        """The encoder itself: there is no other form."""
+        return self
