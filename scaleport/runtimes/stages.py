@@ -148,6 +148,10 @@ class Stages:
 
     def render_query(self, features: Outputs, grid: Feeds) -> Array:
         """Pixels float32[N, 3, rows, columns] of a grid's feeds, from a query model."""
+        graph = self._graphs().get("render")
+        if graph is not None and "scale" not in _names(graph.inputs):
+            # Not every decoder depends on the scale itself.
+            grid = {name: value for name, value in grid.items() if name != "scale"}
         return self.run("render", {**features, **grid})["upscaled"]
 
 

@@ -2,6 +2,7 @@
 
 from scaleport.models.encoders import (
     edsr,  # noqa: F401
+    eqsr,  # noqa: F401
     hiet,  # noqa: F401
     hit,  # noqa: F401
     mambairv2,  # noqa: F401
