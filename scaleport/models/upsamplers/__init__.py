@@ -1,6 +1,7 @@
 """Upsamplers: networks from features to pixels at a requested scale. One module each."""
 
 from scaleport.models.upsamplers import (
+    hiif,  # noqa: F401
     igconv,  # noqa: F401
     igconv_plus,  # noqa: F401
     ipe_liif,  # noqa: F401
