@@ -6,6 +6,7 @@ from scaleport.models.encoders import (
     hiet,  # noqa: F401
     hit,  # noqa: F401
     mambairv2,  # noqa: F401
+    rcan,  # noqa: F401
     rdn,  # noqa: F401
     srformer,  # noqa: F401
     swinir,  # noqa: F401
