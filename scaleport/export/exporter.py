@@ -77,9 +77,11 @@ def export_bundle(
         )
     with BundleWriter(target, options.overwrite) as writer:
         radius = APPROXIMATE_HALO
-        if network.tiling.kind == "exact":
+        if network.tiling.kind == "exact" or network.tiling.measurable:
             step("measuring the receptive field")
             radius = receptive_field(network)
+            if network.tiling.kind != "exact":
+                radius = max(radius, APPROXIMATE_HALO)
         plan = ExportPlan(network, options, writer.path, step)
         graphs: dict[str, tuple[Graph, ...]] = {}
         skipped: dict[str, str] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -29,8 +29,9 @@ class ExportOptions:
     Attributes:
         formats: names of :data:`scaleport.export.formats.FORMATS`.
         precisions: ``fp32`` and ``fp16``.
-        freeze_scales: native scales of a lattice model that get a graph with the kernel written
-            in; None for all of them.
+        freeze_scales: scales that get a render graph with the kernel written in. Of a lattice
+            model, native scales, all of them if None; of a query model whose filters depend on
+            the sub-pixel alone (MetaSR), any integer scales, none if None.
         height: declared range of LR heights, for engines with profiles.
         width: declared range of LR widths.
         overwrite: whether an existing bundle may be replaced.
@@ -73,12 +74,18 @@ class ExportPlan:
         """Called with a line of text before each piece of work, for progress."""
         self._forms: dict[str, DeployForm] = {}
         self._onnx: dict[tuple[str, str], onnx.ModelProto] = {}
-        unknown = set(options.freeze_scales or ()) - set(self.natives)
+        limits, binds = network.limits, network.upsampler.binds_scales
+        unknown = {
+            scale
+            for scale in options.freeze_scales or ()
+            if not (limits.min <= scale <= limits.max if binds else scale in self.natives)
+        }
         if unknown:
-            raise UsageError(
-                f"cannot freeze scale {', '.join(map(str, sorted(unknown)))}; native scales of "
-                f"this model: {', '.join(map(str, self.natives)) or 'none'}"
-            )
+            wanted = ", ".join(map(str, self.natives)) or "none"
+            there = f"native scales of this model: {wanted}"
+            if binds:
+                there = f"this model renders x{limits.min:g} to x{limits.max:g}"
+            raise UsageError(f"cannot freeze scale {', '.join(map(str, sorted(unknown)))}; {there}")
 
     @property
     def natives(self) -> tuple[int, ...]:
@@ -87,9 +94,13 @@ class ExportPlan:
 
     def stages(self, precision: str) -> list[Stage]:
         """The stages to export, without the frozen scales that nobody asked for."""
+        frozen = self.options.freeze_scales
         if precision not in self._forms:
-            self._forms[precision] = self.network.deploy(DTYPES[precision])
-        form, frozen = self._forms[precision], self.options.freeze_scales
+            form = self.network.deploy(DTYPES[precision])
+            if form.bind is not None:
+                form = replace(form, bound={s: form.bind(s) for s in sorted(set(frozen or ()))})
+            self._forms[precision] = form
+        form = self._forms[precision]
         skipped: Iterable[int] = ()
         if frozen is not None and form.render is not None:
             skipped = set(form.bound) - set(frozen)

@@ -33,32 +33,41 @@ def receptive_field(network: Network) -> int:
                 if module.bias is not None:
                     module.bias.zero_()
     twin.mean.zero_()
-    scale = twin.upsampler.native_scales[0] if twin.upsampler.native_scales else 2
+    # A query upsampler may look elsewhere from an output pixel that straddles two LR pixels, as
+    # every other one does at x1.5.
+    natives = twin.upsampler.native_scales
+    scales = [float(natives[0])] if natives else [2.0, 1.5]
+    if twin.limits.min < 1 and not natives:
+        scales.append(twin.limits.min)
     radius, length = -1, 96
     while length <= 2 * _LARGEST:
         # Along one axis at a time a thin picture is enough, and cheap.
-        radius = max(_reach(twin, length, 1, scale, 0), _reach(twin, 1, length, scale, 1))
+        radius = max(
+            reach
+            for scale in scales
+            for reach in (_reach(twin, length, 1, scale, 0), _reach(twin, 1, length, scale, 1))
+        )
         if radius < length // 2 - 1:
             return radius
         length *= 2
     return radius
 
 
-def _reach(network: Network, height: int, width: int, scale: int, axis: int) -> int:
+def _reach(network: Network, height: int, width: int, scale: float, axis: int) -> int:
     image = torch.full((1, 3, height, width), 0.5, dtype=torch.float64, requires_grad=True)
     length = (height, width)[axis]
-    middle = length // 2
-    grid = Grid.from_size(height, width, height * scale, width * scale)
+    grid = Grid.from_scale(height, width, scale)
     reach = 0
     with torch.no_grad():
         constants = network.prepare(grid)
         constants = {k: torch.full_like(v, 1 / v[0].numel()) for k, v in constants.items()}
     out = network.render(network.encode(image, constants), grid, constants)
-    for phase in range(scale):
-        place = middle * scale + phase
-        line = out[:, :, place] if axis == 0 else out[:, :, :, place]
-        (gradient,) = torch.autograd.grad(line.sum(), image, retain_graph=True)
-        touched = gradient.abs().sum(dim=(0, 1, 3 - axis)).nonzero().flatten()
-        if len(touched):
-            reach = max(reach, middle - int(touched[0]), int(touched[-1]) - middle)
+    for middle in (length // 2, length // 2 + 1):
+        side = grid.rows if axis == 0 else grid.cols
+        for place in range(*side.owned(middle, middle + 1)):
+            line = out[:, :, place] if axis == 0 else out[:, :, :, place]
+            (gradient,) = torch.autograd.grad(line.sum(), image, retain_graph=True)
+            touched = gradient.abs().sum(dim=(0, 1, 3 - axis)).nonzero().flatten()
+            if len(touched):
+                reach = max(reach, middle - int(touched[0]), int(touched[-1]) - middle)
     return reach

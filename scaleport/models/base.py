@@ -115,6 +115,9 @@ class Tiling:
 
     kind: Literal["exact", "approximate", "not-allowed"]
     reason: str = ""
+    measurable: bool = False
+    """Of ``approximate``: that there is a receptive field all the same, but for rare values. Tiles
+    then overlap at least that far."""
 
 
 EXACT = Tiling("exact")
@@ -172,6 +175,8 @@ class Upsampler(nn.Module, abc.ABC):
     """Integer scales of a lattice upsampler; empty for a query upsampler."""
     reads_skip: ClassVar[bool] = False
     """Whether ``render`` also needs ``skip``, the normalised image."""
+    binds_scales: ClassVar[bool] = False
+    """Whether the deploy form of a query upsampler has :attr:`DeployForm.bind`."""
     tiling: Tiling = EXACT
     """``not-allowed`` also means that one call must render all pixels of the output."""
 

@@ -140,7 +140,10 @@ class Stages:
         return self.run("encode", {"image": image, **(modulation or {})})
 
     def render_lattice(self, features: Outputs, scale: int) -> Array:
-        """Pixels float32[N, 3, s * H, s * W] at a native scale of a lattice model."""
+        """Pixels float32[N, 3, s * H, s * W] at an integer scale.
+
+        That is a native scale of a lattice model, or one that a query model has a graph for.
+        """
         bound = f"render_x{scale}"
         if self.has(bound):
             return self.run(bound, features)["upscaled"]

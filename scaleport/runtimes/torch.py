@@ -106,7 +106,7 @@ class TorchBackend:
         if options.threads:
             torch.set_num_threads(options.threads)
         form = _deploy(graph.path, graph.path.stat().st_mtime, graph.precision)
-        for stage in form.stages():
-            if stage.name == graph.stage:
-                return TorchSession(stage, options.device or found.device)
-        raise BackendError(f"this network has no stage {graph.stage!r}")
+        stage = form.stage(graph.stage)
+        if stage is None:
+            raise BackendError(f"this network has no stage {graph.stage!r}")
+        return TorchSession(stage, options.device or found.device)

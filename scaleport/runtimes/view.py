@@ -186,7 +186,10 @@ class View:
     def _render_tile(self, tile: Tile, part: Grid) -> Array:
         features = self._encoded(tile, part)
         if self._manifest.family == "lattice":
-            return self._render_lattice(features, tile, part)
+            return self._render_lattice(features, tile, part, native_scale(self._manifest, part))
+        frozen = frozen_scale(self._stages, part)
+        if frozen is not None:
+            return self._render_lattice(features, tile, part, frozen)
         origin = (tile[0].crop_start, tile[1].crop_start)
         rows, cols = part.rows, part.cols
         most = max(1, self._policy.render_pixels // (cols.stop - cols.start))
@@ -198,9 +201,8 @@ class View:
             pieces.append(self._stages.render_query(features, grid.feeds()))
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=2)
 
-    def _render_lattice(self, features: Outputs, tile: Tile, part: Grid) -> Array:
+    def _render_lattice(self, features: Outputs, tile: Tile, part: Grid, scale: int) -> Array:
         height, width = part.input_size
-        scale = native_scale(self._manifest, part)
         lattice = self._stages.render_lattice(features, scale)
         # The lattice of this crop begins here, in pixels of the whole lattice.
         top, left = tile[0].crop_start * scale, tile[1].crop_start * scale
@@ -241,6 +243,18 @@ def native_scale(manifest: Manifest, grid: Grid) -> int:
         if all(n * scale >= N for n, N in zip(grid.input_size, grid.output_size, strict=True)):
             return scale
     raise ScaleError(f"this model renders x{max(manifest.scale.native)} at most")
+
+
+def frozen_scale(stages: Stages, grid: Grid) -> int | None:
+    """The integer scale of an output that a query model has a graph of its own for, if any.
+
+    Such a graph makes whole crops, like one of a lattice model; the output has to be that lattice
+    exactly, in both directions.
+    """
+    (height, width), output = grid.input_size, grid.output_size
+    scale = output[0] // height
+    exact = output == (height * scale, width * scale)
+    return scale if exact and stages.has(f"render_x{scale}") else None
 
 
 def _owned(axis: Axis, span: Span) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from scaleport.models.upsamplers import (
     igconv,  # noqa: F401
     igconv_plus,  # noqa: F401
     ipe_liif,  # noqa: F401
+    ipe_metasr,  # noqa: F401
     kriging,  # noqa: F401
     liif,  # noqa: F401
     metasr,  # noqa: F401

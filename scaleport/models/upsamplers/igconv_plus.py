@@ -121,7 +121,9 @@ class IGConvPlus(IGConv):
     """
 
     reads_skip = True
-    tiling = Tiling("approximate", "nothing bounds how far a sampling offset may reach")
+    tiling = Tiling(
+        "approximate", "nothing bounds how far a sampling offset may reach", measurable=True
+    )
 
     blend: Tensor
 

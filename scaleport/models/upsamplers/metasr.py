@@ -73,19 +73,22 @@ class MetaSR(QueryUpsampler):
         hidden: width of the hidden layer.
     """
 
+    binds_scales = True
     queries_per_chunk = 16_384  # each carries 27 C filter weights
 
     def __init__(self, in_channels: int, hidden: int = 256) -> None:
         super().__init__()
-        self._build(in_channels, 3, hidden)
-
-    def _build(self, in_channels: int, inputs: int, hidden: int) -> None:
         if hidden < 1:
             raise UsageError(f"a hidden layer needs a width of at least 1, got {hidden}")
         self.in_channels = in_channels
         self.mlp = nn.Sequential(
-            nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, 27 * in_channels)
+            nn.Linear(self.inputs, hidden), nn.ReLU(), nn.Linear(hidden, 27 * in_channels)
         )
+
+    @property
+    def inputs(self) -> int:
+        """Number of inputs of the filter network."""
+        return 3
 
     def position(
         self, row_offset: Tensor, col_offset: Tensor, scale_y: Tensor, scale_x: Tensor
@@ -129,7 +132,7 @@ class MetaSR(QueryUpsampler):
         factor = torch.full_like(offset[:1], float(scale))
         down, across = torch.meshgrid(offset, offset, indexing="ij")
         inputs = self.position(down, across, factor, factor)
-        kernel = self.mlp(inputs).reshape(scale, scale, self.in_channels, 3, 3, 3)
+        kernel: Tensor = self.mlp(inputs).reshape(scale, scale, self.in_channels, 3, 3, 3)
         return kernel.permute(5, 0, 1, 2, 3, 4).reshape(-1, self.in_channels, 3, 3)
 
     def deploy(self, encoder: nn.Module, norm: Normalisation, dtype: torch.dtype) -> DeployForm:
@@ -142,7 +145,7 @@ class MetaSR(QueryUpsampler):
             encode=encode_stage(encoder, self.in_channels, norm, dtype),
             render=Stage(
                 "render",
-                self._renderer(norm, dtype),
+                self.renderer(norm, dtype),
                 (feature, *GRID_PORTS),
                 (UPSCALED,),
                 "corner positions, their tables, the sum over the hidden layer",
@@ -150,7 +153,8 @@ class MetaSR(QueryUpsampler):
             bind=partial(self._bind, norm, dtype),
         )
 
-    def _renderer(self, norm: Normalisation, dtype: torch.dtype) -> MetaRender:
+    def renderer(self, norm: Normalisation, dtype: torch.dtype) -> MetaRender:
+        """The module of the general render stage."""
         return MetaRender(self, norm, dtype)
 
     def _bind(self, norm: Normalisation, dtype: torch.dtype, scale: int) -> Stage:
@@ -216,7 +220,7 @@ class MetaRender(nn.Module):
     ) -> Tensor:
         """Map float32[N, C, H, W] and the grid to float32[N, 3, Ho, Wo]."""
         border = border_dtype(self.dtype)
-        base = self.conv(feature.to(self.dtype)).permute(0, 2, 3, 1)
+        base: Tensor = self.conv(feature.to(self.dtype)).permute(0, 2, 3, 1)
         h, w = base.shape[1], base.shape[2]
         places, tables = [], []
         sides = ((row_index, row_offset, h), (col_index, col_offset, w))
