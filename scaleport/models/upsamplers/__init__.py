@@ -10,4 +10,5 @@ from scaleport.models.upsamplers import (
     liif,  # noqa: F401
     metasr,  # noqa: F401
     spconv,  # noqa: F401
+    spconv_plus,  # noqa: F401
 )
