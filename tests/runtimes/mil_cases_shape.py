@@ -42,6 +42,10 @@ CASES = {
         lambda v: Builder.concat(values=(v["small"], v["positive"]), axis=-1),
         lambda t: torch.cat([t["small"], t["positive"]], -1),
     ),
+    "concat:interleave": (
+        lambda v: Builder.concat(values=(v["small"], v["positive"]), axis=-2, interleave=True),
+        lambda t: torch.stack([t["small"], t["positive"]], 1).flatten(0, 1),
+    ),
     "stack": (
         lambda v: Builder.stack(values=(v["small"], v["positive"]), axis=1),
         lambda t: torch.stack([t["small"], t["positive"]], 1),

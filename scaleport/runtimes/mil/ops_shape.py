@@ -60,10 +60,14 @@ def squeeze(call: Call) -> Array:
 
 @operation("concat")
 def concat(call: Call) -> Array:
-    """Join along an existing axis."""
-    if call.flag("interleave", False):
-        raise call.unsupported("interleave")
-    return np.concatenate([np.atleast_1d(x) for x in call.arrays("values")], call.integer("axis"))
+    """Join along an existing axis, one after the other or element by element in turn."""
+    values, axis = [np.atleast_1d(x) for x in call.arrays("values")], call.integer("axis")
+    if not call.flag("interleave", False):
+        return np.concatenate(values, axis)
+    axis %= values[0].ndim
+    shape = list(values[0].shape)
+    shape[axis] *= len(values)
+    return np.stack(values, axis + 1).reshape(shape)
 
 
 @operation("stack")
