@@ -24,7 +24,7 @@ TINY: dict[str, Any] = {
 def config(base: str, **options: Any) -> dict[str, Any]:
     return {
         "encoder": {**TINY, "base": base, **options},
-        "upsampler": {"name": "spconv", "scale": 2},
+        "upsampler": {"name": "spconv", "scale": 3},
         "normalisation": {"mean": [0.5, 0.5, 0.5], "std": 0.5},
     }
 
@@ -91,13 +91,20 @@ def test_a_block_is_a_u_with_fused_skips(base: str) -> None:
 @pytest.mark.parametrize("base", ["swinir", "srformer", "mambairv2"])
 def test_deploy_form_is_the_training_form(base: str) -> None:
     for size in ((13, 9), (1, 2)):
-        check_forms(config(base), scales=(2, 1.7, (1, 1.5)), size=size)
+        check_forms(config(base), scales=(3, 2, 2.7, (2, 2.5)), size=size)
 
 
-def test_graphs(tmp_path: Path) -> None:
-    small = config("srformer", windows=[4, 2, 4], keys=2)
-    check_onnx(small)
-    check_coreml(small, tmp_path, dtypes=[torch.float16])
+SMALL = config("srformer", windows=[4, 2, 4], keys=2)
+
+
+@pytest.mark.slow
+def test_onnx_graphs() -> None:
+    check_onnx(SMALL)
+
+
+@pytest.mark.slow
+def test_coreml_programs(tmp_path: Path) -> None:
+    check_coreml(SMALL, tmp_path)
 
 
 @pytest.mark.parametrize("base", ["swinir", "srformer", "mambairv2"])

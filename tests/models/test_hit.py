@@ -146,15 +146,15 @@ def test_deploy_form_is_the_training_form(name: str) -> None:
         check_forms(config(name), scales=(3, 2, 2.7, (2, 2.5)), size=size)
 
 
-def test_graphs(tmp_path: Path) -> None:
-    check_onnx(config("hit-sir"))
-    check_coreml(config("hit-sir"), tmp_path)
+@pytest.mark.parametrize("name", ["hit-sir", pytest.param("hit-srf", marks=pytest.mark.slow)])
+def test_onnx_graphs(name: str) -> None:
+    check_onnx(config(name, windows=[8]))
 
 
-def test_graphs_with_a_convolutional_feed_forward_part(tmp_path: Path) -> None:
-    small = config("hit-srf", windows=[4], base=2)
-    check_onnx(small)
-    check_coreml(small, tmp_path, dtypes=[torch.float16])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hit-sir", "hit-srf"])
+def test_coreml_programs(name: str, tmp_path: Path) -> None:
+    check_coreml(config(name, windows=[8]), tmp_path)
 
 
 def test_gradients_reach_every_weight() -> None:
