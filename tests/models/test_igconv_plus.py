@@ -27,6 +27,7 @@ CONFIG: dict[str, Any] = {
     },
     "normalisation": {"mean": [0.4488, 0.4371, 0.404], "std": 1.0},
 }
+ONE_SCALE = {**CONFIG, "upsampler": {**CONFIG["upsampler"], "scales": [3]}}
 
 
 @pytest.fixture
@@ -155,13 +156,15 @@ def test_deploy_form_is_the_training_form(lively: Any) -> None:
     forms.check_forms({**CONFIG, "normalisation": {"mean": [0.4] * 3, "std": 0.5}}, scales=(3,))
 
 
+@pytest.mark.slow
 def test_onnx(lively: Any) -> None:
-    forms.check_onnx(CONFIG, cases=(((15, 7), 2.7), ((1, 5), 2)))
+    forms.check_onnx(ONE_SCALE)
 
 
+@pytest.mark.slow
 def test_coreml(lively: Any, tmp_path: Path) -> None:
     only = ("prepare", "render", "render_x3")
-    forms.check_coreml(CONFIG, tmp_path, only=only, cases=(((9, 7), 2.7),))
+    forms.check_coreml(ONE_SCALE, tmp_path, only=only, cases=(((9, 7), 2.7),))
 
 
 def test_wrong_options() -> None:

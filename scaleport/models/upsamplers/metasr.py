@@ -220,7 +220,7 @@ class MetaRender(nn.Module):
     ) -> Tensor:
         """Map float32[N, C, H, W] and the grid to float32[N, 3, Ho, Wo]."""
         border = border_dtype(self.dtype)
-        base: Tensor = self.conv(feature.to(self.dtype)).permute(0, 2, 3, 1)
+        base: Tensor = self.conv(feature.to(self.dtype)).permute(0, 2, 3, 1).contiguous()
         h, w = base.shape[1], base.shape[2]
         places, tables = [], []
         sides = ((row_index, row_offset, h), (col_index, col_offset, w))
