@@ -62,6 +62,34 @@ def tiny_bundle(tiny_checkpoint, tmp_path_factory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def torch_bundle(tmp_path_factory) -> Callable[..., Path]:
+    """Function from a network to a bundle for the torch backend alone: nothing is lowered."""
+    from scaleport.export.exporter import export_bundle
+    from scaleport.export.plan import ExportOptions
+    from scaleport.models import save_checkpoint
+
+    def unlowered(plan):
+        graphs = []
+        for precision in plan.options.precisions:
+            for stage in plan.stages(precision):
+                path = f"onnx/{precision}/{stage.name}.onnx"
+                plan.place(path).write_bytes(b"not lowered")
+                graphs.append(plan.stage_entry(stage, precision, path))
+        return graphs
+
+    def make(network, **options) -> Path:
+        root = tmp_path_factory.mktemp("torch")
+        save_checkpoint(network.eval(), root / "network.safetensors")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("scaleport.export.write_onnx.write", unlowered)
+            options = ExportOptions(formats=("onnx",), **options)
+            export_bundle(root / "network.safetensors", root / "network.bundle", options)
+        return root / "network.bundle"
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def data() -> Path:
     """The folder with real images, or a skip that says how to give one."""
     value = os.environ.get("SCALEPORT_DATA", "")
