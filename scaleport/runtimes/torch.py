@@ -108,5 +108,10 @@ class TorchBackend:
         form = _deploy(graph.path, graph.path.stat().st_mtime, graph.precision)
         for stage in form.stages():
             if stage.name == graph.stage:
-                return TorchSession(stage, options.device or found.device)
+                device = options.device or found.device
+                try:
+                    return TorchSession(stage, device)
+                except (RuntimeError, AssertionError) as error:  # the latter: built without CUDA
+                    text = (str(error).splitlines() or [""])[0]
+                    raise BackendError(f"PyTorch cannot use device {device!r}: {text}") from error
         raise BackendError(f"this network has no stage {graph.stage!r}")
