@@ -3,7 +3,8 @@
 Every figure is a ratio of times measured side by side in one run: all contenders of a table take
 turns, round by round, and the ratios are medians over rounds. Run it on an otherwise idle machine::
 
-    python benchmarks/speed.py --threads 2 --rounds 5 --json speed.json
+    python benchmarks/speed.py --bundles speed-bundles --export-only
+    python benchmarks/speed.py --bundles speed-bundles --threads 2 --rounds 5 --json speed.json
 """
 
 from __future__ import annotations
@@ -57,14 +58,24 @@ def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> float:
 
 def export(upsampler: dict[str, object], scratch: Path, name: str) -> Path:
     """Export EDSR-baseline with an upsampler and random weights; speed does not depend on them."""
+    bundle = scratch / f"{name}.bundle"
+    if bundle.exists():
+        return bundle
     torch.manual_seed(0)
     config = {"encoder": BASELINE, "upsampler": upsampler}
     checkpoint = scratch / f"{name}.safetensors"
     save_checkpoint(build_network(config), checkpoint)
-    bundle = scratch / f"{name}.bundle"
     options = ExportOptions(formats=("onnx", "openvino"), precisions=("fp32",))
     export_bundle(checkpoint, bundle, options)
     return bundle
+
+
+def export_all(scratch: Path) -> None:
+    """Export what the tables need, so that nothing but the measurement remains."""
+    export({"name": "liif"}, scratch, "liif")
+    export({"name": "igconv"}, scratch, "igconv")
+    for scale in (2, 3, 4):
+        export({"name": "spconv", "scale": scale}, scratch, f"spconv{scale}")
 
 
 def liif(scratch: Path, threads: int, count: int) -> dict[str, object]:
@@ -132,15 +143,22 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--bundles", type=Path, help="keep the exported bundles here, and reuse")
+    parser.add_argument("--export-only", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.bundles or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        export_all(folder)
+        if arguments.export_only:
+            return
         figures = {
             "machine": machine(),
             "threads": arguments.threads,
             "tools": tool_versions(),
-            "liif_96x96_x4": liif(Path(folder), arguments.threads, arguments.rounds),
-            "igconv_against_spconv": lattice(Path(folder), arguments.threads, arguments.rounds),
+            "liif_96x96_x4": liif(folder, arguments.threads, arguments.rounds),
+            "igconv_against_spconv": lattice(folder, arguments.threads, arguments.rounds),
         }
     text = json.dumps(figures, indent=2)
     print(text)
