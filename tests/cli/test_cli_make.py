@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from scaleport.bundle.manifest import Graph, SizeRange
 from scaleport.bundle.reader import open_bundle, read_manifest
+from scaleport.export.plan import ExportPlan
 from scaleport.models import load_checkpoint
 
 WIDTH, HIDDEN = 4, [6, 5]
@@ -55,16 +57,25 @@ def test_import_replaces_a_checkpoint_only_when_told_to(run, published: int) -> 
     assert "next: scaleport export liif.safetensors" in ran.out
 
 
-def test_export_writes_a_whole_bundle(run, tiny_checkpoint, tmp_path, monkeypatch) -> None:
+def test_export_hands_its_options_on_and_writes_a_bundle_here(
+    run, tiny_checkpoint, tmp_path, monkeypatch
+) -> None:
+    # Lowering graphs takes a minute; the README's export, which is a test as well, does it.
+    def write(plan: ExportPlan) -> list[Graph]:
+        plan.place("onnx/graph.onnx").write_text(str(plan.options.precisions))
+        return []
+
+    monkeypatch.setattr("scaleport.export.exporter.writer_of", lambda name: write)
     monkeypatch.chdir(tmp_path)
-    options = "--format onnx --precision fp32 --height 8:64:512"
+    options = "--format onnx --precision fp16 --height 8:64:512 --width 96"
     ran = run(f"export {tiny_checkpoint('liif')} {options} --json")
     assert (ran.code, ran.err) == (0, "")
     assert ran.json["bundle"] == "tiny-liif.bundle"
     opened = open_bundle("tiny-liif.bundle", verify="all")
-    assert [(g["format"], g["precision"]) for g in ran.json["graphs"]] == [("onnx", "fp32")]
-    assert (opened.formats(), opened.precisions("onnx")) == (("onnx",), ("fp32",))
-    assert (opened.manifest.height.min, opened.manifest.height.max) == (8, 512)
+    assert list(opened.manifest.graphs) == ["onnx"]
+    assert opened.file("onnx/graph.onnx").read_text() == "('fp16',)"
+    assert opened.manifest.height == SizeRange(min=8, opt=64, max=512)
+    assert opened.manifest.width == SizeRange(min=96, opt=96, max=96)
     assert [path.name for path in tmp_path.iterdir()] == ["tiny-liif.bundle"]
 
 
