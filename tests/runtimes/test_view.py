@@ -102,6 +102,15 @@ def test_integers_are_rounded_and_clipped_and_floats_are_neither(root, monkeypat
     assert floats.max() == np.float32(1.3)
 
 
+@pytest.mark.parametrize("opacity", [0, 128, 255])
+def test_an_even_alpha_stays_as_it_is(query, opacity):
+    image = np.random.default_rng(0).integers(0, 256, (9, 7, 4), dtype=np.uint8)
+    image[:, :, 3] = opacity
+    out = View(query, image, UNTILED).render(2.5)
+    assert (out[:, :, 3] == opacity).all()
+    np.testing.assert_array_equal(out[:, :, :3], View(query, image[:, :, :3], UNTILED).render(2.5))
+
+
 def test_alpha_is_a_picture_of_its_own(query):
     rng = np.random.default_rng(5)
     image = rng.random((8, 9, 4), dtype=np.float32)
