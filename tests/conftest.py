@@ -62,6 +62,23 @@ def tiny_bundle(tiny_checkpoint, tmp_path_factory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def shipped_bundle(tmp_path_factory) -> Callable[[str], Path]:
+    """Function from the name of a shipped model to its bundle in every format. Takes a minute."""
+    from scaleport.export.exporter import export_bundle
+    from scaleport.shipped import find_checkpoint
+
+    root = tmp_path_factory.mktemp("shipped")
+
+    def get(name: str) -> Path:
+        path = root / f"{name}.bundle"
+        if not path.exists():
+            export_bundle(find_checkpoint(name), path)
+        return path
+
+    return get
+
+
+@pytest.fixture(scope="session")
 def torch_bundle(tmp_path_factory) -> Callable[..., Path]:
     """Function from a network to a bundle for the torch backend alone: nothing is lowered."""
     from scaleport.export.exporter import export_bundle

@@ -16,7 +16,6 @@ from scaleport.bundle.reader import open_bundle, read_manifest, sha256_file
 from scaleport.cli.main import main
 from scaleport.grid import Grid, output_length
 from scaleport.models import load_checkpoint
-from scaleport.shipped import shipped_weights
 from scaleport.validation.cases import REFUSED, SCALES, split_scales
 from scaleport.validation.gates import Gates, passed
 from scaleport.validation.parity import validate
@@ -143,14 +142,7 @@ def test_command_line_fails_and_names_the_case(tiny_bundle, tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["liif-small", "igconv-small"])
-def test_shipped_weights(name, tmp_path):
-    from scaleport.export.exporter import export_bundle
-    from scaleport.export.plan import ExportOptions
-
-    weights = shipped_weights()
-    if name not in weights:
-        pytest.skip(f"{name} does not come with this package")
-    bundle = tmp_path / f"{name}.bundle"
-    export_bundle(weights[name], bundle, ExportOptions(formats=("onnx", "openvino", "coreml")))
-    parity = validate(bundle, BACKENDS)
+def test_shipped_weights(shipped_bundle, name):
+    parity = validate(shipped_bundle(name))
     assert passed(parity), told(parity)
+    assert {r.backend for r in parity.results} >= set(BACKENDS)
