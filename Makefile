@@ -5,7 +5,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: demo test test-fast lint bench clean
+# Two workers: tracing is one Python thread, and libraries that start as many threads as there are
+# processors would only get into each other's way.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+.PHONY: demo test test-slow lint clean
 .DELETE_ON_ERROR:
 
 # TensorRT-RTX has no wheels for some platforms, so its failure leaves a usable installation.
@@ -19,11 +23,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## export the shipped models, upscale the sample image on every backend, compare
 	$(BIN)/python examples/demo.py
 
-test: $(STAMP) lint  ## style, types and the whole test suite
-	$(BIN)/python -m pytest
+test: $(STAMP) lint  ## style, types and the test suite
+	$(PYTEST) -m "not slow"
 
-test-fast: $(STAMP)  ## the suite without its slow part
-	$(BIN)/python -m pytest -m "not slow"
+test-slow: $(STAMP)  ## what takes longer: full-size networks, the shipped models on every backend
+	$(PYTEST) -m slow
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

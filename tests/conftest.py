@@ -25,40 +25,99 @@ def tiny_config(upsampler: str) -> dict:
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory) -> Callable[[str], Path]:
-    """Function from ``liif`` or ``igconv`` to a checkpoint with random weights."""
-    from scaleport.models import save_checkpoint
-    from scaleport.models.network import build_network
+def shared(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Function from a name to what is made under it once, for all workers of one run."""
+    from filelock import FileLock
 
-    torch = pytest.importorskip("torch")
-    root = tmp_path_factory.mktemp("checkpoints")
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    root = root / "shared"
+    root.mkdir(exist_ok=True)
 
-    def get(name: str) -> Path:
-        path = root / f"tiny-{name}.safetensors"
-        if not path.exists():
-            torch.manual_seed(7)
-            save_checkpoint(build_network(tiny_config(name)).eval(), path)
+    def get(name: str, make: Callable[[Path], object]) -> Path:
+        path = root / name
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                make(path)
         return path
 
     return get
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny_checkpoint, tmp_path_factory) -> Callable[..., Path]:
+def tiny_checkpoint(shared) -> Callable[[str], Path]:
+    """Function from ``liif`` or ``igconv`` to a checkpoint with random weights."""
+    from scaleport.models import save_checkpoint
+    from scaleport.models.network import build_network
+
+    torch = pytest.importorskip("torch")
+
+    def get(name: str) -> Path:
+        def make(path: Path) -> None:
+            torch.manual_seed(7)
+            save_checkpoint(build_network(tiny_config(name)).eval(), path)
+
+        return shared(f"tiny-{name}.safetensors", make)
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_checkpoint, shared) -> Callable[..., Path]:
     """Function from a name and formats to a bundle, fp32 and fp16. Read it, do not change it."""
     from scaleport.export.exporter import export_bundle
     from scaleport.export.plan import ExportOptions
 
-    root = tmp_path_factory.mktemp("bundles")
-
     def get(name: str, *formats: str) -> Path:
         chosen = formats or ("onnx", "openvino")
-        path = root / f"{name}-{'-'.join(chosen)}.bundle"
-        if not path.exists():
+
+        def make(path: Path) -> None:
             export_bundle(tiny_checkpoint(name), path, ExportOptions(formats=chosen))
-        return path
+
+        return shared(f"{name}-{'-'.join(chosen)}.bundle", make)
 
     return get
+
+
+@pytest.fixture(scope="session")
+def shipped_bundle(shared) -> Callable[[str], Path]:
+    """Function from the name of a shipped model to its bundle in every format. Takes a minute."""
+    from scaleport.export.exporter import export_bundle
+    from scaleport.shipped import find_checkpoint
+
+    def get(name: str) -> Path:
+        return shared(f"{name}.bundle", lambda path: export_bundle(find_checkpoint(name), path))
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def torch_bundle(tmp_path_factory) -> Callable[..., Path]:
+    """Function from a network to a bundle for the torch backend alone: nothing is lowered."""
+    from scaleport.export.exporter import export_bundle
+    from scaleport.export.plan import ExportOptions
+    from scaleport.models import save_checkpoint
+
+    def unlowered(plan):
+        graphs = []
+        for precision in plan.options.precisions:
+            for stage in plan.stages(precision):
+                path = f"onnx/{precision}/{stage.name}.onnx"
+                plan.place(path).write_bytes(b"not lowered")
+                graphs.append(plan.stage_entry(stage, precision, path))
+        return graphs
+
+    def make(network, **options) -> Path:
+        root = tmp_path_factory.mktemp("torch")
+        save_checkpoint(network.eval(), root / "network.safetensors")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("scaleport.export.write_onnx.write", unlowered)
+            options = ExportOptions(formats=("onnx",), **options)
+            export_bundle(root / "network.safetensors", root / "network.bundle", options)
+        return root / "network.bundle"
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import typer
 
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, size_text, table
 from scaleport.cli.parse import size_range_of, whole_numbers_of, words_of
+from scaleport.cli.paths import holds
 from scaleport.errors import OutputError, UsageError
 from scaleport.export.formats import FORMATS
 from scaleport.shipped import find_checkpoint
@@ -79,7 +80,7 @@ def export(
     out = Output(as_json, quiet, verbose)
     source = find_checkpoint(checkpoint)
     target = output or Path(f"{source.stem}.bundle")
-    if target.exists() and not overwrite:
+    if holds(target.exists) and not overwrite:
         raise OutputError(f"{target} exists; choose another name with -o, or add --overwrite")
     chosen = _chosen(formats, precisions, freeze, height, width)
     with needs("export", "export"):

@@ -9,6 +9,7 @@ import typer
 
 from scaleport.cli.contents import model_text
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs
+from scaleport.cli.paths import holds
 from scaleport.errors import OutputError, UsageError
 from scaleport.shipped import CHECKPOINT_SUFFIX
 
@@ -39,13 +40,13 @@ def import_(
     The network is recognised by the names and shapes of its weights.
     """
     out = Output(as_json, quiet, verbose)
-    if not source.is_file():
+    if not holds(source.is_file):
         raise UsageError(f"there is no file {source}")
     if output.suffix != CHECKPOINT_SUFFIX:
         raise OutputError(f"a checkpoint's name ends in {CHECKPOINT_SUFFIX}; got {output}")
-    if output.exists() and not overwrite:
+    if holds(output.exists) and not overwrite:
         raise OutputError(f"{output} exists; choose another name or add --overwrite")
-    if not output.parent.is_dir():
+    if not holds(output.parent.is_dir):
         raise OutputError(f"cannot write {output}: there is no directory {output.parent}")
     with needs("torch", "import"):
         from scaleport.models.checkpoint import save_checkpoint

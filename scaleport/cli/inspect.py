@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, size_text, table
+from scaleport.cli.paths import holds
 from scaleport.errors import UsageError
 from scaleport.shipped import find_checkpoint, shipped_weights
 
@@ -50,7 +51,7 @@ def inspect(
         raise UsageError("give either a bundle or checkpoint to inspect, or --models")
     if path is None:
         _inspect_models(out)
-    elif Path(path).is_dir():
+    elif holds(Path(path).is_dir):
         from scaleport.bundle.reader import open_bundle
 
         bundle = open_bundle(Path(path), verify="all" if verify else "lazy")

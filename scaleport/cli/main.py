@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Annotated, Any
@@ -140,20 +142,52 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = _run(args)
+        with _stoppable():
+            code = _run(args)
         sys.stdout.flush()
     except BrokenPipeError:
         _close_stdout()
         return EXIT_PIPE_CLOSED
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
+    except _Stopped as stopped:
+        return stopped.exit_code
     except Exception as error:
         if verbose and not isinstance(error, _CLICK_ERROR):
             traceback.print_exc()
-        lines, code = describe(error)
-        for line in lines:
-            put(line, err=True)
+        line, code = describe(error)
+        put(line, err=True)
     return code
+
+
+class _Stopped(BaseException):
+    """A signal that ends the process has arrived; what is half written is removed on the way."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind the stack as Ctrl-C does, where they would end the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        del frame
+        raise _Stopped(number)
+
+    known = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
+    ours = [n for n in known if n is not None and signal.getsignal(n) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _run(args: list[str]) -> int:
@@ -166,22 +200,20 @@ def _run(args: list[str]) -> int:
     return 0
 
 
-def describe(error: BaseException) -> tuple[list[str], int]:
-    """What to print about an error, and the exit code."""
+def describe(error: BaseException) -> tuple[str, int]:
+    """The line to print about an error, and the exit code."""
     if isinstance(error, ScaleportError):
-        return [error_line(str(error))], error.exit_code
+        return error_line(str(error)), error.exit_code
     if isinstance(error, _CLICK_ERROR):
         usage: Any = error
         where = usage.ctx.command_path if usage.ctx else PROGRAM
-        return [error_line(usage.format_message()), f"see: {where} --help"], 2
+        return error_line(f"{usage.format_message().rstrip('.')}; see {where} --help"), 2
     if isinstance(error, MemoryError):
-        return [error_line("out of memory; smaller tiles need less")], EXIT_OUT_OF_MEMORY
+        return error_line("out of memory; smaller tiles need less"), EXIT_OUT_OF_MEMORY
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return [
-        error_line(
-            f"internal error, {said}; please report it with what the same command prints with -v"
-        )
-    ], EXIT_INTERNAL
+    return error_line(
+        f"internal error, {said}; please report it with what the same command prints with -v"
+    ), EXIT_INTERNAL
 
 
 def _close_stdout() -> None:

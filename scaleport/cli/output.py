@@ -140,6 +140,8 @@ def error_line(message: str) -> str:
 
 def table(rows: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:
     """Lines of aligned columns; the last one is not padded."""
+    if not rows:
+        return []
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     widths[-1] = 0
     return [

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from scaleport.cli.paths import holds
 from scaleport.errors import ImageError, OutputError, ScaleportError, UsageError
 from scaleport.imaging.files import WRITABLE, check_target
 
@@ -48,7 +49,7 @@ def plan(inputs: Sequence[Path], output: str | None, tag: str) -> Plan:
     named: list[Path] = []
     found: list[Path] = []
     for path in inputs:
-        if is_directory(path):
+        if holds(path.is_dir):
             images = list(_images_in(path))
             found.extend(images)
             if not images:
@@ -83,26 +84,11 @@ def plan(inputs: Sequence[Path], output: str | None, tag: str) -> Plan:
 def _problem(job: Job, other: Job) -> str:
     if other is not job:
         return f"{job.source}: {job.target} is already the output of {other.source}"
-    if _same_file(job.source, job.target):
+    if holds(lambda: job.source.samefile(job.target)):
         return f"{job.target} is the input itself; choose another output"
-    if is_directory(job.target):
+    if holds(job.target.is_dir):
         return f"cannot write {job.target}: it is a directory"
     return ""
-
-
-def is_directory(path: Path) -> bool:
-    """Whether a path is a directory; False for what cannot be a path at all."""
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False
-
-
-def _same_file(first: Path, second: Path) -> bool:
-    try:
-        return first.samefile(second)
-    except (OSError, ValueError):
-        return False
 
 
 def _images_in(folder: Path) -> Iterator[Path]:
@@ -119,8 +105,10 @@ def _output_folder(output: str | None, several: bool) -> Path | None:
     """The directory that ``-o`` names; None if it names a file or nothing."""
     if output is None:
         return None
+    if not output:
+        raise UsageError("-o is empty; give a file or a directory")
     path = Path(output)
-    if is_directory(path) or output.endswith(("/", "\\")):
+    if holds(path.is_dir) or output.endswith(("/", "\\")):
         return path
     if not several:
         return None
@@ -132,8 +120,8 @@ def _output_folder(output: str | None, several: bool) -> Path | None:
 def _check_places(places: set[Path], made: Path | None) -> None:
     """Try to write where outputs will go; only the directory given with ``-o`` may be new."""
     for place in sorted(places):
-        existing = place.parent if place == made and not place.exists() else place
-        if not is_directory(existing):
+        existing = place.parent if place == made and not holds(place.exists) else place
+        if not holds(existing.is_dir):
             raise OutputError(f"cannot write to {place}: there is no directory {existing}")
         try:
             with tempfile.TemporaryFile(dir=existing):

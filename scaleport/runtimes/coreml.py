@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import platform
@@ -141,7 +142,9 @@ class CoreMLBackend:
 
 def _coremltools() -> Path | None:
     """Directory of the package, found without importing it: the import brings torch along."""
-    spec = importlib.util.find_spec("coremltools")
+    spec = None
+    with contextlib.suppress(ImportError, ValueError):  # an import hook may refuse to look
+        spec = importlib.util.find_spec("coremltools")
     return Path(spec.origin).parent if spec is not None and spec.origin else None
 
 

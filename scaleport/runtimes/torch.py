@@ -109,4 +109,9 @@ class TorchBackend:
         stage = form.stage(graph.stage)
         if stage is None:
             raise BackendError(f"this network has no stage {graph.stage!r}")
-        return TorchSession(stage, options.device or found.device)
+        device = options.device or found.device
+        try:
+            return TorchSession(stage, device)
+        except (RuntimeError, AssertionError) as error:  # the latter: built without CUDA
+            text = (str(error).splitlines() or [""])[0]
+            raise BackendError(f"PyTorch cannot use device {device!r}: {text}") from error

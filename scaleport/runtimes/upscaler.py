@@ -136,7 +136,7 @@ def load(
     Raises:
         ArtifactError: if the bundle is damaged or of an unknown version.
         BackendError: if the backend is missing or cannot run here.
-        UsageError: if a name is unknown, or the bundle has no such graphs.
+        UsageError: if there is no such bundle, a name is unknown, or the bundle has no such graphs.
     """
     opened = open_bundle(Path(bundle))
     chosen, found = require(_choose(opened) if backend == "auto" else backend)

@@ -82,6 +82,12 @@ class View:
         self._stages = stages
         self._manifest = stages.bundle.manifest
         self._planes, self._layout = _opened(np.asarray(image))
+        self._opacity: np.float32 | None = None
+        if self._layout is not None and self._layout.has_alpha:
+            alpha = self._planes[1]
+            if alpha.min() == alpha.max():
+                # A network would only make an opaque image a little transparent here and there.
+                self._opacity, self._planes = alpha[0, 0, 0], self._planes[:1]
         self._policy = policy
         halo = self._manifest.receptive_field
         if self._manifest.family == "lattice":
@@ -142,6 +148,8 @@ class View:
         out = self._canvas(grid)
         for done, (tile, part) in enumerate(pieces):
             planes = self._render_tile(tile, part)
+            if self._opacity is not None:
+                planes = np.concatenate([planes, np.full_like(planes, self._opacity)])
             y, x = part.rows.start - grid.rows.start, part.cols.start - grid.cols.start
             height, width = part.shape
             if self._layout is None:

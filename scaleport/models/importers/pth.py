@@ -78,8 +78,10 @@ def _read(path: Path) -> Any:
         ) from error
     except Exception as error:
         # A damaged archive fails in torch's reader or anywhere in the unpickler.
-        reason = (str(error).splitlines() or [""])[0]
-        raise ArtifactError(f"{path} is not a file that torch.load can read: {reason}") from error
+        # Of these only torch's own error says in words what is wrong.
+        said = str(error).splitlines() if isinstance(error, RuntimeError) else []
+        reason = f": {said[0]}" if said else ""
+        raise ArtifactError(f"{path} is not a file that torch.load can read{reason}") from error
 
 
 def _unwrap(content: Any) -> tuple[State, Mapping[str, Any]]:

@@ -1,0 +1,92 @@
+"""Backends are found through entry points, also those of other packages."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy_backend import NumpyBackend, blur, write_bundle
+
+import scaleport
+from scaleport.errors import BackendError, UsageError
+from scaleport.runtimes import registry
+from scaleport.runtimes.base import Availability, Backend
+
+OURS = ["coreml", "onnxruntime", "openvino", "tensorrt", "torch"]
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """Function that installs a package with one backend, as pip would lay it out."""
+
+    def install(name, target):
+        info = tmp_path / f"stranger_{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: stranger-{name}\nVersion: 1.0\n"
+        )
+        (info / "entry_points.txt").write_text(f"[{registry.GROUP}]\n{name} = {target}\n")
+        forget()
+
+    def forget():
+        registry._found.cache_clear()
+        registry.get_backend.cache_clear()
+
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    yield install
+    monkeypatch.undo()
+    forget()
+
+
+def test_our_own_are_entry_points():
+    points = {point.name: point for point in entry_points(group=registry.GROUP)}
+    assert set(OURS) <= set(points)
+    for name in OURS:
+        backend = registry.get_backend(name)
+        assert isinstance(backend, Backend)
+        assert backend.name == name
+        assert isinstance(backend.availability(), Availability)
+
+
+def test_a_stranger_is_found_and_runs(plugin, tmp_path):
+    plugin("numpy", "numpy_backend:NumpyBackend")
+    assert registry.backend_names() == sorted([*OURS, "numpy"])
+    path = write_bundle(tmp_path / "m.bundle")
+    image = np.random.default_rng(0).random((1, 3, 6, 7), dtype=np.float32)
+    up = scaleport.load(path, backend="numpy")
+    np.testing.assert_array_equal(up(image, 1.0), blur(image))
+    assert up.device == "numpy on this processor"
+
+
+def test_a_stranger_is_chosen_when_nothing_else_fits(plugin, tmp_path, monkeypatch):
+    plugin("numpy", "numpy_backend:NumpyBackend")
+    gone = Availability(False, "removed")
+    monkeypatch.setattr(registry.get_backend("torch"), "availability", lambda: gone)
+    assert scaleport.load(write_bundle(tmp_path / "m.bundle")).backend == "numpy"
+
+
+def test_a_stranger_that_breaks_is_named(plugin):
+    plugin("broken", "numpy_backend:NoSuchClass")
+    with pytest.raises(BackendError, match=r"backend 'broken' cannot be loaded.*NoSuchClass"):
+        registry.get_backend("broken")
+    assert registry.get_backend("torch").name == "torch"
+
+
+def test_unknown_name():
+    with pytest.raises(UsageError, match="unknown backend 'abacus'; known: coreml, "):
+        registry.get_backend("abacus")
+
+
+def test_require_says_what_to_install(monkeypatch):
+    found = Availability(False, "not there", extra="coreml")
+    monkeypatch.setattr(registry.get_backend("coreml"), "availability", lambda: found)
+    with pytest.raises(BackendError, match=r"not there; install it with.*'scaleport\[coreml\]'"):
+        registry.require("coreml")
+
+
+def test_backends_are_made_once():
+    assert registry.get_backend("onnxruntime") is registry.get_backend("onnxruntime")
+    assert isinstance(NumpyBackend(), Backend)

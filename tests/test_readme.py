@@ -1,0 +1,191 @@
+"""What the documents tell a reader to type works, and what they point to is there.
+
+Every ``scaleport`` command of a code block is run as it stands, on a photo and a bundle that have
+the names used there. The bundle is that of a tiny network; only ``export`` takes the shipped one.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+import scaleport
+from scaleport.bundle.reader import open_bundle, read_manifest
+from scaleport.bundle.writer import update_manifest
+from scaleport.cli.main import VERBS, main
+from scaleport.imaging.files import Image, load_image, save_image
+from scaleport.shipped import shipped_weights
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
+BUNDLE = "liif-small.bundle"
+IN_REPOSITORY = {"scaleport", "tests", "docs", "examples", "benchmarks"}
+SLOW = {"export", "validate"}
+
+PHOTO = np.random.default_rng(8).integers(0, 256, (64, 52, 3), np.uint8)
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """Language and text of every fenced code block."""
+    text = page.read_text(encoding="utf-8")
+    return re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def is_drawing(text: str) -> bool:
+    return "──" in text or text.split("\n")[0].endswith("/")
+
+
+def commands() -> Iterator[list[str]]:
+    """Every line of a code block that is not Python or a drawing, split into words."""
+    for page in PAGES:
+        for language, text in blocks(page):
+            if language != "python" and not is_drawing(text):
+                for line in text.splitlines():
+                    words = shlex.split(line, comments=True)
+                    if words:
+                        yield words
+
+
+SHOWN = {shlex.join(words): words for words in commands()}
+OURS = {line: words[1:] for line, words in SHOWN.items() if words[0] == "scaleport"}
+OTHERS = {line: words for line, words in SHOWN.items() if words[0] != "scaleport"}
+
+
+@pytest.fixture
+def folder(tiny_bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(tiny_bundle("liif"), tmp_path / BUNDLE)
+    save_image(tmp_path / "photo.jpg", Image(PHOTO))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def upscaled(folder: Path) -> None:
+    assert load_image(folder / "photo_x2.7.png").pixels.shape == (173, 140, 3)
+
+
+def exported(folder: Path) -> None:
+    bundle = open_bundle(folder / BUNDLE, verify="all")
+    assert bundle.checkpoint().read_bytes() == shipped_weights()["liif-small"].read_bytes()
+    assert {"onnx", "openvino", "coreml"} <= set(bundle.formats())
+    assert bundle.precisions("onnx") == ("fp32", "fp16")
+
+
+def validated(folder: Path) -> None:
+    parity = read_manifest(folder / BUNDLE).parity
+    assert parity is not None
+    assert all(case.passed for case in parity.results)
+
+
+EFFECTS: dict[str, Callable[[Path], None]] = {
+    "upscale": upscaled,
+    "export": exported,
+    "validate": validated,
+    "inspect": lambda folder: None,
+    "doctor": lambda folder: None,
+}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [pytest.param(line, marks=[pytest.mark.slow] * (OURS[line][0] in SLOW)) for line in OURS],
+)
+def test_command_does_what_it_is_shown_for(folder: Path, capfd, line: str) -> None:
+    args = OURS[line]
+    effect = EFFECTS[args[0]]
+    if args[0] == "export":
+        shutil.rmtree(BUNDLE)
+    if args[0] == "validate":  # one format and precision; all of them are the parity tests' work
+        manifest = read_manifest(Path(BUNDLE))
+        kept = tuple(graph for graph in manifest.graphs["onnx"] if graph.precision == "fp32")
+        update_manifest(Path(BUNDLE), msgspec.structs.replace(manifest, graphs={"onnx": kept}))
+    code = main(args)
+    out, err = capfd.readouterr()
+    assert (code, err) == (0, "")
+    assert out
+    effect(folder)
+
+
+def test_every_verb_is_shown_but_import_which_few_need() -> None:
+    assert {args[0] for args in OURS.values()} == set(VERBS) - {"import"}
+
+
+@pytest.mark.parametrize("line", OTHERS)
+def test_other_command_names_what_there_is(line: str) -> None:
+    tool, *args = OTHERS[line]
+    assert tool in {"make", "pytest", "pre-commit", "python"}, "say here how to check this command"
+    if tool == "make":
+        assert re.search(rf"^{args[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    if tool == "python":
+        program = f"{args[1].replace('.', '/')}.py" if args[0] == "-m" else args[0]
+        source = (ROOT / program).read_text(encoding="utf-8")
+        options = [arg.split("=")[0] for arg in args[1:] if arg.startswith("--")]
+        assert all(f'"{option}"' in source for option in options)
+    named = [arg for arg in args if arg.split("/")[0] in IN_REPOSITORY]
+    assert all((ROOT / arg).exists() for arg in named)
+
+
+def test_python_of_the_readme_runs(folder: Path) -> None:
+    (text,) = (text for language, text in blocks(README) if language == "python")
+    names: dict[str, Any] = {"image": load_image("photo.jpg").pixels}
+    exec(compile(text, "README.md", "exec"), names)
+    assert names["hr"].shape == (173, 140, 3)
+    assert names["wide"].shape == (128, 182, 3)
+    assert names["part"].shape == (256, 256, 3)
+    expected = scaleport.load(BUNDLE)(names["image"], 5.3)[:256, :256].astype(int)
+    assert np.abs(names["part"] - expected).max() <= 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_inline_commands_name_verbs_and_options_that_exist(page: Path, capsys) -> None:
+    for said in re.findall(r"`scaleport ([a-z][^`|]*)`", page.read_text(encoding="utf-8")):
+        verb, *args = said.split()
+        assert main([verb, "--help"]) == 0, said
+        help_text = capsys.readouterr().out
+        for option in (arg for arg in args if arg.startswith("-")):
+            assert re.search(rf"{option}\b", help_text), said
+
+
+LINKS = [
+    (page, target)
+    for page in PAGES
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    if not re.match(r"[a-z]+:|#", target)
+]
+
+
+@pytest.mark.parametrize(
+    ("page", "target"), LINKS, ids=[f"{page.name}-{target}" for page, target in LINKS]
+)
+def test_link_leads_to_a_file(page: Path, target: str) -> None:
+    assert (page.parent / target.split("#")[0]).exists()
+
+
+def test_shipped_weights_are_those_the_readme_names() -> None:
+    named = set(re.findall(r"\b\w+-small\b", README.read_text(encoding="utf-8")))
+    assert named == set(shipped_weights())
+
+
+@pytest.mark.parametrize("name", shipped_weights())
+def test_shipped_weights_load_by_name(name: str, capfd) -> None:
+    assert main(["inspect", name]) == 0
+    assert capfd.readouterr().out.startswith(str(shipped_weights()[name]))
+
+
+def test_extras_that_anything_tells_to_install_exist() -> None:
+    declared = re.findall(r"^([\w-]+) = \[", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    texts = [*PAGES, *sorted((ROOT / "scaleport").rglob("*.py"))]
+    named = {
+        extra
+        for path in texts
+        for extra in re.findall(r"scaleport\[([\w-]+)\]", path.read_text(encoding="utf-8"))
+    }
+    assert {"onnxruntime", "export"} <= named <= set(declared)
