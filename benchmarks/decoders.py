@@ -36,20 +36,18 @@ def session(stage: Stage, threads: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
-def contenders(
-    network: Network, image: Tensor, threads: int
-) -> dict[str, Callable[[], np.ndarray]]:
+def contenders(network: Network, image: Tensor, threads: int) -> dict[str, Callable[[], object]]:
     """Every way to upscale the image, by name; the training form first."""
-    grid = Grid.from_scale(*image.shape[2:], SCALE)
+    grid = Grid.from_scale(image.shape[2], image.shape[3], SCALE)
     form = network.deploy()
     known = dict(zip([p.name for p in GRID_PORTS], grid_tensors(grid), strict=True))
 
-    def training() -> np.ndarray:
+    def training() -> object:
         with torch.inference_mode():
             return network(image, grid).numpy()
 
-    def eager(render: Stage) -> Callable[[], np.ndarray]:
-        def work() -> np.ndarray:
+    def eager(render: Stage) -> Callable[[], object]:
+        def work() -> object:
             with torch.inference_mode():
                 made = form.encode.module(image)
                 values = [made] if isinstance(made, Tensor) else list(made)
@@ -60,12 +58,12 @@ def contenders(
 
         return work
 
-    def exported(render: Stage) -> Callable[[], np.ndarray]:
+    def exported(render: Stage) -> Callable[[], object]:
         first, second = session(form.encode, threads), session(render, threads)
         names = [port.name for port in form.encode.outputs]
         grid_feeds = {name: value.numpy() for name, value in known.items()}
 
-        def work() -> np.ndarray:
+        def work() -> object:
             values = first.run(names, {"image": image.numpy()})
             feeds = grid_feeds | dict(zip(names, values, strict=True))
             found = second.run(None, {port.name: feeds[port.name] for port in render.inputs})
@@ -73,7 +71,7 @@ def contenders(
 
         return work
 
-    found: dict[str, Callable[[], np.ndarray]] = {"training form": training}
+    found: dict[str, Callable[[], object]] = {"training form": training}
     frozen = form.stage(f"render_x{SCALE}")
     general = form.render if network.upsampler.family == "query" else None
     for name, stage in (("general", general), (f"x{SCALE} frozen", frozen)):
@@ -101,8 +99,10 @@ def main() -> None:
         encoder = {"name": "edsr", "width": 64, "blocks": 1}
         network = build_network({"encoder": encoder, "upsampler": upsampler}).eval()
         ways = contenders(network, image, arguments.threads)
-        reference = ways["training form"]()
-        errors = {way: float(np.abs(work() - reference).max()) for way, work in ways.items()}
+        reference = np.asarray(ways["training form"]())
+        errors = {
+            way: float(np.abs(np.asarray(work()) - reference).max()) for way, work in ways.items()
+        }
         seconds = rounds(ways, arguments.rounds)
         figures = {
             way: {

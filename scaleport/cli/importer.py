@@ -9,6 +9,7 @@ import typer
 
 from scaleport.cli.contents import model_text
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs
+from scaleport.cli.parse import whole_numbers_of
 from scaleport.cli.paths import holds
 from scaleport.errors import OutputError, UsageError
 from scaleport.shipped import CHECKPOINT_SUFFIX
@@ -17,6 +18,7 @@ EXAMPLES = """\b
 Example:
   scaleport import edsr-baseline-liif.pth -o liif.safetensors
   scaleport export liif.safetensors
+  scaleport import rcan_igconv_plus.pth -o rcan.safetensors --scales 2,3,4,8
 """
 
 
@@ -28,6 +30,14 @@ def import_(
         Path,
         typer.Option("--output", "-o", metavar="NAME.safetensors", help="The checkpoint to write."),
     ],
+    scales: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scales",
+            metavar="LIST",
+            help="Integer scales that an IGConv was trained on. [default: as published]",
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing checkpoint.")
     ] = False,
@@ -37,7 +47,8 @@ def import_(
 ) -> None:
     """Convert published weights to a checkpoint that carries its own configuration.
 
-    The network is recognised by the names and shapes of its weights.
+    The network is recognised by the names and shapes of its weights. What they do not tell is set
+    as published and said.
     """
     out = Output(as_json, quiet, verbose)
     if not holds(source.is_file):
@@ -50,13 +61,22 @@ def import_(
         raise OutputError(f"cannot write {output}: there is no directory {output.parent}")
     with needs("torch", "import"):
         from scaleport.models.checkpoint import save_checkpoint
-        from scaleport.models.importers import import_pth
+        from scaleport.models.importers import import_file
+    given = None if scales is None else whole_numbers_of("--scales", scales)
     with out.libraries():
-        network = import_pth(source)
-        save_checkpoint(network, output, {"imported_from": source.name})
+        found = import_file(source, given)
+        network, info = found.network, found.info()
+        save_checkpoint(network, output, {"imported_from": source.name, **info})
     count = network.parameter_count()
-    out.result(
-        {"source": source, "checkpoint": output, "model": network.config, "parameters": count}
-    )
+    result = {"source": source, "checkpoint": output, "model": network.config, "parameters": count}
+    out.result({**result, **info})
+    out.say(f"recognised: {found.title}, {found.project}")
+    limits = network.limits
+    native = ", ".join(f"x{scale}" for scale in network.upsampler.native_scales)
+    out.say(f"scales: {native or f'any from {limits.min:g} to {limits.max:g}'}")
+    for line in found.assumed:
+        out.say(f"assumed: {line}")
+    for why, keys in found.unused.items():
+        out.say(f"not needed: {keys} {'key' if keys == 1 else 'keys'}, {why}")
     out.say(f"wrote {output}: {model_text(network.config)}, {count:,} parameters")
     out.say(f"next: scaleport export {output}")

@@ -152,7 +152,8 @@ def _trace(stage: Stage) -> torch.export.ExportedProgram:
     """The stage as a graph of PyTorch operators, without slices that take everything."""
     try:
         # Otherwise lengths of 1 would count as a case of their own, and be refused later.
-        oblivious = torch.fx.experimental._config.patch(backed_size_oblivious=True)
+        config: Any = torch.fx.experimental._config
+        oblivious = config.patch(backed_size_oblivious=True)
         with torch.no_grad(), oblivious:
             traced: torch.export.ExportedProgram = torch.export.export(
                 stage.module.eval(),

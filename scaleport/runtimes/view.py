@@ -182,8 +182,11 @@ class View:
             return self._features[key]
         row, col = tile
         crop = self._planes[:, :, row.crop_start : row.crop_stop, col.crop_start : col.crop_stop]
-        modulation = self._stages.modulation(part) if self._by_size else None
-        features = self._stages.encode(np.ascontiguousarray(crop), modulation)
+        crop = np.ascontiguousarray(crop)
+        if self._by_size:
+            features = self._stages.encode(crop, self._stages.modulation(part))
+        else:
+            features = self._stages.encode(crop)
         self._features[key] = features
         kept = sum(v.nbytes for f in self._features.values() for v in f.values())
         while kept > self._policy.cache_bytes and len(self._features) > 1:

@@ -185,14 +185,17 @@ def test_deploy_form_is_the_training_form(scale_input: str) -> None:
     forms.check_forms(config)
 
 
+@pytest.mark.slow
 def test_onnx_and_openvino() -> None:
-    forms.check_onnx({**CONFIG, "encoder": {**TINY, "scale_input": "size"}})
+    forms.check_onnx({**CONFIG, "encoder": {**TINY, "depths": [2], "scale_input": "size"}})
 
 
+@pytest.mark.slow
 def test_coreml(tmp_path: Path) -> None:
-    forms.check_coreml(CONFIG, tmp_path)
+    forms.check_coreml({**CONFIG, "encoder": {**TINY, "depths": [2]}}, tmp_path)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("scale_input", "upsampler"),
@@ -203,7 +206,7 @@ def test_bundle_prepares_once_per_size_and_keeps_features_by_size(
 ) -> None:
     if upsampler["name"] == "kriging":
         upsampler = {**upsampler, "groups": 2, "octaves": 4}
-    encoder = {**TINY, "depths": [1], "scale_input": scale_input}
+    encoder = {**TINY, "depths": [1, 1], "scale_input": scale_input}
     network = forms.make({**CONFIG, "encoder": encoder, "upsampler": upsampler})
     save_checkpoint(network, tmp_path / "net.safetensors")
     options = ExportOptions(formats=("onnx",), precisions=("fp32",))

@@ -150,8 +150,14 @@ def test_pixels_depend_on_the_call() -> None:
 
 
 def test_onnx_and_openvino() -> None:
-    check_onnx(EXPORTED)
+    check_onnx(EXPORTED, (torch.float32,))
 
 
+@pytest.mark.slow
+def test_onnx_in_float16() -> None:
+    check_onnx(EXPORTED, (torch.float16,))
+
+
+@pytest.mark.slow
 def test_coreml(tmp_path: Path) -> None:
     check_coreml(EXPORTED, tmp_path)

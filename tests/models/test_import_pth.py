@@ -201,10 +201,10 @@ def test_residual_scale(tmp_path: Path) -> None:
 
 
 def test_published_large_encoder_scales_its_residuals() -> None:
-    from scaleport.models.importers.pth import _edsr
+    from scaleport.models.importers.convolutional import edsr_config
 
-    assert _edsr(256, 32)["residual_scale"] == 0.1
-    assert _edsr(64, 32)["residual_scale"] == 1.0
+    assert edsr_config(256, 32)[0]["residual_scale"] == 0.1
+    assert edsr_config(64, 32)[0]["residual_scale"] == 1.0
 
 
 def test_other_precisions_become_float32(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_variants_of_liif_are_refused(tmp_path: Path) -> None:
 def test_what_is_no_known_model(tmp_path: Path) -> None:
     for content in ([1, 2], {}, "text", torch.zeros(3)):
         refused(tmp_path, content, "no weights by name")
-    refused(tmp_path, {"a": torch.zeros(1)}, "no known layout", "EDSR-LIIF, EDSR-IGConv")
+    refused(tmp_path, {"a": torch.zeros(1)}, "no known layout", "-LIIF", "EQSR", "IGConv")
     refused(tmp_path, {"params": {"a": 1}}, "'a' is not a named tensor")
     refused(tmp_path, {1: torch.zeros(1)}, "1 is not a named tensor")
     state = igconv_state(2, 1, 2, 1)

@@ -18,6 +18,9 @@ CONFIG = {
 }
 
 
+SHIFTED = {**CONFIG, "encoder": {**TINY, "shift": True}}
+
+
 def test_published_parameter_count() -> None:
     # 16 217 083 with IGConv+, without its upsampler and its 24 weights around the mean.
     with torch.device("meta"):
@@ -43,15 +46,15 @@ def test_encoder_against_the_formulas() -> None:
 
 
 def test_deploy_form_is_the_training_form() -> None:
-    check_forms({**CONFIG, "upsampler": {"name": "spconv", "scale": 4}})
+    check_forms({**SHIFTED, "upsampler": {"name": "spconv", "scale": 4}})
     check_forms(CONFIG, scales=(2, 1.3), size=(1, 1))
 
 
 @pytest.mark.slow
 def test_graphs_are_the_training_form(tmp_path: Path) -> None:
     cases = (((15, 7), 1.7), ((1, 5), 2.0))
-    check_onnx(CONFIG, cases=cases, only=["encode"])
-    check_coreml(CONFIG, tmp_path, cases=cases, only=["encode"])
+    check_onnx(SHIFTED, cases=cases, only=["encode"])
+    check_coreml(SHIFTED, tmp_path, cases=cases, only=["encode"])
 
 
 @pytest.mark.parametrize("options", [{"width": 8}, {"groups": 0}, {"blocks": 0}, {"reduction": 0}])

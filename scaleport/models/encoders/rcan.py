@@ -71,12 +71,19 @@ class RCAN(Encoder):
         groups: residual groups.
         blocks: blocks in each.
         reduction: ``width`` by the hidden channels of the channel attention.
+        shift: whether a trained colour is added to the image, three parameters more; imported
+            weights whose mean shift was trained along have it.
     """
 
     tiling = Tiling("approximate", "channel attention averages over a tile")
 
     def __init__(
-        self, width: int = 64, groups: int = 10, blocks: int = 20, reduction: int = 16
+        self,
+        width: int = 64,
+        groups: int = 10,
+        blocks: int = 20,
+        reduction: int = 16,
+        shift: bool = False,
     ) -> None:
         super().__init__()
         if min(width, groups, blocks, reduction) < 1 or width < reduction:
@@ -85,6 +92,7 @@ class RCAN(Encoder):
                 "reduction"
             )
         self.out_channels = width
+        self.shift = nn.Parameter(torch.zeros(3)) if shift else None
         self.head = conv3(3, width)
         hidden = width // reduction
         self.groups = nn.ModuleList(ResidualGroup(width, hidden, blocks) for _ in range(groups))
@@ -92,6 +100,9 @@ class RCAN(Encoder):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map float[N, 3, H, W] to float[N, width, H, W]."""
+        if self.shift is not None:
+            # Not in the head's bias: the border of zeros is not shifted.
+            x = x + self.shift.reshape(1, 3, 1, 1)
         shallow = self.head(x)
         y = shallow
         for group in self.groups:

@@ -1,5 +1,61 @@
 """Importers: weights in other projects' files, as networks of ours."""
 
-from scaleport.models.importers.pth import import_pth
+from __future__ import annotations
 
-__all__ = ["import_pth"]
+from collections.abc import Sequence
+from pathlib import Path
+
+from scaleport.errors import ArtifactError, UsageError
+from scaleport.models.importers import eqsr, fixed, hiif, igconv, liif, msit
+from scaleport.models.importers.layouts import Imported, recognise
+from scaleport.models.importers.reading import Refused, read, unwrap
+from scaleport.models.network import Network
+
+LAYOUTS = (
+    liif.LIIF,
+    hiif.LAYOUT,
+    msit.LAYOUT,
+    liif.FIXED,
+    igconv.IGCONV,
+    eqsr.LAYOUT,
+    fixed.WINDOWED_FIXED,
+    fixed.EDSR_PYTORCH,
+)
+"""Kinds of files that are known, the first that fits is taken."""
+
+
+def import_file(path: Path | str, scales: Sequence[int] | None = None) -> Imported:
+    """Read a file of a known layout into a network, at any width and depth.
+
+    What such a file does not say is set as published and listed in the result.
+
+    Args:
+        path: ``.pth``, ``.pt`` or ``.safetensors``.
+        scales: integer scales that an IGConv was trained on, where they are not 2, 3 and 4.
+
+    Raises:
+        ArtifactError: if the file cannot be read, holds anything but tensors and plain values,
+            or is of no known layout; if a key is missing or has no place; or if a weight has the
+            wrong shape, is not floating point, or holds NaN or infinity.
+        UsageError: if scales are given for a network that has none to choose.
+    """
+    path = Path(path)
+    given = None if scales is None else tuple(sorted(set(scales)))
+    if given == ():
+        raise UsageError("no scales are given")
+    content = read(path)
+    try:
+        found = recognise(LAYOUTS, *unwrap(content), given)
+    except (Refused, UsageError) as error:
+        raise ArtifactError(f"{path} cannot be imported: {error}") from error
+    if given is not None and found.network.upsampler.native_scales != given:
+        raise UsageError(f"{path} is {found.title}, whose scales are not for choosing")
+    return found
+
+
+def import_pth(path: Path | str) -> Network:
+    """The network of :func:`import_file`."""
+    return import_file(path).network
+
+
+__all__ = ["LAYOUTS", "Imported", "import_file", "import_pth"]

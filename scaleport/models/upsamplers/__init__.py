@@ -9,6 +9,7 @@ from scaleport.models.upsamplers import (
     kriging,  # noqa: F401
     liif,  # noqa: F401
     metasr,  # noqa: F401
+    msit,  # noqa: F401
     spconv,  # noqa: F401
     spconv_plus,  # noqa: F401
 )
