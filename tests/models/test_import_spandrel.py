@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from forms import check_forms, check_onnx
-from torch import nn
+from torch import Tensor, nn
 
 from scaleport.errors import ArtifactError, UsageError
 from scaleport.grid import Grid
 from scaleport.models import UPSAMPLERS, build_network, load_checkpoint, save_checkpoint
+from scaleport.models.encoders.foreign import rewrites_itself
 from scaleport.models.importers import import_file
 
 CONFIG: dict[str, Any] = {
@@ -69,6 +70,21 @@ def test_compact(tmp_path: Path) -> None:
 
     check_forms(found.network.config, scales=(2, 1.3))
     check_onnx(found.network.config, cases=(((7, 5), 2.0),))
+
+
+def test_networks_that_change_their_weights_are_found() -> None:
+    class Merging(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.conv.weight.data = self.conv.weight.data * 1
+            out: Tensor = self.conv(x)
+            return out
+
+    assert rewrites_itself(Merging(), 4)
+    assert not rewrites_itself(compact(), 4)
 
 
 def test_what_spandrel_does_not_know(tmp_path: Path) -> None:

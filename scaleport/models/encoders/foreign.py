@@ -44,6 +44,18 @@ def describe(state: dict[str, Tensor]) -> Any:
     return found
 
 
+def rewrites_itself(model: nn.Module, side: int) -> bool:
+    """Whether a run in eval mode changes weights, as some networks merge theirs each time."""
+
+    def places() -> list[tuple[int, int]]:
+        return [(value.data_ptr(), value._version) for value in model.state_dict().values()]
+
+    with torch.no_grad():
+        before = places()
+        model.eval()(torch.zeros(1, 3, side, side))
+        return places() != before
+
+
 @ENCODERS.register("spandrel")
 class Foreign(Encoder):
     """A network that spandrel builds, as an encoder of 3 s^2 channels for ``shuffle``.
@@ -70,6 +82,9 @@ class Foreign(Encoder):
         needs = found.size_requirements
         self.multiple = max(1, needs.multiple_of, needs.minimum)
         self.tiling = _TILING.get(found.tiling.name, _WHOLE)
+        if rewrites_itself(self.model, max(16, self.multiple)):
+            # Tracing such a network can crash the interpreter.
+            self.export_refusal = "its code changes weights while it runs, which no graph can"
 
     def forward(self, x: Tensor) -> Tensor:
         """Map float[N, 3, H, W] to float[N, 3 s^2, H, W]."""
