@@ -74,7 +74,8 @@ def model_text(config: dict[str, Any]) -> str:
         options = config.get(role)
         if not isinstance(options, dict):
             continue
-        given = ", ".join(f"{k}={v}" for k, v in options.items() if k != "name")
+        words = {k: f"({len(v)})" if isinstance(v, dict) else v for k, v in options.items()}
+        given = ", ".join(f"{k}={v}" for k, v in words.items() if k != "name")
         name = options.get("name", "?")
         parts.append(f"{name}({given})" if given else str(name))
     return " + ".join(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,7 @@ Example:
   scaleport import edsr-baseline-liif.pth -o liif.safetensors
   scaleport export liif.safetensors
   scaleport import rcan_igconv_plus.pth -o rcan.safetensors --scales 2,3,4,8
+  scaleport import realesr-general-x4v3.pth -o general.safetensors --spandrel
 """
 
 
@@ -38,6 +40,10 @@ def import_(
             help="Integer scales that an IGConv was trained on. [default: as published]",
         ),
     ] = None,
+    spandrel: Annotated[
+        bool,
+        typer.Option("--spandrel", help="Take any network of one scale that spandrel knows."),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing checkpoint.")
     ] = False,
@@ -62,9 +68,12 @@ def import_(
     with needs("torch", "import"):
         from scaleport.models.checkpoint import save_checkpoint
         from scaleport.models.importers import import_file
+    if spandrel:
+        with needs("spandrel", "import --spandrel"):
+            import_module("spandrel")
     given = None if scales is None else whole_numbers_of("--scales", scales)
     with out.libraries():
-        found = import_file(source, given)
+        found = import_file(source, given, spandrel)
         network, info = found.network, found.info()
         save_checkpoint(network, output, {"imported_from": source.name, **info})
     count = network.parameter_count()

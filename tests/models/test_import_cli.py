@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,13 @@ def test_import_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture
     assert not any("scales" in line for line in told["assumed"])
     assert run("import", source, "-o", target, "--overwrite", "--scales", "two") == 2
     assert run("import", source, "-o", tmp_path / "b.safetensors", "--scales", "0") == 4
+
+
+def test_spandrel_must_be_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "spandrel", None)
+    source = tmp_path / "a.pth"
+    torch.save({"a": torch.zeros(1)}, source)
+    assert run("import", source, "-o", tmp_path / "a.safetensors", "--spandrel") == 3
+    assert "scaleport[spandrel]" in capsys.readouterr().err

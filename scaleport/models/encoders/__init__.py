@@ -3,6 +3,7 @@
 from scaleport.models.encoders import (
     edsr,  # noqa: F401
     eqsr,  # noqa: F401
+    foreign,  # noqa: F401
     hiet,  # noqa: F401
     hit,  # noqa: F401
     mambairv2,  # noqa: F401

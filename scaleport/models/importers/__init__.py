@@ -7,8 +7,9 @@ from pathlib import Path
 
 from scaleport.errors import ArtifactError, UsageError
 from scaleport.models.importers import eqsr, fixed, hiif, igconv, liif, msit
+from scaleport.models.importers.foreign import FOREIGN_PLACES, import_foreign
 from scaleport.models.importers.layouts import Imported, recognise
-from scaleport.models.importers.reading import Refused, read, unwrap
+from scaleport.models.importers.reading import PLACES, Refused, read, unwrap
 from scaleport.models.network import Network
 
 LAYOUTS = (
@@ -24,7 +25,9 @@ LAYOUTS = (
 """Kinds of files that are known, the first that fits is taken."""
 
 
-def import_file(path: Path | str, scales: Sequence[int] | None = None) -> Imported:
+def import_file(
+    path: Path | str, scales: Sequence[int] | None = None, foreign: bool = False
+) -> Imported:
     """Read a file of a known layout into a network, at any width and depth.
 
     What such a file does not say is set as published and listed in the result.
@@ -32,6 +35,7 @@ def import_file(path: Path | str, scales: Sequence[int] | None = None) -> Import
     Args:
         path: ``.pth``, ``.pt`` or ``.safetensors``.
         scales: integer scales that an IGConv was trained on, where they are not 2, 3 and 4.
+        foreign: take it as a network of one scale of any kind that the package spandrel knows.
 
     Raises:
         ArtifactError: if the file cannot be read, holds anything but tensors and plain values,
@@ -45,7 +49,8 @@ def import_file(path: Path | str, scales: Sequence[int] | None = None) -> Import
         raise UsageError("no scales are given")
     content = read(path)
     try:
-        found = recognise(LAYOUTS, *unwrap(content), given)
+        weights = unwrap(content, FOREIGN_PLACES if foreign else PLACES)
+        found = import_foreign(weights[0]) if foreign else recognise(LAYOUTS, *weights, given)
     except (Refused, UsageError) as error:
         raise ArtifactError(f"{path} cannot be imported: {error}") from error
     if given is not None and found.network.upsampler.native_scales != given:

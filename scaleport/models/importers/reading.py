@@ -23,6 +23,9 @@ State = dict[str, Tensor]
 Description = Mapping[str, Any]
 """What a file says of its model: ``name`` and ``args``, or nothing."""
 
+PLACES = ("params_ema", "params", "state_dict")
+"""Where the weights may lie in a file, the best first."""
+
 _SHOWN = 5
 
 
@@ -56,10 +59,10 @@ def read(path: Path) -> Any:
         raise ArtifactError(f"{path} is not a file that torch.load can read{reason}") from error
 
 
-def unwrap(content: Any) -> tuple[State, Description]:
+def unwrap(content: Any, places: tuple[str, ...] = PLACES) -> tuple[State, Description]:
     """The weights in a file, and its own description of the model where there is one.
 
-    From a file with averaged weights (``params_ema``) those are taken.
+    The weights are the whole file or lie under one of ``places``, the first that is there.
     """
     description: Description = {}
     if isinstance(content, dict):
@@ -67,7 +70,7 @@ def unwrap(content: Any) -> tuple[State, Description]:
         if isinstance(model, dict) and isinstance(model.get("sd"), dict):
             content, description = model["sd"], model
         else:
-            for key in ("params_ema", "params", "state_dict"):
+            for key in places:
                 if isinstance(content.get(key), dict):
                     content = content[key]
                     break

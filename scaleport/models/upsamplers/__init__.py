@@ -10,6 +10,7 @@ from scaleport.models.upsamplers import (
     liif,  # noqa: F401
     metasr,  # noqa: F401
     msit,  # noqa: F401
+    shuffle,  # noqa: F401
     spconv,  # noqa: F401
     spconv_plus,  # noqa: F401
 )
