@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,18 @@ from scaleport.runtimes.base import (
 from scaleport.runtimes.feeds import checked
 
 _HINTS = {"": "f32", "fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+
+
+@lru_cache(maxsize=1)
+def _core() -> Any:
+    """The one OpenVINO core of this process, never freed.
+
+    Its CPU plug-in gives the inferring thread a stack for signal handlers, and frees it with the
+    last core; the next signal, even Ctrl-C, would then be handled on freed memory.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 class OpenVinoSession:
@@ -68,7 +81,7 @@ class OpenVinoBackend:
             import openvino
         except ImportError as error:
             return Availability(False, f"{error}", extra="openvino")
-        core = openvino.Core()
+        core = _core()
         devices = core.available_devices
         if not devices:
             return Availability(False, "OpenVINO finds no device", version=openvino.__version__)
@@ -77,7 +90,7 @@ class OpenVinoBackend:
     def load(self, graph: GraphFile, options: SessionOptions) -> OpenVinoSession:
         """Load and compile a graph."""
         try:
-            import openvino
+            import openvino  # noqa: F401
         except ImportError as error:
             raise BackendError(
                 "openvino is not installed: pip install 'scaleport[openvino]'"
@@ -97,7 +110,7 @@ class OpenVinoBackend:
         if options.cache_dir:
             config["CACHE_DIR"] = str(options.cache_dir)
         config.update(options.extra)
-        core = openvino.Core()
+        core = _core()
         try:
             compiled = core.compile_model(core.read_model(str(graph.path)), device, config)
         except Exception as error:

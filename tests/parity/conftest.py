@@ -15,7 +15,7 @@ from scaleport.bundle.writer import BundleWriter
 
 
 @pytest.fixture(scope="session")
-def every_format(tiny_bundle, tiny_checkpoint, tmp_path_factory) -> Callable[[str], Path]:
+def every_format(tiny_bundle, tiny_checkpoint, shared) -> Callable[[str], Path]:
     """Function from ``liif`` or ``igconv`` to a bundle for every backend that runs here.
 
     The Core ML packages join the graphs of ``tiny_bundle``, which need not be lowered again.
@@ -24,12 +24,10 @@ def every_format(tiny_bundle, tiny_checkpoint, tmp_path_factory) -> Callable[[st
     from scaleport.export.plan import ExportOptions, ExportPlan
     from scaleport.models import load_checkpoint
 
-    root = tmp_path_factory.mktemp("every-format")
-
     def get(name: str) -> Path:
-        path = root / f"{name}.bundle"
-        if not path.exists():
-            source = tiny_bundle(name)
+        source = tiny_bundle(name)
+
+        def make(path: Path) -> None:
             manifest = read_manifest(source)
             network = load_checkpoint(tiny_checkpoint(name))
             with BundleWriter(path, overwrite=False) as writer:
@@ -38,7 +36,8 @@ def every_format(tiny_bundle, tiny_checkpoint, tmp_path_factory) -> Callable[[st
                 plan = ExportPlan(network, ExportOptions(), writer.path, lambda _: None)
                 graphs = {**manifest.graphs, "coreml": tuple(write_coreml.write(plan))}
                 writer.finish(msgspec.structs.replace(manifest, graphs=graphs, files={}))
-        return path
+
+        return shared(f"{name}-every-format.bundle", make)
 
     return get
 
