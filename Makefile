@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet -c constraints.txt
 # processors would only get into each other's way.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow test-networks lint clean
 .DELETE_ON_ERROR:
 
 # TensorRT-RTX has no wheels for some platforms, so its failure leaves a usable installation.
@@ -24,10 +24,13 @@ demo: $(STAMP)  ## export the shipped models, upscale the sample image on every 
 	$(BIN)/python examples/demo.py
 
 test: $(STAMP) lint  ## style, types and the test suite
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not networks"
 
 test-slow: $(STAMP)  ## what takes longer: full-size networks, the shipped models on every backend
 	$(PYTEST) -m slow
+
+test-networks: $(STAMP)  ## every encoder and upsampler through every format, about an hour
+	$(PYTEST) -m networks
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

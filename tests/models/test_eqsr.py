@@ -185,17 +185,17 @@ def test_deploy_form_is_the_training_form(scale_input: str) -> None:
     forms.check_forms(config)
 
 
-@pytest.mark.slow
+@pytest.mark.networks
 def test_onnx_and_openvino() -> None:
     forms.check_onnx({**CONFIG, "encoder": {**TINY, "depths": [2], "scale_input": "size"}})
 
 
-@pytest.mark.slow
+@pytest.mark.networks
 def test_coreml(tmp_path: Path) -> None:
     forms.check_coreml({**CONFIG, "encoder": {**TINY, "depths": [2]}}, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.networks
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("scale_input", "upsampler"),

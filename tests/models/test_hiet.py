@@ -97,12 +97,12 @@ def test_deploy_form_is_the_training_form(base: str) -> None:
 SMALL = config("srformer", windows=[4, 2, 4], keys=2)
 
 
-@pytest.mark.slow
+@pytest.mark.networks
 def test_onnx_graphs() -> None:
     check_onnx(SMALL)
 
 
-@pytest.mark.slow
+@pytest.mark.networks
 def test_coreml_programs(tmp_path: Path) -> None:
     check_coreml(SMALL, tmp_path)
 

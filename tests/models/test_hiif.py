@@ -153,11 +153,11 @@ def test_onnx_and_openvino() -> None:
     check_onnx(EXPORTED, (torch.float32,))
 
 
-@pytest.mark.slow
+@pytest.mark.networks
 def test_onnx_in_float16() -> None:
     check_onnx(EXPORTED, (torch.float16,))
 
 
-@pytest.mark.slow
+@pytest.mark.networks
 def test_coreml(tmp_path: Path) -> None:
     check_coreml(EXPORTED, tmp_path)

@@ -146,12 +146,12 @@ def test_deploy_form_is_the_training_form(name: str) -> None:
         check_forms(config(name), scales=(3, 2, 2.7, (2, 2.5)), size=size)
 
 
-@pytest.mark.parametrize("name", ["hit-sir", pytest.param("hit-srf", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["hit-sir", pytest.param("hit-srf", marks=pytest.mark.networks)])
 def test_onnx_graphs(name: str) -> None:
     check_onnx(config(name, windows=[8]))
 
 
-@pytest.mark.slow
+@pytest.mark.networks
 @pytest.mark.parametrize("name", ["hit-sir", "hit-srf"])
 def test_coreml_programs(name: str, tmp_path: Path) -> None:
     check_coreml(config(name, windows=[8]), tmp_path)

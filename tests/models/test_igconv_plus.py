@@ -156,12 +156,12 @@ def test_deploy_form_is_the_training_form(lively: Any) -> None:
     forms.check_forms({**CONFIG, "normalisation": {"mean": [0.4] * 3, "std": 0.5}}, scales=(3,))
 
 
-@pytest.mark.slow
+@pytest.mark.networks
 def test_onnx(lively: Any) -> None:
     forms.check_onnx(ONE_SCALE)
 
 
-@pytest.mark.slow
+@pytest.mark.networks
 def test_coreml(lively: Any, tmp_path: Path) -> None:
     only = ("prepare", "render", "render_x3")
     forms.check_coreml(ONE_SCALE, tmp_path, only=only, cases=(((9, 7), 2.7),))

@@ -152,13 +152,13 @@ def test_octaves_as_published_do_not_part_the_forms() -> None:
     forms.check_forms(config, scales=(2.7,))
 
 
-@pytest.mark.slow
+@pytest.mark.networks
 def test_onnx_and_openvino() -> None:
     config = {**CONFIG, "upsampler": {**CONFIG["upsampler"], "octaves": 40}}
     forms.check_onnx(config)
 
 
-@pytest.mark.slow
+@pytest.mark.networks
 def test_coreml(tmp_path: Path) -> None:
     forms.check_coreml(CONFIG, tmp_path)
 

@@ -226,17 +226,17 @@ def test_onnx_and_openvino() -> None:
     check_onnx(EXPORTED, (torch.float32,))
 
 
-@pytest.mark.slow
+@pytest.mark.networks
 def test_onnx_in_float16() -> None:
     check_onnx(EXPORTED, (torch.float16,))
 
 
-@pytest.mark.slow
+@pytest.mark.networks
 def test_coreml(tmp_path: Path) -> None:
     check_coreml(EXPORTED, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.networks
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @torch.no_grad()
 def test_graphs_of_an_integer_scale(dtype: torch.dtype, tmp_path: Path) -> None:

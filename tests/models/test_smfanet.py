@@ -82,7 +82,7 @@ def test_deploy_form_is_the_training_form() -> None:
     check_forms(CONFIG, scales=(2,), size=(27, 35))
 
 
-@pytest.mark.slow
+@pytest.mark.networks
 def test_graphs_are_the_training_form(tmp_path: Path) -> None:
     cases = (((15, 7), 1.7), ((1, 5), 2.0), ((27, 35), 2.0))
     check_onnx(CONFIG, cases=cases, only=["encode"])
