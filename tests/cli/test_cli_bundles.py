@@ -48,8 +48,10 @@ def test_inspect_of_a_checkpoint(run, tiny_checkpoint) -> None:
 
 def test_inspect_lists_the_networks_that_can_be_built(run) -> None:
     found = run("inspect --models --json").json
-    assert set(found["encoders"]) == {"edsr"}
-    assert set(found["upsamplers"]) == {"igconv", "liif", "spconv"}
+    from scaleport.models import ENCODERS, UPSAMPLERS
+
+    assert set(found["encoders"]) == set(ENCODERS) >= {"edsr", "eqsr", "hit-srf"}
+    assert set(found["upsamplers"]) == set(UPSAMPLERS) >= {"igconv", "liif", "spconv"}
 
 
 @pytest.mark.parametrize("line", ["inspect photo.bundle --verify -q", "doctor photo.bundle -q"])

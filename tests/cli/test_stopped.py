@@ -58,6 +58,7 @@ IMPORT = """
     from pathlib import Path
     from scaleport.cli.main import main
     from scaleport.models import importers, load_checkpoint
+    from scaleport.models.importers import Imported
 
     def write(path, data):
         with path.open("wb") as file:
@@ -65,7 +66,10 @@ IMPORT = """
         os.kill(os.getpid(), int(sys.argv[1]))
         time.sleep(60)
 
-    importers.import_pth = lambda source: load_checkpoint("tiny.safetensors")
+    def found(source, scales, foreign):
+        return Imported(load_checkpoint("tiny.safetensors"), "a network", "a test", ())
+
+    importers.import_file = found
     Path.write_bytes = write
     sys.exit(main("import tiny.safetensors -o out/new.safetensors --overwrite".split()))
 """
