@@ -14,7 +14,6 @@ import numpy as np
 import onnx
 import onnxslim
 import torch
-from onnx import numpy_helper
 
 from scaleport.errors import ExportError
 from scaleport.export.lint import assert_same_graph
@@ -187,12 +186,3 @@ def save(model: onnx.ModelProto, path: Path) -> None:
     """Write a model, creating the directory. The caller stages and renames."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
-
-
-def large_initializers(model: onnx.ModelProto, least: int = 1) -> dict[str, np.ndarray]:
-    """Initializers with at least ``least`` elements, as arrays."""
-    return {
-        i.name: numpy_helper.to_array(i)
-        for i in model.graph.initializer
-        if int(np.prod(i.dims)) >= least
-    }

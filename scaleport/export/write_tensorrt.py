@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import onnx
 
-from scaleport.bundle.manifest import Graph, ScaleRange, Tensor
+from scaleport.bundle.manifest import Graph, ScaleRange
 from scaleport.export.onnx import save
 from scaleport.export.plan import ExportPlan
 from scaleport.export.tensorrt import build_engine, profile_for
@@ -46,7 +46,7 @@ def _build(plan: ExportPlan, entry: Graph, model: onnx.ModelProto, scratch: Path
     source = scratch / f"{entry.stage}.onnx"
     save(model, source)
     options = plan.options
-    profile = profile_for(_inputs(entry), options.height, options.width, scale_range(plan))
+    profile = profile_for(entry.inputs, options.height, options.width, scale_range(plan))
     info = build_engine(source, plan.place(entry.path), profile)
     target = {
         "library": info.library,
@@ -55,10 +55,6 @@ def _build(plan: ExportPlan, entry: Graph, model: onnx.ModelProto, scratch: Path
         "onnx_sha256": info.onnx_sha256,
     }
     return msgspec.structs.replace(entry, target=target)
-
-
-def _inputs(entry: Graph) -> tuple[Tensor, ...]:
-    return entry.inputs
 
 
 def scale_range(plan: ExportPlan) -> ScaleRange:

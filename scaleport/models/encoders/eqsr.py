@@ -16,14 +16,19 @@ from scaleport.errors import UsageError
 from scaleport.grid import Grid
 from scaleport.models.base import CELL, Constants, Port, Stage, Tiling, border_dtype
 from scaleport.models.encoders.swinir import MLP, WindowAttention
-from scaleport.models.encoders.windowed import Attention, Block, Group, WindowedEncoder
+from scaleport.models.encoders.windowed import (
+    Attention,
+    BiasedAttention,
+    Block,
+    Group,
+    WindowedEncoder,
+)
 from scaleport.models.layers import (
     LayerNorm,
     count_windows,
     crop,
     join_windows,
     pad_to_windows,
-    softmax,
     split_windows,
     widened,
 )
@@ -169,46 +174,27 @@ def overlapping_places(window: int, wide: int) -> Tensor:
     return torch.remainder(rows.reshape(window**2, wide**2), side**2)
 
 
-class OverlapBlock(nn.Module):
+class OverlapBlock(BiasedAttention):
     """Windows that attend to themselves and to what surrounds them, then an MLP.
 
     Keys beyond the map take part with logits that are the bias alone.
     """
 
-    places: Tensor
-    bias: Tensor | None
-
     def __init__(self, width: int, heads: int, window: int, hidden: int) -> None:
-        super().__init__()
-        self.heads, self.window, self.reach = heads, window, window // 4
-        wide = window + 2 * self.reach
-        self.scale = (width // heads) ** -0.5
+        reach = window // 4
+        wide = window + 2 * reach
+        places = overlapping_places(window, wide)
+        super().__init__(width, heads, places, (window + wide - 1) ** 2)
+        self.window, self.reach = window, reach
         self.norm1 = LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
-        self.table = nn.Parameter(torch.zeros((window + wide - 1) ** 2, heads))
-        nn.init.trunc_normal_(self.table, std=0.02)
-        self.register_buffer("places", overlapping_places(window, wide), persistent=False)
-        self.register_buffer("bias", None, persistent=False)
-        self.proj = nn.Linear(width, width)
         self.norm2 = LayerNorm(width)
         self.mlp = MLP(width, hidden)
 
-    def freeze(self) -> None:
-        """Turn into the deploy form: the scale in the queries' weights, the bias gathered."""
+    def scaled_rows(self) -> tuple[Tensor, ...]:
+        """Rows of the queries."""
         width = self.qkv.in_features
-        with torch.no_grad():
-            self.qkv.weight[:width].mul_(self.scale)
-            self.qkv.bias[:width].mul_(self.scale)
-        self.scale = 1.0
-        self.bias = self.pair_bias().detach().contiguous()
-        del self.table, self.places
-
-    def pair_bias(self) -> Tensor:
-        """float[heads, queries, keys]."""
-        if self.bias is not None:
-            return self.bias
-        queries, keys = self.places.shape
-        return self.table.index_select(0, self.places.flatten()).t().reshape(-1, queries, keys)
+        return self.qkv.weight[:width], self.qkv.bias[:width]
 
     def forward(self, x: Tensor, counts: tuple[int, int, int]) -> Tensor:
         """Map float[N, H, W, width], a map of whole windows, to the same shape.
@@ -225,11 +211,8 @@ class OverlapBlock(nn.Module):
         size = width // self.heads
         query = inner.reshape(b, t, self.heads, size).transpose(1, 2)
         pair = outer.reshape(b, k, 2, self.heads, size).permute(2, 0, 3, 1, 4)
-        if self.scale != 1:
-            query = query * self.scale
-        logits = torch.matmul(query, pair[0].transpose(2, 3)) + self.pair_bias()
-        y = torch.matmul(softmax(logits), pair[1]).transpose(1, 2).reshape(b, t, width)
-        x = x + join_windows(self.proj(y), n, self.window, down, across)
+        y = self.attend(query, pair[0], pair[1], None)
+        x = x + join_windows(y, n, self.window, down, across)
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
 

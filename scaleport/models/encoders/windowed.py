@@ -88,32 +88,28 @@ class DropPath(nn.Module):
         return x * kept.to(x.dtype) / (1 - self.probability)
 
 
-class Attention(nn.Module, abc.ABC):
-    """Attention of the tokens of a window, with a bias per relative position.
+class BiasedAttention(nn.Module, abc.ABC):
+    """Attention of queries to keys with a bias per relative position, and the layer after it.
 
     Args:
         width: channels.
         heads: attention heads.
-        window: keys along one axis of a window.
-        queries: queries along one axis for each key.
+        places: row of the table for every pair of a query and a key, int64[T, K].
+        rows: rows of the table.
     """
 
     places: Tensor
     bias: Tensor | None
 
-    def __init__(self, width: int, heads: int, window: int, queries: int = 1) -> None:
+    def __init__(self, width: int, heads: int, places: Tensor, rows: int) -> None:
         super().__init__()
         self.heads = heads
         self.scale = (width // heads) ** -0.5
-        self.table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
+        self.table = nn.Parameter(torch.zeros(rows, heads))
         nn.init.trunc_normal_(self.table, std=0.02)
-        self.register_buffer("places", relative_places(window, queries), persistent=False)
+        self.register_buffer("places", places, persistent=False)
         self.register_buffer("bias", None, persistent=False)
         self.proj = nn.Linear(width, width)
-
-    @abc.abstractmethod
-    def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries float[B, heads, T, d], keys and values float[B, heads, K, d]."""
 
     @abc.abstractmethod
     def scaled_rows(self) -> tuple[Tensor, ...]:
@@ -135,18 +131,46 @@ class Attention(nn.Module, abc.ABC):
         rows, cols = self.places.shape
         return self.table.index_select(0, self.places.flatten()).t().reshape(-1, rows, cols)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Map float[B, T, width] to the same shape; ``mask`` float[B, 1, T, K] is added."""
-        b, t, c = x.shape
-        query, key, value = self.parts(x)
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """What the queries read, float[B, T, width].
+
+        Args:
+            query: float[B, heads, T, d].
+            key: float[B, heads, K, d].
+            value: float[B, heads, K, d].
+            mask: float[B, 1, T, K], added to the logits.
+        """
+        b, _, t, d = query.shape
         if self.scale != 1:
             query = query * self.scale
         logits = torch.matmul(query, key.transpose(2, 3)) + self.pair_bias()
         if mask is not None:
             logits = logits + mask
-        y = torch.matmul(softmax(logits), value).transpose(1, 2).reshape(b, t, c)
+        y = torch.matmul(softmax(logits), value).transpose(1, 2).reshape(b, t, self.heads * d)
         out: Tensor = self.proj(y)
         return out
+
+
+class Attention(BiasedAttention):
+    """Attention of the tokens of a window.
+
+    Args:
+        width: channels.
+        heads: attention heads.
+        window: keys along one axis of a window.
+        queries: queries along one axis for each key.
+    """
+
+    def __init__(self, width: int, heads: int, window: int, queries: int = 1) -> None:
+        super().__init__(width, heads, relative_places(window, queries), (2 * window - 1) ** 2)
+
+    @abc.abstractmethod
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries float[B, heads, T, d], keys and values float[B, heads, K, d]."""
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Map float[B, T, width] to the same shape; ``mask`` float[B, 1, T, K] is added."""
+        return self.attend(*self.parts(x), mask)
 
 
 class Block(nn.Module):

@@ -155,13 +155,7 @@ class IGConv(Upsampler):
         feature_port = Port("feature", ("N", channels, "H", "W"))
         return DeployForm(
             encode=encode_stage(encoder, channels, norm, dtype),
-            prepare=Stage(
-                "prepare",
-                KernelStage(self),
-                (Port("subpixel", ("S",)), Port("scale", (2,))),
-                (kernel_port,),
-                "all of it: kernels are made once per scale",
-            ),
+            prepare=prepare_stage(KernelStage(self), kernel_port),
             render=Stage(
                 "render",
                 GeneralRender(norm, dtype),
@@ -212,3 +206,9 @@ class GeneralRender(nn.Module):
         # Rank 5 at most, for Core ML: colours join the batch for the shuffle.
         y = y.reshape(n * 3, s, s, h, w).permute(0, 3, 1, 4, 2).reshape(n, 3, h * s, w * s)
         return y.to(border_dtype(self.dtype)) * self.std + self.mean
+
+
+def prepare_stage(module: nn.Module, *outputs: Port) -> Stage:
+    """The prepare stage of a hyper-network that reads sub-pixel centres and the scale."""
+    inputs = (Port("subpixel", ("S",)), Port("scale", (2,)))
+    return Stage("prepare", module, inputs, outputs, "all of it: kernels are made once per scale")

@@ -26,7 +26,13 @@ from scaleport.models.base import (
     image_constant,
 )
 from scaleport.models.registry import UPSAMPLERS
-from scaleport.models.upsamplers.igconv import KERNEL_AREA, IGConv, times_patches, waves
+from scaleport.models.upsamplers.igconv import (
+    KERNEL_AREA,
+    IGConv,
+    prepare_stage,
+    times_patches,
+    waves,
+)
 from scaleport.models.upsamplers.lattice import encode_stage
 from scaleport.models.upsamplers.query import clamp_index
 
@@ -201,13 +207,7 @@ class IGConvPlus(IGConv):
         )
         return DeployForm(
             encode=encode_stage(encoder, channels, norm, dtype, skip=True),
-            prepare=Stage(
-                "prepare",
-                KernelsStage(self),
-                (Port("subpixel", ("S",)), Port("scale", (2,))),
-                constants,
-                "all of it: kernels are made once per scale",
-            ),
+            prepare=prepare_stage(KernelsStage(self), *constants),
             render=Stage(
                 "render",
                 GeneralSample(norm, dtype),
