@@ -14,13 +14,17 @@ from scaleport.models.base import Port, Stage
 
 @dataclasses.dataclass(frozen=True)
 class TraceSizes:
-    """Sizes that a stage is traced with; nothing of them may remain in the graph."""
+    """Sizes that a stage is traced with; nothing of them may remain in the graph.
+
+    Heights and widths are beyond twice the largest window of any network (64): traced inside a
+    single window, a graph would be fixed to one window. Nothing is computed at these sizes.
+    """
 
     batch: int = 2
-    height: int = 13
-    width: int = 11
-    out_height: int = 31
-    out_width: int = 29
+    height: int = 139
+    width: int = 131
+    out_height: int = 311
+    out_width: int = 293
     scale: int = 3
 
     def lengths(self) -> dict[str, int]:
@@ -35,7 +39,7 @@ class TraceSizes:
         }
 
 
-SECOND_TRACE = TraceSizes(3, 17, 23, 43, 37, 5)
+SECOND_TRACE = TraceSizes(3, 167, 151, 353, 347, 5)
 """Sizes that share no length with the default ones, for the lint's second trace."""
 
 

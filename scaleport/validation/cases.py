@@ -43,7 +43,7 @@ _TILED: Final = TilePolicy(tile=TILE, render_pixels=2000)
 
 # Beyond this many output pixels per input pixel only the small shapes are run.
 _COSTLY: Final = 20.0
-_SMALL: Final = ("odd", "prime", "one-window")
+_SMALL: Final = ("odd", "prime", "one-window", "pair")
 _LARGE: Final = "large"
 # What a tile leaves out of the image, at least, so that a crop really is one.
 _CROPPED: Final = 24
@@ -57,6 +57,8 @@ _QUICK: Final[tuple[tuple[str, Scale], ...]] = (
     ("odd", (math.pi, math.pi)),
     ("one-window", (4.0, 4.0)),
     ("prime", (8.0, 8.0)),
+    ("pair", (1.3, 1.3)),
+    ("pair", (2.0, 2.0)),
     (_LARGE, (2.0, 3.5)),
     ("odd", (UNSEEN, UNSEEN)),
 )
@@ -64,11 +66,12 @@ _QUICK: Final[tuple[tuple[str, Scale], ...]] = (
 
 @dataclass(frozen=True)
 class Shape:
-    """A named LR size in pixels."""
+    """A named LR size in pixels, and how many images go in at once."""
 
     name: str
     height: int
     width: int
+    batch: int = 1
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ def shapes_of(manifest: Manifest) -> tuple[Shape, ...]:
         Shape("tall", 40, 7),
         Shape("wide", 7, 40),
         Shape("one-window", 8, 8),
+        Shape("pair", 9, 14, batch=2),
         Shape(_LARGE, max(50, beyond), max(43, beyond)),
     )
 
@@ -163,5 +167,8 @@ def _is_run(name: str, scale: Scale, mode: Mode, selection: Selection) -> bool:
 
 
 def _within(manifest: Manifest, shape: Shape) -> bool:
+    """Whether engines take a shape: one image, of a size in their profile."""
+    if shape.batch > 1:
+        return False
     pairs = ((manifest.height, shape.height), (manifest.width, shape.width))
     return all(limits.min <= n <= limits.max for limits, n in pairs)

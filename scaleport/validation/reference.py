@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from scaleport.bundle.reader import Bundle
@@ -36,13 +37,16 @@ class Reference:
         return str(torch.__version__)
 
     def image(self, shape: Shape) -> Array:
-        """The test image of a shape, float32[1, 3, H, W] in [0, 1]."""
+        """The test images of a shape, float32[N, 3, H, W] in [0, 1], all different."""
         if shape not in self._images:
-            self._images[shape] = picture(shape.height, shape.width)
+            first = picture(shape.height, shape.width)
+            # Mirrored ones: what belongs to one image must not show in another.
+            images = [first if i % 2 == 0 else first[..., ::-1] for i in range(shape.batch)]
+            self._images[shape] = np.ascontiguousarray(np.concatenate(images))
         return self._images[shape]
 
     def output(self, shape: Shape, scale: Scale) -> Array:
-        """The reference's output for the test image of a shape, float32[1, 3, Ho, Wo]."""
+        """The reference's output for the test image of a shape, float32[N, 3, Ho, Wo]."""
         key = (shape, scale)
         if key not in self._outputs:
             grid = Grid.from_scale(shape.height, shape.width, scale)

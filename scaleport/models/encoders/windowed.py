@@ -193,7 +193,7 @@ class Block(nn.Module):
         self.mlp = mlp
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, counts: tuple[int, int, int], mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, counts: tuple[int, int, int], mask: Tensor | None) -> Tensor:
         """Map float[N, H, W, width] to the same shape.
 
         Args:
@@ -223,7 +223,7 @@ class Group(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.tail = conv3(width, width)
 
-    def forward(self, x: Tensor, counts: tuple[int, int, int], mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, counts: tuple[int, int, int], mask: Tensor | None) -> Tensor:
         """Map float[N, H, W, width] to the same shape; arguments as for :class:`Block`."""
         y = x
         for block in self.blocks:
@@ -323,8 +323,13 @@ class WindowedEncoder(Encoder):
                 assert isinstance(block, Block)
                 yield block
 
-    def mask(self, n: int, down: int, across: int) -> Tensor:
-        """What is added to the logits of shifted windows, float[n * down * across, 1, T, K]."""
+    def mask(self, n: int, down: int, across: int) -> Tensor | None:
+        """What is added to the logits of shifted windows, float[n * down * across, 1, T, K].
+
+        None if no block shifts its windows.
+        """
+        if not any(block.shift for block in self.blocks()):
+            return None
         row = torch.arange(n * down, device=self.by_rows.device, dtype=torch.int32)
         col = torch.arange(across, device=self.by_rows.device, dtype=torch.int32)
         row = torch.remainder(row, torch.full_like(row, down))

@@ -1,0 +1,90 @@
+"""The table of :mod:`scaleport.validation.coverage`, in Markdown."""
+
+from __future__ import annotations
+
+from scaleport.models.compositions import COMPOSITIONS
+from scaleport.validation.coverage import BACKENDS, COLUMNS, PRECISIONS, Cell, Row, parts
+
+_NAMES = {
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "coreml": "Core ML",
+    "tensorrt": "TensorRT",
+}
+_HEAD = """# Coverage
+
+Made by `python -m scaleport.validation.coverage`; do not edit it.
+
+Each network is exported in a small version that has every part of the full one (windows keep their
+published sizes), with random weights, and every graph is held against PyTorch in fp32: odd sizes,
+sizes on a rounding tie, one batch of two images, scales that no export traced. fp32 passes within
+1e-4 and above 80 dB, fp16 above 55 dB. Core ML programs are evaluated operation by operation in
+NumPy, without Apple's runtime. TensorRT engines are built, and run only where their GPU is.
+
+A cell lists integer scales, real scales and tiles, in this order: a figure is the smallest PSNR in
+dB of its comparisons, `=` says that all were equal bit for bit, `built` that engines were built,
+and a letter refers to a reason below. **FAIL** is what it says.
+"""
+
+
+def table(rows: dict[str, Row]) -> str:
+    """The whole document."""
+    reasons: dict[str, str] = {}
+    columns = [(backend, precision) for backend in BACKENDS for precision in PRECISIONS]
+    lines = [
+        _HEAD,
+        "| network | " + " | ".join(f"{_NAMES[b]} {p}" for b, p in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for name in COMPOSITIONS:
+        if name in rows:
+            cells = [_text(rows[name], b, p, reasons) for b, p in columns]
+            lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    if reasons:
+        lines += ["", "Reasons:", ""]
+        lines += [f"- {letter}: {reason}" for reason, letter in reasons.items()]
+    lines += ["", _covered(rows), ""]
+    return "\n".join(lines)
+
+
+def _text(row: Row, backend: str, precision: str, reasons: dict[str, str]) -> str:
+    found = [row.cells[f"{backend}/{precision}/{column}"] for column in COLUMNS]
+    words = [_word(cell, reasons) for cell in found]
+    return words[0] if len(set(words)) == 1 and found[0].status == "n/a" else " / ".join(words)
+
+
+def _word(cell: Cell, reasons: dict[str, str]) -> str:
+    if cell.status == "pass":
+        return "=" if cell.worst is None else f"{cell.worst:.0f}"
+    if cell.status == "built":
+        return "built"
+    letter = reasons.setdefault(cell.reason, _letter(len(reasons)))
+    return f"**FAIL** {letter}" if cell.status == "fail" else letter
+
+
+def _letter(index: int) -> str:
+    return chr(ord("a") + index % 26) * (1 + index // 26)
+
+
+def _covered(rows: dict[str, Row]) -> str:
+    """How the networks without a row of their own are covered."""
+    encoders: dict[str, str] = {}
+    upsamplers: dict[str, str] = {}
+    for name in COMPOSITIONS:
+        if name in rows:
+            encoder, upsampler = parts(name)
+            encoders.setdefault(encoder, name)
+            upsamplers.setdefault(upsampler, name)
+    lines = [
+        "An encoder and an upsampler are separate graphs with a float32 border, so a network",
+        "without a row of its own is covered by the rows of its parts.",
+        "",
+        "| network | encoder as in | upsampler as in |",
+        "|---|---|---|",
+    ]
+    for name in COMPOSITIONS:
+        if name not in rows:
+            encoder, upsampler = parts(name)
+            first, second = encoders.get(encoder, "none"), upsamplers.get(upsampler, "none")
+            lines.append(f"| `{name}` | `{first}` | `{second}` |")
+    return "\n".join(lines)
