@@ -9,6 +9,7 @@ import onnx
 from scaleport.bundle.manifest import Graph
 from scaleport.errors import BackendError, ExportError
 from scaleport.export.plan import ExportPlan
+from scaleport.runtimes.openvino import shared_core
 
 
 def write(plan: ExportPlan) -> list[Graph]:
@@ -42,7 +43,7 @@ def convert(model: onnx.ModelProto, target: Path) -> None:
             "openvino is not installed: pip install 'scaleport[openvino]'"
         ) from error
     try:
-        converted = openvino.Core().read_model(model.SerializeToString())
+        converted = shared_core().read_model(model.SerializeToString())
         target.parent.mkdir(parents=True, exist_ok=True)
         openvino.save_model(converted, str(target), compress_to_fp16=False)
     except Exception as error:

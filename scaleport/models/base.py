@@ -134,6 +134,8 @@ class Encoder(nn.Module, abc.ABC):
     reads_scale: ClassVar[bool] = False
     """Whether the features depend on the requested scale or size. ``forward`` then takes what
     :meth:`prepare` made as a second argument, and only query upsamplers fit."""
+    float32_parts: ClassVar[str] = ""
+    """What of its graph stays float32 in an fp16 export, in words."""
     export_refusal: str = ""
     """Why no graph can hold this encoder, one sentence without a full stop; empty if one can."""
 

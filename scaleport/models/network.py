@@ -126,9 +126,11 @@ class Network(nn.Module):
         with torch.no_grad():
             prepare = twin.encoder.deploy_prepare()
             form = twin.upsampler.deploy(twin.encoder.deploy(), self.normalisation, dtype)
+        words = (twin.encoder.float32_parts, form.encode.float32_parts)
+        encode = replace(form.encode, float32_parts="; ".join(filter(None, words)))
         if prepare is None:
-            return form
-        encode = replace(form.encode, inputs=(*form.encode.inputs, *prepare.outputs))
+            return replace(form, encode=encode)
+        encode = replace(encode, inputs=(*encode.inputs, *prepare.outputs))
         return replace(form, prepare=prepare, encode=encode)
 
     @property

@@ -22,7 +22,7 @@ _HINTS = {"": "f32", "fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
 @lru_cache(maxsize=1)
-def _core() -> Any:
+def shared_core() -> Any:
     """The one OpenVINO core of this process, never freed.
 
     Its CPU plug-in gives the inferring thread a stack for signal handlers, and frees it with the
@@ -81,7 +81,7 @@ class OpenVinoBackend:
             import openvino
         except ImportError as error:
             return Availability(False, f"{error}", extra="openvino")
-        core = _core()
+        core = shared_core()
         devices = core.available_devices
         if not devices:
             return Availability(False, "OpenVINO finds no device", version=openvino.__version__)
@@ -110,7 +110,7 @@ class OpenVinoBackend:
         if options.cache_dir:
             config["CACHE_DIR"] = str(options.cache_dir)
         config.update(options.extra)
-        core = _core()
+        core = shared_core()
         try:
             compiled = core.compile_model(core.read_model(str(graph.path)), device, config)
         except Exception as error:

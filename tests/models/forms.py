@@ -20,7 +20,7 @@ from scaleport.models import Network, build_network
 from scaleport.models.base import GRID_PORTS, DeployForm, Stage, grid_tensors
 from scaleport.models.resample import resample
 from scaleport.runtimes.mil import Evaluator, read_program
-from scaleport.runtimes.openvino import _core
+from scaleport.runtimes.openvino import shared_core
 from scaleport.validation.metrics import psnr
 
 Scale = float | tuple[float, float]
@@ -206,7 +206,7 @@ def _run_onnx(models: dict[str, Any]) -> Runner:
 
 
 def _run_openvino(models: dict[str, Any]) -> Runner:
-    core = _core()
+    core = shared_core()
     compiled = {
         name: core.compile_model(
             core.read_model(model.SerializeToString()),

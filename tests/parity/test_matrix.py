@@ -54,7 +54,7 @@ def test_every_shape_scale_and_way_of_running_is_there(full_grid, every_format, 
         assert {r.mode for r in mine} == modes
         for mode in modes - {"tiled"}:
             assert {r.scale for r in mine if r.mode == mode} == set(inside)
-            assert len({r.shape_name for r in mine if r.mode == mode}) == 6
+            assert len({r.shape_name for r in mine if r.mode == mode}) == 7
 
 
 def test_scales_beyond_the_range_are_refused_on_every_backend(full_grid):

@@ -38,7 +38,7 @@ def test_scales_of_the_grid():
 
 def test_shapes_of_the_grid():
     shapes = {shape.name: shape for shape in shapes_of(manifest(receptive_field=8))}
-    assert set(shapes) == {"odd", "prime", "tall", "wide", "one-window", "large"}
+    assert set(shapes) == {"odd", "prime", "tall", "wide", "one-window", "pair", "large"}
     assert shapes["tall"].height > 5 * shapes["tall"].width
     assert shapes["wide"].width > 5 * shapes["wide"].height
     # Sizes on a tie of the rounding rule, which a float32 scale alone would miss.
@@ -57,11 +57,11 @@ def test_largest_shape_is_larger_than_the_crop_of_a_tile(radius):
 def test_full_grid():
     cases = plan_cases(manifest())
     assert len(cases) == len(set(cases))
-    names = {"odd", "prime", "tall", "wide", "one-window", "large"}
+    names = {"odd", "prime", "tall", "wide", "one-window", "pair", "large"}
     for mode in ("staged", "whole"):
         found = by_mode(cases, mode)
         assert {(name, s) for name in names for s in SCALES if s != (8.0, 8.0)} <= found
-        assert {name for name, s in found if s == (8.0, 8.0)} == {"odd", "prime", "one-window"}
+        assert {name for name, s in found if s == (8.0, 8.0)} == {"odd", "prime", "one-window", "pair"}
     assert {name for name, _ in by_mode(cases, "tiled")} == {"large"}
     assert len(by_mode(cases, "tiled")) == 9
 

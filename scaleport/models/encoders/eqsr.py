@@ -244,6 +244,7 @@ class EQSR(WindowedEncoder):
 
     reads_scale: ClassVar[bool] = True
     tiling = Tiling("approximate", "windows lie as the tile does, channel attention pools over it")
+    float32_parts = "layer norms, softmax and averages over the image"
 
     def __init__(
         self,

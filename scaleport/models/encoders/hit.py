@@ -250,6 +250,7 @@ def drop_rates(name: str, last: float, layers: int) -> Iterator[float]:
 
 class _HiT(TokenEncoder):
     tiling = WINDOWED
+    float32_parts = "layer norms and softmax"
     name = ""
     convolutional = False
 

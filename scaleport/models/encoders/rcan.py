@@ -76,6 +76,7 @@ class RCAN(Encoder):
     """
 
     tiling = Tiling("approximate", "channel attention averages over a tile")
+    float32_parts = "averages over the image"
 
     def __init__(
         self,

@@ -253,6 +253,7 @@ class WindowedEncoder(Encoder):
     """
 
     tiling = Tiling("approximate", "windows are laid out from the corner of a tile")
+    float32_parts = "layer norms and softmax"
     by_rows: Tensor
     by_cols: Tensor
 
