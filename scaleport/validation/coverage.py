@@ -107,7 +107,7 @@ def random_network(name: str) -> Network:
     network = build_network(COMPOSITIONS[name].small).eval()
     with torch.no_grad():
         for parameter in network.parameters():
-            if torch.equal(parameter, parameter.flatten()[:1].expand_as(parameter)):
+            if torch.equal(parameter, parameter.flatten()[0].expand_as(parameter)):
                 parameter.add_(torch.randn_like(parameter) * 0.1)
     return network
 
