@@ -93,6 +93,7 @@ def export_bundle(
                 graphs[name] = tuple(writer_of(name)(plan))
             except BackendError as error:
                 skipped[name] = str(error)
+        skipped |= plan.skipped
         shutil.copyfile(checkpoint, writer.path(CHECKPOINT_NAME))
         info = read_metadata(checkpoint)["info"]
         step("hashing")

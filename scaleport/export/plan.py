@@ -72,6 +72,8 @@ class ExportPlan:
         """Maps a path in the bundle to where it is to be written."""
         self.step = step
         """Called with a line of text before each piece of work, for progress."""
+        self.skipped: dict[str, str] = {}
+        """What a format was written without, with the reason."""
         self._forms: dict[str, DeployForm] = {}
         self._onnx: dict[tuple[str, str], onnx.ModelProto] = {}
         limits, binds = network.limits, network.upsampler.binds_scales

@@ -11,9 +11,16 @@ from scaleport.errors import BackendError, ExportError
 from scaleport.export.plan import ExportPlan
 from scaleport.runtimes.openvino import shared_core
 
+_INEXACT = (
+    "OpenVINO's division is off by one bit now and then, and this network reads positions through "
+    "octaves that make another pixel of it; its stages take the grid as input and are exact"
+)
+
 
 def write(plan: ExportPlan) -> list[Graph]:
     """Write every stage and the whole graph ``image, scale -> upscaled`` in every precision.
+
+    The whole graph is left out for a network that needs exact offsets, and the plan says so.
 
     Raises:
         BackendError: if openvino is not installed.
@@ -25,6 +32,9 @@ def write(plan: ExportPlan) -> list[Graph]:
             path = f"openvino/{precision}/{stage.name}.xml"
             convert(plan.onnx_stage(precision, stage), plan.place(path))
             graphs.append(plan.stage_entry(stage, precision, path))
+        if plan.network.upsampler.exact_offsets:
+            plan.skipped["openvino-whole"] = _INEXACT
+            continue
         path = f"openvino/{precision}/whole.xml"
         convert(plan.onnx_whole(precision, "whole"), plan.place(path))
         graphs.append(plan.whole_entry("whole", precision, path))

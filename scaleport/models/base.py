@@ -179,6 +179,9 @@ class Upsampler(nn.Module, abc.ABC):
     """Whether ``render`` also needs ``skip``, the normalised image."""
     binds_scales: ClassVar[bool] = False
     """Whether the deploy form of a query upsampler has :attr:`DeployForm.bind`."""
+    exact_offsets: bool = False
+    """Whether the last bit of a grid offset can decide a pixel. Graphs that make the grid
+    themselves are then only written for runtimes whose division rounds correctly."""
     tiling: Tiling = EXACT
     """``not-allowed`` also means that one call must render all pixels of the output."""
 

@@ -51,6 +51,10 @@ def nearest_index(index: Tensor, offset: Tensor, length: int) -> Tensor:
     return clamp_index(index + up + tie * odd, length)
 
 
+MOST_STEADY_OCTAVES = 16
+"""Octaves up to which the last bit of an offset turns the highest by about 1e-3 at most."""
+
+
 def distance(index: Tensor, offset: Tensor, place: Tensor) -> Tensor:
     """From LR pixels to output pixels, float32[K]; an LR pixel is 2 units."""
     return 2 * (offset + (index - place).to(torch.float32))
@@ -185,6 +189,7 @@ class NeuralKriging(Upsampler):
                 f"kriging needs a width that is a multiple of 4 and of groups, got {width}"
             )
         self.in_channels, self.width = in_channels, width
+        self.exact_offsets = octaves > MOST_STEADY_OCTAVES
         self.octaves = Octaves(octaves)
         self.head = nn.Conv2d(in_channels + 2 * self.octaves.width, width, 1)
         self.length = nn.Parameter(torch.tensor(3.0))

@@ -1,0 +1,94 @@
+"""The coverage table says what was measured, of the networks there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from scaleport.errors import ArtifactError
+from scaleport.models.compositions import COMPOSITIONS
+from scaleport.validation import coverage
+from scaleport.validation.coverage import BACKENDS, COLUMNS, PRECISIONS, Cell, Row
+from scaleport.validation.coverage_table import table
+
+DOCS = Path(__file__).parents[2] / "docs"
+AGAIN = "run `python -m scaleport.validation.coverage`"
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, Row]:
+    return coverage.read_rows(DOCS / "coverage.json")
+
+
+def test_every_part_is_covered_as_it_is_now(rows):
+    missing = [name for name in coverage.chosen() if name not in rows]
+    assert not missing, AGAIN
+    stale = [name for name, row in rows.items() if row.config != coverage.config_hash(name)]
+    assert not stale, AGAIN
+    keys = {f"{b}/{p}/{c}" for b in BACKENDS for p in PRECISIONS for c in COLUMNS}
+    for name, row in rows.items():
+        assert set(row.cells) == keys, name
+
+
+def test_every_cell_passes_or_says_why_not(rows):
+    for row in rows.values():
+        for key, cell in row.cells.items():
+            assert cell.status in ("pass", "built", "n/a"), (row.name, key, cell.reason)
+            assert cell.cases > 0 if cell.status == "pass" else cell.reason, (row.name, key)
+
+
+def test_only_the_networks_that_refuse_have_no_pass(rows):
+    for name, row in rows.items():
+        refused = "mambairv2" in name
+        passes = {key.split("/")[0] for key, cell in row.cells.items() if cell.status == "pass"}
+        assert ({"onnxruntime", "openvino", "coreml"} <= passes) != refused, name
+
+
+def test_the_document_is_the_table(rows):
+    assert (DOCS / "coverage.md").read_text(encoding="utf-8") == table(rows), (
+        "run `python -m scaleport.validation.coverage --render`"
+    )
+
+
+def test_every_network_is_in_the_document(rows):
+    text = table(rows)
+    for name in COMPOSITIONS:
+        assert f"`{name}`" in text
+
+
+def test_a_failure_is_shown_with_its_reason(rows):
+    name = "edsr-baseline-liif"
+    bad = Cell(status="fail", reason="PSNR 20.0 dB under 80.0 dB (odd, x2)", cases=3, worst=20.0)
+    cells = {**rows[name].cells, "openvino/fp32/real": bad}
+    text = table({name: Row(name=name, config="", cells=cells)})
+    line = next(line for line in text.splitlines() if line.startswith(f"| `{name}`"))
+    letter = line.split("**FAIL** ")[1].split()[0]
+    assert f"- {letter}: {bad.reason}" in text
+
+
+def test_damaged_results_are_refused(tmp_path):
+    path = tmp_path / "coverage.json"
+    path.write_text('[{"name": 3}]')
+    with pytest.raises(ArtifactError, match="damaged"):
+        coverage.read_rows(path)
+
+
+def test_rows_are_kept_in_order(tmp_path, rows):
+    path = tmp_path / "coverage.json"
+    coverage.write_rows(path, dict(reversed(rows.items())))
+    assert coverage.read_rows(path) == rows
+    assert list(coverage.read_rows(path)) == [name for name in COMPOSITIONS if name in rows]
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.networks
+@pytest.mark.parametrize("name", ["edsr-baseline-x2", "edsr-baseline-metasr", "mambairv2-light-x2"])
+def test_measuring_again_gives_the_same_verdicts(name, rows):
+    again = coverage.measure(name)
+    for key, cell in again.cells.items():
+        known = rows[name].cells[key]
+        where = msgspec.structs.asdict(cell)
+        if not key.startswith("tensorrt"):  # its library may be absent here
+            assert (cell.status, cell.cases) == (known.status, known.cases), (key, where)
