@@ -29,7 +29,7 @@ test: $(STAMP) lint  ## style, types and the test suite
 test-slow: $(STAMP)  ## what takes longer: full-size networks, the shipped models on every backend
 	$(PYTEST) -m slow
 
-test-networks: $(STAMP)  ## every encoder and upsampler through every format, about an hour
+test-networks: $(STAMP)  ## every encoder and upsampler through every format
 	$(PYTEST) -m networks
 
 lint: $(STAMP)
