@@ -46,6 +46,12 @@ class BackendError(ScaleportError):
     exit_code = 3
 
 
+class PluginError(ScaleportError):
+    """An encoder or upsampler of another installed package cannot be used."""
+
+    exit_code = 3
+
+
 class ArtifactError(ScaleportError):
     """A bundle, checkpoint or graph is damaged, altered or of an unknown version."""
 

@@ -30,6 +30,7 @@ PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.g
 BUNDLE = "liif-small.bundle"
 IN_REPOSITORY = {"scaleport", "tests", "docs", "examples", "benchmarks"}
 SLOW = {"export", "validate"}
+DATA = {"python", "toml", "yaml"}
 
 PHOTO = np.random.default_rng(8).integers(0, 256, (64, 52, 3), np.uint8)
 
@@ -45,10 +46,10 @@ def is_drawing(text: str) -> bool:
 
 
 def commands() -> Iterator[list[str]]:
-    """Every line of a code block that is not Python or a drawing, split into words."""
+    """Every line of a code block of commands, split into words."""
     for page in PAGES:
         for language, text in blocks(page):
-            if language != "python" and not is_drawing(text):
+            if language not in DATA and not is_drawing(text):
                 for line in text.splitlines():
                     words = shlex.split(line, comments=True)
                     if words:

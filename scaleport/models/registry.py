@@ -5,19 +5,37 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint
 from typing import Any, Generic, TypeVar
 
-from scaleport.errors import UsageError
+from scaleport import plugins
+from scaleport.errors import PluginError, UsageError
+from scaleport.models.base import Encoder, Upsampler
+from scaleport.plugins import claims, load, origin, refusal
 
 T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """A named set of classes that are built from plain keyword options."""
+    """A named set of classes that are built from plain keyword options.
 
-    def __init__(self, kind: str) -> None:
+    Other packages add to it through entry points, which are loaded when names are listed or one is
+    asked for that is not registered yet. An entry point names a class, or a module that registers
+    the name with the decorator.
+
+    Args:
+        kind: what the classes are, for messages.
+        base: what they must be derived from.
+        group: the entry points' group.
+    """
+
+    def __init__(self, kind: str, base: type, group: str) -> None:
         self.kind = kind
+        self.group = group
+        self._base = base
         self._classes: dict[str, type[T]] = {}
+        self._origins: dict[str, str] = {}
+        self._refused: dict[str, PluginError] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
         """Class decorator: make a class known under ``name``; a name is taken only once."""
@@ -31,22 +49,72 @@ class Registry(Generic[T]):
         return add
 
     def __iter__(self) -> Iterator[str]:
+        for name in claims(self.group):
+            self._try(name)
         return iter(sorted(self._classes))
 
     def __contains__(self, name: object) -> bool:
+        if isinstance(name, str):
+            self._try(name)
         return name in self._classes
+
+    def origin(self, name: str) -> str:
+        """The package that brought a name; empty for those of Scaleport itself."""
+        return self._origins.get(name, "")
+
+    def refused(self) -> dict[str, str]:
+        """Names of plug-ins that cannot be used, with the reason in one line."""
+        list(self)
+        found = {name: str(error) for name, error in self._refused.items()}
+        for name, points in claims(self.group).items():
+            if name in self._classes and not self.origin(name):
+                reason = "Scaleport has its own of that name"
+                found[name] = refusal(self.kind, points[0], reason)
+        return found
 
     def get(self, name: str) -> type[T]:
         """The class of a name.
 
         Raises:
             UsageError: if there is none; the message lists the names there are.
+            PluginError: if another package claims the name and cannot be loaded.
         """
-        try:
-            return self._classes[name]
-        except KeyError:
+        self._try(name)
+        if name in self._refused:
+            raise self._refused[name]
+        if name not in self._classes:
             known = ", ".join(self) or "none"
-            raise UsageError(f"unknown {self.kind} {name!r}; known: {known}") from None
+            # A module may bring more names than its own.
+            if name not in self._classes:
+                raise UsageError(f"unknown {self.kind} {name!r}; known: {known}")
+        return self._classes[name]
+
+    def _try(self, name: str) -> None:
+        """Load the plug-in of a name that is not registered yet, once."""
+        points = claims(self.group).get(name)
+        if points is None or name in self._classes or name in self._refused:
+            return
+        before = dict(self._classes)
+        try:
+            self._take(name, points)
+        except PluginError as error:
+            # Nothing stays of a plug-in that is refused half way.
+            self._classes = before
+            self._refused[name] = error
+        for added in self._classes.keys() - before.keys():
+            self._origins[added] = origin(points[0])
+
+    def _take(self, name: str, points: tuple[EntryPoint, ...]) -> None:
+        loaded = load(self.kind, points)
+        if isinstance(loaded, type):
+            self._classes.setdefault(name, loaded)
+        cls = self._classes.get(name)
+        if cls is None:
+            reason = f"{points[0].value} is neither a class nor a module that registers the name"
+            raise PluginError(refusal(self.kind, points[0], reason))
+        if not issubclass(cls, self._base):
+            reason = f"{cls.__qualname__} is not derived from {self._base.__qualname__}"
+            raise PluginError(refusal(self.kind, points[0], reason))
 
     def options(self, name: str) -> dict[str, Any]:
         """Option names of a class with their defaults (``inspect.Parameter.empty`` if required)."""
@@ -102,7 +170,7 @@ def _check_number(label: str, value: Any, default: Any) -> None:
         raise UsageError(f"{label} must be {kind}, got {value!r}")
 
 
-ENCODERS: Registry[Any] = Registry("encoder")
+ENCODERS: Registry[Any] = Registry("encoder", Encoder, plugins.ENCODERS)
 """Classes that follow :class:`scaleport.models.base.Encoder`."""
-UPSAMPLERS: Registry[Any] = Registry("upsampler")
+UPSAMPLERS: Registry[Any] = Registry("upsampler", Upsampler, plugins.UPSAMPLERS)
 """Classes that follow :class:`scaleport.models.base.Upsampler`."""

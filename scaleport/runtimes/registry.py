@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from functools import cache, lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
-from scaleport.errors import BackendError, UsageError
+from scaleport.errors import BackendError, PluginError, UsageError
+from scaleport.plugins import BACKENDS, claims, load, origin, refusal
 from scaleport.runtimes.base import Availability, Backend
 
-GROUP = "scaleport.backends"
+GROUP = BACKENDS
 AUTO_ORDER = ("tensorrt", "coreml", "openvino", "onnxruntime", "torch")
 """Preference of ``backend="auto"``; a backend that only emulates its target comes last."""
 
 
 @lru_cache(maxsize=1)
-def _found() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=GROUP)}
+def _found() -> dict[str, tuple[EntryPoint, ...]]:
+    found = {}
+    for name, points in claims(GROUP).items():
+        # No other package takes the place of one of ours.
+        own = tuple(point for point in points if origin(point) == "scaleport")
+        found[name] = own or points
+    return found
 
 
 def backend_names() -> list[str]:
@@ -31,13 +37,15 @@ def get_backend(name: str) -> Backend:
         UsageError: if no backend is registered under the name.
         BackendError: if a third-party backend cannot be imported.
     """
-    point = _found().get(name)
-    if point is None:
+    points = _found().get(name)
+    if points is None:
         raise UsageError(f"unknown backend {name!r}; known: {', '.join(backend_names())}")
     try:
-        backend: Backend = point.load()()
+        backend: Backend = load("backend", points)()
+    except PluginError as error:
+        raise BackendError(str(error)) from error
     except Exception as error:
-        raise BackendError(f"backend {name!r} cannot be loaded: {error}") from error
+        raise BackendError(refusal("backend", points[0], error)) from error
     return backend
 
 

@@ -11,6 +11,7 @@ from numpy_backend import NumpyBackend, blur, write_bundle
 
 import scaleport
 from scaleport.errors import BackendError, UsageError
+from scaleport.plugins import claims
 from scaleport.runtimes import registry
 from scaleport.runtimes.base import Availability, Backend
 
@@ -31,6 +32,7 @@ def plugin(tmp_path, monkeypatch):
         forget()
 
     def forget():
+        claims.cache_clear()
         registry._found.cache_clear()
         registry.get_backend.cache_clear()
 
@@ -70,9 +72,17 @@ def test_a_stranger_is_chosen_when_nothing_else_fits(plugin, tmp_path, monkeypat
 
 def test_a_stranger_that_breaks_is_named(plugin):
     plugin("broken", "numpy_backend:NoSuchClass")
-    with pytest.raises(BackendError, match=r"backend 'broken' cannot be loaded.*NoSuchClass"):
+    with pytest.raises(
+        BackendError,
+        match=r"'broken' of the package stranger-broken cannot be loaded: .*NoSuchClass",
+    ):
         registry.get_backend("broken")
     assert registry.get_backend("torch").name == "torch"
+
+
+def test_a_stranger_does_not_take_the_place_of_ours(plugin):
+    plugin("torch", "numpy_backend:NumpyBackend")
+    assert registry.get_backend("torch").graph_format == "torch"
 
 
 def test_unknown_name():
