@@ -89,6 +89,13 @@ def test_bundles_are_inspected_and_tried_without_torch(folder: Path, line: str) 
     assert "onnx" in ran.stdout
 
 
+@pytest.mark.parametrize("line", ["inspect --models", "inspect eqsr --json"])
+def test_networks_are_listed_without_torch(line: str) -> None:
+    ran = without_torch(CLI, *line.split())
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "eqsr" in ran.stdout
+
+
 def test_help_of_every_verb_without_torch() -> None:
     code = """
         from scaleport.cli.main import VERBS, main
@@ -182,6 +189,8 @@ def test_no_import_hides_from_the_check_below(statement: str) -> None:
 RUNTIME = [
     PACKAGE / "grid.py",
     PACKAGE / "errors.py",
+    PACKAGE / "catalogue.py",
+    PACKAGE / "plugins.py",
     *(
         path
         for room in ("bundle", "imaging", "runtimes")

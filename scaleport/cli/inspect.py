@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import inspect as introspection
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scaleport.catalogue import Entry, catalogue
+from scaleport.cli.networks import TILING_WORDS, list_networks, show_network
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, size_text, table
 from scaleport.cli.paths import holds
 from scaleport.errors import UsageError
 from scaleport.shipped import find_checkpoint, shipped_weights
 
 if TYPE_CHECKING:
-    from scaleport.bundle.manifest import Manifest
     from scaleport.bundle.reader import Bundle
 
 EXAMPLES = """\b
@@ -24,6 +25,8 @@ Examples:
   scaleport inspect photo.bundle --verify -q
   scaleport inspect igconv-small --json
   scaleport inspect --models
+  scaleport inspect --models 'rdn-*'
+  scaleport inspect edsr-baseline-liif
 """
 
 
@@ -32,11 +35,15 @@ def inspect(
         str | None,
         typer.Argument(
             metavar="BUNDLE|CHECKPOINT|NAME",
-            help="A bundle, a checkpoint, or a shipped checkpoint.",
+            help="A bundle, a checkpoint, or the name of a shipped checkpoint or of a network; "
+            "with --models a pattern of names.",
         ),
     ] = None,
     models: Annotated[
-        bool, typer.Option("--models", help="List networks that can be built, with their options.")
+        bool,
+        typer.Option(
+            "--models", help="List the networks that can be built, or those of a pattern."
+        ),
     ] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare every file of a bundle with its hash.")
@@ -47,17 +54,37 @@ def inspect(
 ) -> None:
     """Show what a bundle or a checkpoint holds, or which networks there are."""
     out = Output(as_json, quiet, verbose)
-    if models == (path is not None):
-        raise UsageError("give either a bundle or checkpoint to inspect, or --models")
-    if path is None:
-        _inspect_models(out)
+    if models:
+        list_networks(out, path)
+    elif path is None:
+        raise UsageError("give a bundle, a checkpoint or a network to inspect, or --models")
     elif holds(Path(path).is_dir):
         from scaleport.bundle.reader import open_bundle
 
         bundle = open_bundle(Path(path), verify="all" if verify else "lazy")
         _inspect_bundle(out, bundle, verify)
     else:
-        _inspect_checkpoint(out, find_checkpoint(path))
+        network = None if holds(Path(path).exists) else _find_network(path)
+        if network is None:
+            _inspect_checkpoint(out, find_checkpoint(path))
+        else:
+            show_network(out, network)
+
+
+def _find_network(name: str) -> Entry | None:
+    """The network of a name, unless that is a shipped checkpoint's; None for neither.
+
+    Raises:
+        UsageError: if the name is nearly that of a network.
+    """
+    if name in shipped_weights():
+        return None
+    known = catalogue()
+    close = get_close_matches(name, [entry.name for entry in known.networks])
+    found = known.find(name)
+    if found is None and close:
+        raise UsageError(f"there is no {name}; networks of a similar name: {', '.join(close)}")
+    return found
 
 
 def _inspect_bundle(out: Output, bundle: Bundle, verified: bool) -> None:
@@ -96,7 +123,10 @@ def _inspect_bundle(out: Output, bundle: Bundle, verified: bool) -> None:
         ("model", model_text(manifest.model)),
         ("family", manifest.family),
         ("scales", scale_text(manifest)),
-        ("receptive field", f"{manifest.receptive_field} px around a pixel; {_tiling(manifest)}"),
+        (
+            "receptive field",
+            f"{manifest.receptive_field} px around a pixel; {TILING_WORDS[manifest.tiling]}",
+        ),
         ("engine sizes", f"height {_range(manifest.height)}, width {_range(manifest.width)}"),
         ("license", manifest.license or "not stated"),
         ("made with", ", ".join(f"{k} {v}" for k, v in sorted(manifest.tool_versions.items()))),
@@ -174,47 +204,9 @@ def _inspect_checkpoint(out: Output, path: Path) -> None:
         _say_table(out, [(str(key), str(value)) for key, value in info.items()])
 
 
-def _inspect_models(out: Output) -> None:
-    with needs("torch", "listing the networks"):
-        from scaleport.models import ENCODERS, UPSAMPLERS
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for role, registry, fixed in (
-        ("encoders", ENCODERS, set()),
-        ("upsamplers", UPSAMPLERS, {"in_channels"}),
-    ):
-        found[role] = {
-            name: {
-                option: "required" if default is introspection.Parameter.empty else default
-                for option, default in registry.options(name).items()
-                if option not in fixed
-            }
-            for name in registry
-        }
-    shipped = shipped_weights()
-    out.result({**found, "shipped": shipped})
-    for role, classes in found.items():
-        out.say(role)
-        rows = [
-            (name, ", ".join(f"{option}={value}" for option, value in options.items()))
-            for name, options in classes.items()
-        ]
-        _say_table(out, rows)
-    out.say("shipped checkpoints")
-    _say_table(out, [(name, size_text(path.stat().st_size)) for name, path in shipped.items()])
-
-
 def _say_table(out: Output, rows: Sequence[Sequence[str]]) -> None:
     for line in table(rows or [("none",)]):
         out.say(line)
-
-
-def _tiling(manifest: Manifest) -> str:
-    words = {
-        "exact": "tiles give the same pixels as the whole image",
-        "approximate": "tiles give nearly the same pixels as the whole image",
-        "not-allowed": "cannot be cut into tiles",
-    }
-    return words[manifest.tiling]
 
 
 def _range(axis: Any) -> str:

@@ -138,6 +138,8 @@ class Encoder(nn.Module, abc.ABC):
     """What of its graph stays float32 in an fp16 export, in words."""
     export_refusal: str = ""
     """Why no graph can hold this encoder, one sentence without a full stop; empty if one can."""
+    rewrites: tuple[str, ...] = ()
+    """What :meth:`deploy` does differently from :meth:`forward`, a few words each."""
 
     def prepare(self, grid: Grid) -> Constants:
         """Training form: ``modulation`` if ``reads_scale`` is set, else nothing."""
@@ -184,6 +186,8 @@ class Upsampler(nn.Module, abc.ABC):
     themselves are then only written for runtimes whose division rounds correctly."""
     tiling: Tiling = EXACT
     """``not-allowed`` also means that one call must render all pixels of the output."""
+    rewrites: tuple[str, ...] = ()
+    """What :meth:`deploy` does differently from :meth:`render`, a few words each."""
 
     def prepare(self, scale: int) -> Constants:
         """Training form: constants of an integer scale; none unless a subclass says so."""

@@ -245,6 +245,10 @@ class EQSR(WindowedEncoder):
     reads_scale: ClassVar[bool] = True
     tiling = Tiling("approximate", "windows lie as the tile does, channel attention pools over it")
     float32_parts = "layer norms, softmax and averages over the image"
+    rewrites: tuple[str, ...] = (
+        "modulated kernels as gains around one kernel",
+        "position biases gathered, scale folded in",
+    )
 
     def __init__(
         self,

@@ -142,6 +142,7 @@ class HiET(TokenEncoder):
         )
         self.tiling: Tiling = SCANNED if scanned else WINDOWED
         self.export_refusal = REFUSAL if scanned else ""
+        self.rewrites = () if scanned else self.rewrites
         if scanned:
             start_scans(self)
         else:

@@ -174,6 +174,12 @@ class TokenEncoder(Encoder):
     Linear layers start from a truncated normal of 0.02 with zero bias.
     """
 
+    rewrites: tuple[str, ...] = (
+        "correlation without a map of pairs",
+        "position bias as a constant",
+        "linear layers as 1x1 convolutions of maps",
+    )
+
     def __init__(self, width: int, blocks: list[nn.Module]) -> None:
         super().__init__()
         self.out_channels = width

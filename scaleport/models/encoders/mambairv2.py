@@ -240,6 +240,7 @@ class MambaIRv2(TokenEncoder):
 
     tiling = SCANNED
     export_refusal = REFUSAL
+    rewrites: tuple[str, ...] = ()
 
     def __init__(
         self,

@@ -47,6 +47,8 @@ class RDN(Encoder):
         growth: channels that each layer adds (G).
     """
 
+    rewrites: tuple[str, ...] = ("fusion added up block by block",)
+
     def __init__(
         self, width: int = 64, blocks: int = 16, layers: int = 8, growth: int = 64
     ) -> None:

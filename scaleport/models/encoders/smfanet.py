@@ -166,6 +166,7 @@ class SMFANet(Encoder):
 
     tiling = Tiling("approximate", "cells and variances are those of a tile")
     float32_parts = "norms, averages and variances"
+    rewrites: tuple[str, ...] = ("factors folded into convolutions",)
 
     def __init__(self, width: int = 48, blocks: int = 12, ratio: float = 2.0) -> None:
         super().__init__()

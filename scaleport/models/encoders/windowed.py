@@ -257,6 +257,8 @@ class WindowedEncoder(Encoder):
     by_rows: Tensor
     by_cols: Tensor
 
+    rewrites: tuple[str, ...] = ("position biases gathered, scale folded in",)
+
     def __init__(
         self,
         name: str,

@@ -73,6 +73,11 @@ class LocalEnsemble(QueryUpsampler):
 
     in_channels: int
     skips: bool = False
+    rewrites: tuple[str, ...] = (
+        "layers that read features hoisted to LR size",
+        "positions as tables per axis",
+        "last layer once, after the blend",
+    )
 
     @abc.abstractmethod
     def linears(self) -> list[nn.Linear]:

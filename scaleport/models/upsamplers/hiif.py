@@ -157,6 +157,12 @@ class HIIF(Upsampler):
     family: ClassVar[Literal["lattice", "query"]] = "query"
     reads_skip: ClassVar[bool] = True
     tiling = Tiling("not-allowed", "linear attention averages over all pixels of one call")
+    rewrites: tuple[str, ...] = (
+        "first level's features at LR size",
+        "LayerNorm in the linear layers",
+        "attention as one matrix per head and image",
+        "digits as tables per axis",
+    )
 
     def __init__(
         self,

@@ -95,6 +95,7 @@ class IGConv(Upsampler):
     """
 
     family: ClassVar[Literal["lattice", "query"]] = "lattice"
+    rewrites: tuple[str, ...] = ("kernels made once per scale and written in",)
 
     def __init__(
         self,

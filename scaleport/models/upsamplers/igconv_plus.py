@@ -133,6 +133,12 @@ class IGConvPlus(IGConv):
 
     blend: Tensor
 
+    rewrites: tuple[str, ...] = (
+        "kernels made once per scale and written in",
+        "one convolution for colours, offsets and scopes",
+        "samples at LR size, one shuffle",
+    )
+
     def __init__(
         self,
         in_channels: int,

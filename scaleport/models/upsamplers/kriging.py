@@ -179,6 +179,11 @@ class NeuralKriging(Upsampler):
 
     family: ClassVar[Literal["lattice", "query"]] = "query"
     tiling = Tiling("not-allowed", "channel attention pools over the whole output")
+    rewrites: tuple[str, ...] = (
+        "head's features at LR size",
+        "positions and distance prior as tables per axis",
+        "involution by slices",
+    )
 
     def __init__(
         self, in_channels: int, width: int = 256, groups: int = 32, octaves: int = 12

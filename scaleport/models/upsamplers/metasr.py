@@ -75,6 +75,11 @@ class MetaSR(QueryUpsampler):
 
     binds_scales = True
     queries_per_chunk = 16_384  # each carries 27 C filter weights
+    rewrites: tuple[str, ...] = (
+        "features filtered at LR size",
+        "positions as tables per axis",
+        "one convolution per integer scale",
+    )
 
     def __init__(self, in_channels: int, hidden: int = 256) -> None:
         super().__init__()

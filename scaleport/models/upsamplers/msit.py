@@ -76,6 +76,12 @@ class MSIT(Upsampler):
     reads_skip: ClassVar[bool] = True
     binds_scales: ClassVar[bool] = True
     tiling = Tiling("approximate", "FEM wraps around the border of whatever it is given")
+    rewrites: tuple[str, ...] = (
+        "kernels merged, BatchNorm folded",
+        "attention's products at LR size",
+        "position bias as tables per axis",
+        "decoder's first layer at LR size per integer scale",
+    )
 
     def __init__(
         self,

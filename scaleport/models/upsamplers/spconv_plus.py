@@ -91,6 +91,9 @@ class SPConvPlus(Upsampler):
     """
 
     family: ClassVar[Literal["lattice", "query"]] = "lattice"
+    rewrites: tuple[str, ...] = (
+        "tail collapsed to one 5x5 convolution, the border by the tail itself",
+    )
 
     def __init__(self, in_channels: int, scale: int, width: int = 0) -> None:
         super().__init__()
