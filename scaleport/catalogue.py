@@ -24,7 +24,7 @@ COMMAND = "python -m scaleport.models.catalogue --write"
 Family = Literal["any scale", "several scales", "one scale"]
 FAMILIES: dict[Family, str] = {
     "any scale": "every output pixel is decoded where it lies",
-    "several scales": "one checkpoint, rendered at integer scales and reduced in between",
+    "several scales": "one checkpoint renders integer scales, reduced in between",
     "one scale": "rendered at one integer scale and reduced below it",
 }
 """Kinds of networks with what they answer, in the order in which they are listed."""

@@ -112,7 +112,7 @@ def test_page_has_one_file_each() -> None:
     }
 
 
-def test_package_trains_exports_and_runs(installed: Path, tmp_path: Path) -> None:
+def test_package_exports_and_runs(installed: Path, tmp_path: Path) -> None:
     ran = run(installed, tmp_path, "-c", textwrap.dedent(USE))
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert ran.stdout.splitlines()[-1] == "numpy"

@@ -155,7 +155,8 @@ def _say_networks(out: Output, entries: list[Entry], runs: dict[str, list[str]])
     for layout in layouts:
         heads = layout(None, notes)
         rows = [cells for entry in entries for cells in layout(entry, notes)]
-        lines = table(right([*heads, *rows], 1, -3 if layout is _wide else -2))
+        cells = right([*heads, *rows], 1, -3 if layout is _wide else -2)
+        lines = table(cells, indent=" ")
         if max(map(len, lines)) <= _columns():
             break
     for line in lines[: len(heads)]:
@@ -205,7 +206,8 @@ def _narrow(entry: Entry | None, notes: dict[str, int]) -> list[list[str]]:
     if entry is None:
         return [["", "params", "train", "deploy", "scale", "tiling", "export"]]
     totals = [form.total(entry.macs.scale) for form in (entry.macs.training, entry.macs.deploy)]
-    return [[entry.name, *map(short, (entry.parameters, *totals)), *_words(entry, notes)]]
+    words = (word.replace("(", "").replace(")", "") for word in _words(entry, notes))
+    return [[entry.name, *map(short, (entry.parameters, *totals)), *words]]
 
 
 def _words(entry: Entry, notes: dict[str, int]) -> tuple[str, str, str]:
