@@ -11,7 +11,16 @@ from scaleport.cli.paths import holds
 from scaleport.errors import ImageError, OutputError, ScaleportError, UsageError
 from scaleport.imaging.files import WRITABLE, check_target
 
-READ_SUFFIXES = frozenset(WRITABLE) | {".bmp", ".ppm", ".pgm", ".pnm"}
+READ_SUFFIXES = frozenset(WRITABLE) | {
+    ".bmp",
+    ".ppm",
+    ".pgm",
+    ".pnm",
+    ".pfm",
+    ".gif",
+    ".heic",
+    ".heif",
+}
 """Files that are taken out of a folder; a file that is named itself may be called anything."""
 
 DEFAULT_SUFFIX = ".png"
@@ -33,18 +42,23 @@ class Plan:
     failures: tuple[tuple[Path, ScaleportError], ...]
 
 
-def plan(inputs: Sequence[Path], output: str | None, tag: str) -> Plan:
+def plan(inputs: Sequence[Path], output: str | None, tag: str, kind: str = "") -> Plan:
     """Decide what is read and written.
 
     Args:
         inputs: images, or folders of images.
         output: what was given as ``-o``: a file, a directory, or None for beside each input.
         tag: appended to the name of an input to name its output, e.g. ``_x2.7``.
+        kind: format of outputs that are named after their input, e.g. ``webp``; empty for PNG.
 
     Raises:
         OutputError: if nothing can be written there.
         UsageError: if one output file is named for several inputs.
     """
+    suffix = f".{kind.lower().removeprefix('.')}" if kind else DEFAULT_SUFFIX
+    if suffix not in WRITABLE:
+        known = ", ".join(sorted(name.removeprefix(".") for name in WRITABLE))
+        raise UsageError(f"unknown image format {kind!r}; known: {known}")
     failures: list[tuple[Path, ScaleportError]] = []
     named: list[Path] = []
     found: list[Path] = []
@@ -63,9 +77,7 @@ def plan(inputs: Sequence[Path], output: str | None, tag: str) -> Plan:
     file = Path(output) if output is not None and folder is None else None
     if file is not None:
         check_target(file)
-    jobs = [
-        Job(s, file or (folder or s.parent) / f"{s.stem}{tag}{DEFAULT_SUFFIX}") for s in sources
-    ]
+    jobs = [Job(s, file or (folder or s.parent) / f"{s.stem}{tag}{suffix}") for s in sources]
     # What an earlier run left in the folder is not an input of this one.
     made = {job.target for job in jobs if job.source.parent == job.target.parent}
     jobs = [job for job in jobs if job.source in named or job.source not in made]

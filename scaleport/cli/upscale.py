@@ -17,10 +17,12 @@ from scaleport.errors import (
     OutputError,
     ScaleError,
     ScaleportError,
+    UsageError,
 )
 
 if TYPE_CHECKING:
     from scaleport.cli.targets import Job
+    from scaleport.imaging.writing import SaveOptions
     from scaleport.runtimes.upscaler import Upscaler
 
 EXAMPLES = """\b
@@ -37,6 +39,8 @@ class Request:
 
     scale: tuple[float, float] | None
     size: tuple[int, int] | None
+    bits: int
+    options: SaveOptions
 
     @property
     def tag(self) -> str:
@@ -93,6 +97,26 @@ def upscale(
             metavar="NAME", help="The backend's own name of a device, e.g. GPU or cuda:1."
         ),
     ] = "",
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="png, jpg, webp, tiff or avif, for outputs that -o does not name. [default: png]",
+        ),
+    ] = "",
+    bits: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Bits per channel: 8, 16, or 32 for floats. [default: the input's]"
+        ),
+    ] = 0,
+    quality: Annotated[
+        int, typer.Option(min=1, max=100, metavar="N", help="Of JPEG, AVIF and lossy WebP.")
+    ] = 95,
+    lossless: Annotated[
+        bool, typer.Option("--lossless", help="Write WebP and AVIF without loss.")
+    ] = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
@@ -105,17 +129,25 @@ def upscale(
     out = Output(as_json, quiet, verbose)
     if (scale is None) == (size is None):
         raise ScaleError("give either a scale (-s 2.7) or a size (--size 1920x1080)")
-    request = Request(
-        scale_of(scale) if scale is not None else None, size_of(size) if size is not None else None
-    )
     from scaleport.cli.targets import plan
+    from scaleport.imaging.writing import SaveOptions
+    from scaleport.runtimes.file import BITS
+
+    if bits and bits not in BITS:
+        raise UsageError(f"--bits must be {', '.join(map(str, BITS))}, got {bits}")
+    request = Request(
+        scale_of(scale) if scale is not None else None,
+        size_of(size) if size is not None else None,
+        bits,
+        SaveOptions(quality, lossless),
+    )
     from scaleport.runtimes.upscaler import load
     from scaleport.runtimes.view import TilePolicy, checked_grid
 
     upscaler = load(bundle, backend, precision, threads, device, TilePolicy(tile=tile))
     if request.scale is not None:
         checked_grid(upscaler.manifest, 1, 1, request.scale, None)
-    work = plan(inputs, output, request.tag)
+    work = plan(inputs, output, request.tag, kind)
     failures: list[tuple[Path, ScaleportError]] = []
     for source, error in work.failures:
         _failed(failures, source, error)
@@ -164,31 +196,34 @@ def upscale(
 def _upscale(
     upscaler: Upscaler, job: Job, request: Request, number: int, advance: Advance
 ) -> dict[str, Any]:
-    from scaleport.imaging.files import Image, load_image, save_image
+    from scaleport.runtimes.file import upscale_file
 
     advance(number, str(job.source))
     start = time.perf_counter()
-    image = load_image(job.source)
-    try:
-        pixels = upscaler(
-            image.pixels,
-            request.scale,
-            request.size,
-            progress=lambda some, all_: advance(number + some / all_, str(job.source)),
-        )
-    except ScaleError as error:
-        raise ScaleError(f"{job.source}: {error}") from error
     try:
         job.target.parent.mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write {job.target}: {error.strerror or error}") from error
-    save_image(job.target, Image(pixels, image.icc, image.exif))
+    try:
+        made = upscale_file(
+            upscaler,
+            job.source,
+            job.target,
+            request.scale,
+            request.size,
+            request.bits,
+            request.options,
+            progress=lambda some, all_: advance(number + some / all_, str(job.source)),
+        )
+    except ScaleError as error:
+        raise ScaleError(f"{job.source}: {error}") from error
     return {
         "input": job.source,
         "output": job.target,
-        "input_size": _size(image.pixels.shape),
-        "output_size": _size(pixels.shape),
-        "notes": image.notes,
+        "input_size": _size(made.input_size),
+        "output_size": _size(made.output_size),
+        "notes": made.notes,
+        "tile": made.tile,
         "seconds": round(time.perf_counter() - start, 3),
     }
 

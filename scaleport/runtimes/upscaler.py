@@ -9,6 +9,7 @@ from pathlib import Path
 from scaleport.bundle.manifest import Manifest
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import BackendError, UsageError
+from scaleport.imaging.reading import Picture
 from scaleport.runtimes.base import Array, SessionOptions
 from scaleport.runtimes.registry import AUTO_ORDER, backend_names, get_backend, require
 from scaleport.runtimes.stages import Stages
@@ -53,13 +54,14 @@ class Upscaler:
     def __repr__(self) -> str:
         return f"Upscaler({self.manifest.name!r}, backend={self.backend!r}, {self.precision})"
 
-    def open(self, image: Array) -> View:
+    def open(self, image: Array | Picture) -> View:
         """Open an image for rendering at any scale and region.
 
         Args:
             image: uint8, uint16 or float array [H, W], [H, W, C] with 1 (gray), 2 (gray and
                 alpha), 3 (RGB) or 4 (RGB and alpha) channels, or float [N, 3, H, W]. Floats are
-                in [0, 1].
+                in [0, 1]. Or a file from :func:`scaleport.imaging.reading.open_picture`, of
+                which only the regions that are worked on are read.
 
         Raises:
             ImageError: if the array is not such an image.

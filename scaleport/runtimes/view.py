@@ -6,14 +6,18 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any, Final
 
 import numpy as np
 
 from scaleport.bundle.manifest import Manifest
-from scaleport.errors import ImageError, ScaleError
+from scaleport.errors import OutOfMemoryError, ScaleError
 from scaleport.grid import Axis, Grid, output_length, parse_scale
-from scaleport.imaging.convert import Layout, from_planes, layout_of, to_planes
+from scaleport.imaging.convert import Layout, from_planes
+from scaleport.imaging.reading import Picture
 from scaleport.imaging.resample import imresize, support
+from scaleport.imaging.source import source_of
 from scaleport.imaging.tiles import Span, bands, cut
 from scaleport.runtimes.base import Array, Outputs
 from scaleport.runtimes.stages import Stages
@@ -22,6 +26,8 @@ Region = tuple[int, int, int, int]
 Progress = Callable[[int, int], None]
 Size = tuple[int, int]
 Tile = tuple[Span, Span]
+
+_SMALLEST_TILE: Final = 16
 
 
 @dataclass(frozen=True)
@@ -78,27 +84,26 @@ class View:
     tiles fit the cache. (Where features depend on the output size, only a second region does.)
     """
 
-    def __init__(self, stages: Stages, image: Array, policy: TilePolicy) -> None:
+    def __init__(self, stages: Stages, image: Array | Picture, policy: TilePolicy) -> None:
         self._stages = stages
         self._manifest = stages.bundle.manifest
-        self._planes, self._layout = _opened(np.asarray(image))
-        self._opacity: np.float32 | None = None
-        if self._layout is not None and self._layout.has_alpha:
-            alpha = self._planes[1]
-            if alpha.min() == alpha.max():
-                # A network would only make an opaque image a little transparent here and there.
-                self._opacity, self._planes = alpha[0, 0, 0], self._planes[:1]
+        self._source = source_of(image)
+        # Features of some networks depend on the output size; it is None for the others.
+        self._by_size = self._manifest.family == "query" and stages.has("prepare")
+        self._features: OrderedDict[tuple[Tile, Size | None], Outputs] = OrderedDict()
+        self._lay_out(policy)
+
+    def _lay_out(self, policy: TilePolicy) -> None:
+        """Cut the image into tiles; features of other tiles are dropped."""
         self._policy = policy
+        self._features.clear()
         halo = self._manifest.receptive_field
         if self._manifest.family == "lattice":
             # The reduction from the lattice reads a little beyond what a tile owns.
             halo += math.ceil(2 / self._manifest.scale.min) + 1
-        height, width = self._planes.shape[2:]
+        height, width = self.shape
         self._rows = self._cut(height, self._manifest.height.max, halo)
         self._cols = self._cut(width, self._manifest.width.max, halo)
-        # Features of some networks depend on the output size; it is None for the others.
-        self._by_size = self._manifest.family == "query" and stages.has("prepare")
-        self._features: OrderedDict[tuple[Tile, Size | None], Outputs] = OrderedDict()
 
     def _cut(self, length: int, most: int, halo: int) -> list[Span]:
         """Tiles of one axis; none reaches beyond the length that graphs were built for."""
@@ -112,7 +117,7 @@ class View:
     @property
     def shape(self) -> tuple[int, int]:
         """Size (H, W) of the opened image."""
-        return int(self._planes.shape[2]), int(self._planes.shape[3])
+        return self._source.shape
 
     def render(
         self,
@@ -136,35 +141,111 @@ class View:
             ScaleError: if scale, size or region is out of range.
             BackendError: if the backend fails, or returns NaN.
         """
-        grid = checked_grid(self._manifest, *self.shape, scale, size)
-        if region is not None:
-            grid = grid.region(*region)
-            if self._manifest.tiling == "not-allowed":
-                # Pixels depend on what else the same call renders: it has to be everything.
-                whole = self.render(scale, size, progress=progress)
-                rows, cols = slice(region[0], region[2]), slice(region[1], region[3])
-                return whole[:, :, rows, cols] if self._layout is None else whole[rows, cols]
-        pieces = list(self._pieces(grid))
-        out = self._canvas(grid)
-        for done, (tile, part) in enumerate(pieces):
-            planes = self._render_tile(tile, part)
-            if self._opacity is not None:
-                planes = np.concatenate([planes, np.full_like(planes, self._opacity)])
-            y, x = part.rows.start - grid.rows.start, part.cols.start - grid.cols.start
-            height, width = part.shape
-            if self._layout is None:
-                out[:, :, y : y + height, x : x + width] = planes
+        grid = self._grid(scale, size, region)
+        out: Array | None = None
+        top = 0
+        for band in self._bands(grid, progress):
+            axis = band.ndim - 2 if self._source.layout is None else 0
+            if band.shape[axis] == grid.shape[0]:
+                return band
+            if out is None:
+                shape = list(band.shape)
+                shape[axis] = grid.shape[0]
+                out = np.empty(shape, band.dtype)
+            rows = slice(top, top + band.shape[axis])
+            top = rows.stop
+            if axis:
+                out[:, :, rows] = band
             else:
-                out[y : y + height, x : x + width] = from_planes(planes, self._layout)
-            if progress is not None:
-                progress(done + 1, len(pieces))
+                out[rows] = band
+        assert out is not None
         return out
 
-    def _canvas(self, grid: Grid) -> Array:
-        if self._layout is None:
-            return np.empty((*self._planes.shape[:2], *grid.shape), np.float32)
-        channels = (self._layout.channels,) if self._layout.channels else ()
-        return np.empty((*grid.shape, *channels), self._layout.dtype)
+    def bands(
+        self,
+        scale: float | Iterable[float] | None = None,
+        size: tuple[int, int] | None = None,
+        region: Region | None = None,
+        progress: Progress | None = None,
+        dtype: np.dtype[Any] | None = None,
+    ) -> Iterator[Array]:
+        """Render from top to bottom: bands of rows that together are what :meth:`render` gives.
+
+        Where a backend runs out of memory, tiles are halved and the rendering goes on;
+        :attr:`policy` tells. Arguments and errors are those of :meth:`render`.
+
+        Args:
+            scale: one number, or (scale_y, scale_x).
+            size: output size (height, width), instead of a scale.
+            region: (y0, x0, y1, x1) in output pixels.
+            progress: called with (tiles done, tiles in all).
+            dtype: uint8, uint16 or float32 of the pixels, if not that of the opened picture.
+        """
+        yield from self._bands(self._grid(scale, size, region), progress, dtype)
+
+    @property
+    def policy(self) -> TilePolicy:
+        """How much is worked on at once, now."""
+        return self._policy
+
+    def _grid(
+        self,
+        scale: float | Iterable[float] | None,
+        size: tuple[int, int] | None,
+        region: Region | None,
+    ) -> Grid:
+        grid = checked_grid(self._manifest, *self.shape, scale, size)
+        return grid if region is None else grid.region(*region)
+
+    def _bands(
+        self, grid: Grid, progress: Progress | None, dtype: np.dtype[Any] | None = None
+    ) -> Iterator[Array]:
+        layout = self._source.layout
+        if layout is not None and dtype is not None:
+            layout = replace(layout, dtype=np.dtype(dtype))
+        if self._manifest.tiling == "not-allowed" and grid.shape != grid.output_size:
+            # Pixels depend on what else the same call renders: it has to be everything.
+            rows = slice(grid.rows.start, grid.rows.stop)
+            cols = slice(grid.cols.start, grid.cols.stop)
+            for band in self._bands(grid.region(0, 0, *grid.output_size), progress, dtype):
+                yield band[:, :, rows, cols] if layout is None else band[rows, cols]
+            return
+        todo, done = grid.rows.start, 0
+        while todo < grid.rows.stop:
+            left = grid.region(todo, grid.cols.start, grid.rows.stop, grid.cols.stop)
+            total = done + sum(1 for _ in self._pieces(left))
+            try:
+                for _, row in groupby(self._pieces(left), key=lambda piece: piece[0][0]):
+                    parts = []
+                    for tile, part in row:
+                        parts.append(self._finished(self._render_tile(tile, part), layout))
+                        done += 1
+                        if progress is not None:
+                            progress(done, total)
+                    band = parts[0]
+                    if len(parts) > 1:
+                        band = np.concatenate(parts, axis=3 if layout is None else 1)
+                    todo += band.shape[2 if layout is None else 0]
+                    yield band
+            except (OutOfMemoryError, MemoryError):
+                smaller = self._smaller()
+                if smaller is None:
+                    raise
+                self._lay_out(smaller)
+
+    def _finished(self, planes: Array, layout: Layout | None) -> Array:
+        """Pixels of a tile in a layout, from its planes."""
+        if self._source.opacity is not None:
+            planes = np.concatenate([planes, np.full_like(planes, self._source.opacity)])
+        return planes if layout is None else from_planes(planes, layout)
+
+    def _smaller(self) -> TilePolicy | None:
+        """A policy of half the tile, or None where nothing smaller makes sense."""
+        now = max(span.stop - span.start for span in (*self._rows, *self._cols))
+        if self._manifest.tiling == "not-allowed" or now <= _SMALLEST_TILE:
+            return None
+        pixels = max(1 << 12, self._policy.render_pixels // 2)
+        return replace(self._policy, tile=(now + 1) // 2, render_pixels=pixels)
 
     def _pieces(self, grid: Grid) -> Iterator[tuple[Tile, Grid]]:
         """The tiles that a region touches, each with the part of the region that it owns."""
@@ -181,8 +262,7 @@ class View:
             self._features.move_to_end(key)
             return self._features[key]
         row, col = tile
-        crop = self._planes[:, :, row.crop_start : row.crop_stop, col.crop_start : col.crop_stop]
-        crop = np.ascontiguousarray(crop)
+        crop = self._source.planes(row.crop_start, col.crop_start, row.crop_stop, col.crop_stop)
         if self._by_size:
             features = self._stages.encode(crop, self._stages.modulation(part))
         else:
@@ -231,17 +311,6 @@ class View:
         small = imresize(planes, replace(rows, origin=y0), replace(cols, origin=x0), "replicate")
         batch = (*lattice.shape[:2], *part.shape)
         return np.ascontiguousarray(small.transpose(2, 0, 1)).reshape(batch)
-
-
-def _opened(image: Array) -> tuple[Array, Layout | None]:
-    """Planes float32[P, 3, H, W] of a picture or of an NCHW batch, and the picture's layout."""
-    if image.ndim != 4:
-        return to_planes(image), layout_of(image)
-    if image.shape[1] != 3 or 0 in image.shape or image.dtype.kind != "f":
-        raise ImageError(
-            f"a batch must be float [N, 3, H, W], got {image.dtype} {list(image.shape)}"
-        )
-    return np.ascontiguousarray(image, np.float32), None
 
 
 def native_scale(manifest: Manifest, grid: Grid) -> int:

@@ -9,7 +9,7 @@ import PIL.ImageCms
 import pytest
 
 import scaleport
-from scaleport.imaging.files import Image, load_image, save_image
+from scaleport.imaging.files import Image, Metadata, load_image, save_image
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -54,10 +54,10 @@ def test_alpha_and_profile_are_kept(run, folder) -> None:
     profile = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
     pixels = np.zeros((9, 8, 4), np.uint8)
     pixels[:, 4:] = 255
-    save_image("alpha.png", Image(pixels, icc=profile))
+    save_image("alpha.png", Image(pixels, Metadata({"icc-profile-data": profile})))
     assert run("upscale alpha.png -m photo.bundle -s 2 -o out.png").code == 0
     made = load_image("out.png")
-    assert made.icc == profile
+    assert made.metadata.icc == profile
     alpha = made.pixels[..., 3].astype(int)
     assert alpha.shape == (18, 16)
     assert alpha[:, 8:].mean() > alpha[:, :8].mean()

@@ -1,0 +1,102 @@
+"""Where a view takes pixels from: an array in memory, or a file that is read region by region."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from scaleport.errors import ImageError
+from scaleport.imaging.convert import Layout, Pixels, Planes, layout_of, to_planes
+from scaleport.imaging.reading import Picture
+
+
+class Source(Protocol):
+    """Something that hands out the planes of a region."""
+
+    @property
+    def layout(self) -> Layout | None:
+        """Channels and type; None for a batch that is already in planes."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+
+    @property
+    def opacity(self) -> np.float32 | None:
+        """The value in [0, 1] of alpha that is the same everywhere; None if there is none such."""
+
+    def planes(self, top: int, left: int, bottom: int, right: int) -> Planes:
+        """float32[P, 3, rows, columns] of a region, without alpha if ``opacity`` is its value."""
+
+
+class BatchSource:
+    """float[N, 3, H, W], as networks take it.
+
+    Raises:
+        ImageError: if an array is not of that shape and type.
+    """
+
+    layout: Layout | None = None
+    opacity: np.float32 | None = None
+
+    def __init__(self, batch: Pixels) -> None:
+        if batch.ndim != 4 or batch.shape[1] != 3 or 0 in batch.shape or batch.dtype.kind != "f":
+            raise ImageError(
+                f"a batch must be float [N, 3, H, W], got {batch.dtype} {list(batch.shape)}"
+            )
+        self._batch = batch
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self._batch.shape[2], self._batch.shape[3]
+
+    def planes(self, top: int, left: int, bottom: int, right: int) -> Planes:
+        """float32[N, 3, rows, columns] of a region."""
+        return np.ascontiguousarray(self._batch[:, :, top:bottom, left:right], np.float32)
+
+
+class PictureSource:
+    """A picture: an array of pixels, or an open file.
+
+    Raises:
+        ImageError: if an array is not a picture.
+    """
+
+    def __init__(self, picture: Pixels | Picture) -> None:
+        self._picture = picture
+        self.layout: Layout | None
+        if isinstance(picture, Picture):
+            self.layout, self.shape = picture.layout, picture.shape
+            uniform = picture.uniform_alpha()
+        else:
+            self.layout, self.shape = layout_of(picture), (picture.shape[0], picture.shape[1])
+            alpha = picture[..., -1] if self.layout.has_alpha else picture
+            uniform = self.layout.has_alpha and bool(alpha.min() == alpha.max())
+        self.opacity: np.float32 | None = None
+        if uniform:
+            # A network would only make an opaque image a little transparent here and there.
+            self.opacity = to_planes(self._pixels(0, 0, 1, 1))[1, 0, 0, 0]
+
+    def _pixels(self, top: int, left: int, bottom: int, right: int) -> Pixels:
+        if isinstance(self._picture, Picture):
+            return self._picture.read(top, left, bottom, right)
+        return self._picture[top:bottom, left:right]
+
+    def planes(self, top: int, left: int, bottom: int, right: int) -> Planes:
+        """float32[P, 3, rows, columns] of a region, without alpha if it is the same everywhere."""
+        found = to_planes(self._pixels(top, left, bottom, right))
+        return found if self.opacity is None else found[:1]
+
+
+def source_of(image: Pixels | Picture) -> Source:
+    """The source of an open file, a picture or a batch.
+
+    Raises:
+        ImageError: if an array is neither a picture nor a batch.
+    """
+    if isinstance(image, Picture):
+        return PictureSource(image)
+    array = np.asarray(image)
+    return BatchSource(array) if array.ndim == 4 else PictureSource(array)

@@ -1,0 +1,275 @@
+"""Writing image files through libvips, whole or band by band; complete or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+
+from scaleport.errors import ImageError, OutputError, UsageError
+from scaleport.imaging.convert import Layout, Pixels
+from scaleport.imaging.reading import Metadata
+from scaleport.imaging.vips import libvips, reason
+
+WRITABLE: Final = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WebP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".avif": "AVIF",
+}
+"""File formats by suffix."""
+
+_LONGEST_SIDE: Final = {"JPEG": 65_500, "WebP": 16_383, "AVIF": 16_384}
+_DEEP: Final = ("PNG", "TIFF")
+_IN_MEMORY: Final = 32 << 20
+"""Bytes of pixels up to which a picture that is written in bands is kept in memory."""
+_FORMATS: Final = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
+
+
+@dataclass(frozen=True)
+class SaveOptions:
+    """How a file is written.
+
+    Attributes:
+        quality: 1 to 100, of JPEG, AVIF and lossy WebP. Colour keeps its full resolution.
+        lossless: write WebP and AVIF without loss.
+        compression: 0 to 9, effort of PNG's lossless compression.
+
+    Raises:
+        UsageError: if a number is out of range.
+    """
+
+    quality: int = 95
+    lossless: bool = False
+    compression: int = 6
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if not 1 <= self.quality <= 100:
+            raise UsageError(f"quality must be from 1 to 100, got {self.quality}")
+        if not 0 <= self.compression <= 9:
+            raise UsageError(f"compression must be from 0 to 9, got {self.compression}")
+
+
+def check_target(path: Path | str) -> str:
+    """The format that a path stands for; lets a program refuse a target before the work.
+
+    Raises:
+        OutputError: if the suffix is unknown or the directory does not exist.
+    """
+    path = Path(path)
+    kind = WRITABLE.get(path.suffix.lower())
+    if kind is None:
+        raise OutputError(
+            f"cannot tell the format of {path} from its suffix; use one of {', '.join(WRITABLE)}"
+        )
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: there is no directory {path.parent}")
+    return kind
+
+
+def check_fits(path: Path, height: int, width: int, layout: Layout) -> str:
+    """The format of a target that is to hold such a picture.
+
+    Raises:
+        OutputError: if the format cannot hold it; the message says what can.
+    """
+    kind = check_target(path)
+    if layout.has_alpha and kind == "JPEG":
+        raise OutputError(f"{path}: JPEG cannot hold alpha; use .png, .webp or .tiff")
+    if layout.dtype == np.uint16 and kind not in _DEEP:
+        raise OutputError(f"{path}: {kind} cannot hold 16 bits per channel; use .png or .tiff")
+    if layout.dtype.kind == "f" and kind != "TIFF":
+        raise OutputError(f"{path}: {kind} cannot hold floats; use .tiff, or 8 or 16 bits")
+    longest = _LONGEST_SIDE.get(kind)
+    if longest and max(height, width) > longest:
+        raise OutputError(
+            f"{path}: {kind} cannot hold {width}x{height} pixels, a side is at most {longest}; "
+            "use .png or .tiff"
+        )
+    return kind
+
+
+class PictureWriter:
+    """A file that is being written from top to bottom; a context manager.
+
+    The file appears under its name, replacing an older one, when everything has been written and
+    the context is left without an error. Large pictures wait in a temporary file beside it.
+
+    Args:
+        path: target; its suffix chooses the format, see :data:`WRITABLE`.
+        height: pixels.
+        width: pixels.
+        layout: of the bands to come.
+        metadata: what to keep with the pixels.
+        options: how to write.
+
+    Raises:
+        OutputError: if the format cannot hold the picture, or nothing can be written there.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        height: int,
+        width: int,
+        layout: Layout,
+        metadata: Metadata | None = None,
+        options: SaveOptions | None = None,
+    ) -> None:
+        self._path = Path(path)
+        self._kind = check_fits(self._path, height, width, layout)
+        self._size, self._layout = (height, width), layout
+        self._metadata, self._options = metadata or Metadata(), options or SaveOptions()
+        self._row = 0
+        self._parts: list[bytes] = []
+        self._raw: BinaryIO | None = None
+        target = self._path
+        with _file_errors(self._path):
+            self._target = target.resolve() if target.is_symlink() else target
+        self._stem = self._target.with_name(f".{secrets.token_hex(8)}")
+        bands = layout.channels or 1
+        if height * width * bands * layout.dtype.itemsize > _IN_MEMORY:
+            with _file_errors(self._path):
+                self._raw = self._raw_path.open("xb")
+
+    @property
+    def _raw_path(self) -> Path:
+        return self._stem.with_suffix(".raw.tmp")
+
+    def __enter__(self) -> PictureWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if self._raw is not None:
+                with _file_errors(self._path):
+                    self._raw.close()
+            if kind is None:
+                self._finish()
+        finally:
+            self._parts.clear()
+            for name in (self._raw_path, self._file_path):
+                with contextlib.suppress(OSError):
+                    name.unlink(missing_ok=True)
+
+    @property
+    def _file_path(self) -> Path:
+        return self._stem.with_suffix(".tmp")
+
+    def write(self, band: Pixels) -> None:
+        """Add rows, [rows, width] or [rows, width, C] of the layout's type.
+
+        Raises:
+            ImageError: if they do not fit what was announced.
+            OutputError: if they cannot be written.
+        """
+        height, width = self._size
+        channels = (self._layout.channels,) if self._layout.channels else ()
+        fits = band.shape[1:] == (width, *channels) and self._row + len(band) <= height
+        if not fits or band.dtype.newbyteorder("=") != self._layout.dtype:
+            raise ImageError(f"a band of {band.dtype} {band.shape} does not fit the picture")
+        self._row += len(band)
+        data = np.ascontiguousarray(band, dtype=self._layout.dtype)
+        if self._raw is None:
+            self._parts.append(data.tobytes())
+            return
+        with _file_errors(self._path):
+            self._raw.write(data.tobytes())
+
+    def _finish(self) -> None:
+        height, width = self._size
+        if self._row != height:
+            raise ImageError(f"{self._row} of {height} rows were written to {self._path}")
+        vips, bands = libvips(), self._layout.channels or 1
+        form = _FORMATS[self._layout.dtype.name]
+        with _file_errors(self._path):
+            if self._raw is None:
+                data = b"".join(self._parts)
+                image = vips.Image.new_from_memory(data, width, height, bands, form)
+            else:
+                image = vips.Image.rawload(
+                    str(self._raw_path), width, height, bands, format=form, access="sequential"
+                )
+            image = _described(image, self._layout, self._metadata, self._kind)
+            encode(image, self._file_path, self._kind, self._options, _kept(self._metadata))
+            with self._file_path.open("rb") as file:
+                os.fsync(file.fileno())
+            self._file_path.replace(self._target)
+
+
+def encode(image: Any, path: Path, kind: str, options: SaveOptions, keep: int) -> None:
+    """Write a libvips image to a file of a kind; ``keep`` are libvips's flags of metadata."""
+    quality = {"Q": options.quality, "lossless": options.lossless}
+    # JPEG and AVIF at full colour resolution: text and line art suffer most from less.
+    saved: dict[str, tuple[str, dict[str, Any]]] = {
+        "PNG": ("pngsave", {"compression": options.compression}),
+        "JPEG": ("jpegsave", {"Q": options.quality, "subsample_mode": "off"}),
+        "WebP": ("webpsave", {**quality, "exact": True}),
+        "TIFF": ("tiffsave", {"compression": "deflate", "predictor": "horizontal"}),
+        "AVIF": ("heifsave", {**quality, "compression": "av1", "subsample_mode": "off"}),
+    }
+    name, settings = saved[kind]
+    if kind == "TIFF":
+        if image.format == "float":
+            settings = {**settings, "predictor": "float"}
+        settings["bigtiff"] = image.width * image.height * image.bands * 4 > 1 << 31
+    getattr(image, name)(str(path), keep=keep, **settings)
+
+
+def _kept(metadata: Metadata) -> int:
+    """Kinds of metadata that there are; otherwise an EXIF block would be made up."""
+    flags = {"exif-data": 1, "xmp-data": 2, "iptc-data": 4, "icc-profile-data": 8}
+    return 16 | sum(flag for name, flag in flags.items() if name in metadata.fields)
+
+
+def _described(image: Any, layout: Layout, metadata: Metadata, kind: str) -> Any:
+    """The image with its colour space and metadata."""
+    deep = layout.dtype == np.uint16
+    gray = layout.channels < 3
+    space = ("grey16" if deep else "b-w") if gray else ("rgb16" if deep else "srgb")
+    image = image.copy(interpretation=space)
+    vips = libvips()
+    for name, value in metadata.fields.items():
+        if name == "icc-profile-data" and not _profile_fits(bytes(value), gray, kind):
+            continue
+        text = isinstance(value, str)
+        image.set_type(vips.GValue.refstr_type if text else vips.GValue.blob_type, name, value)
+    if "exif-data" in metadata.fields:
+        # Pixels are upright, whatever the camera's block says.
+        image.set_type(vips.GValue.gint_type, "orientation", 1)
+    return image
+
+
+def _profile_fits(icc: bytes, gray: bool, kind: str) -> bool:
+    """Whether a profile describes what the file will hold; bytes 16 to 19 name its colour space."""
+    if icc[16:20] == b"GRAY":
+        return gray and kind not in ("WebP", "AVIF")  # these store gray as RGB
+    return icc[16:20] == b"RGB " and (not gray or kind in ("WebP", "AVIF"))
+
+
+@contextmanager
+def _file_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except libvips().Error as error:
+        raise OutputError(f"cannot write {path}: {reason(error)}") from error
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else None
+        raise OutputError(f"cannot write {path}: {why or error}") from error
