@@ -25,7 +25,7 @@ from scaleport.models import Network, build_network
 from scaleport.models.base import GRID_PORTS, Stage, grid_tensors
 
 SCALE = 4
-UPSAMPLERS = ("metasr", "ipe-liif", "ipe-metasr", "liif", "igconv-plus", "spconv-plus")
+UPSAMPLERS = ("liif", "ipe-liif", "metasr", "hiif", "msit", "igconv-plus", "spconv-plus")
 
 
 def session(stage: Stage, threads: int) -> onnxruntime.InferenceSession:
