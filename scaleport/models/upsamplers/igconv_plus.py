@@ -187,14 +187,18 @@ class IGConvPlus(IGConv):
         s = kernel.shape[1]
         weight = kernel.reshape(-1, self.in_channels, 3, 3)
         y = functional.conv2d(feature, weight.to(feature.dtype), padding=1)
-        y = functional.pixel_shuffle(y, s)
-        colour, offset, scope = y[:, :3], y[:, 3:9], y[:, 9:]
-        shift = (0.5 * offset * scope.sigmoid()).to(image.dtype)
+        colour, offset, scope = torch.split_with_sizes(y, [a * s * s for a in (3, 6, 6)], dim=1)
+        y = torch.cat([colour, offset * scope.sigmoid()], dim=1)
+        y = functional.pixel_shuffle(y, s).to(image.dtype)
+        colour, shift_x, shift_y = torch.split_with_sizes(y, [3, 3, 3], dim=1)
         column = torch.arange(w, device=image.device, dtype=image.dtype).repeat_interleave(s)
         row = torch.arange(h, device=image.device, dtype=image.dtype).repeat_interleave(s)
-        x = column + position.repeat(w) + shift[:, :3]
-        z = (row + position.repeat(h))[:, None] + shift[:, 3:]
-        places = torch.stack([(2 * x + 1) / w - 1, (2 * z + 1) / h - 1], dim=-1)
+        x = (2 * (column + position.repeat(w)) + 1) / w - 1
+        z = (2 * (row + position.repeat(h)) + 1) / h - 1
+        # Shifts are halved, and an image of n pixels is 2 wide in the coordinates of the sampler.
+        across = torch.add(x, shift_x, alpha=1 / w)
+        down = torch.add(z[:, None], shift_y, alpha=1 / h)
+        places = torch.stack([across, down], dim=-1)
         sampled = functional.grid_sample(
             image.reshape(n * 3, 1, h, w),
             places.reshape(n * 3, h * s, w * s, 2),
