@@ -1,144 +1,63 @@
-"""Training images: decoded once, then random pairs of LR and HR patches on the fly.
+"""Random pairs of LR and HR patches, made on the fly from the image cache.
 
-All randomness comes from ``(seed, step)``, so a batch depends on nothing that happened before it.
+All randomness of a sample comes from ``(seed, step, number of the sample in the whole batch)``, so
+a batch depends neither on what happened before it nor on how many processes share it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-from collections.abc import Callable
+import functools
+import math
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+from torch.utils.data import Dataset
 
-from scaleport.errors import ImageError, OutputError, UsageError
+from scaleport.errors import UsageError
 from scaleport.grid import Axis
 from scaleport.imaging.resample import resize_matrix
-from scaleport.training.recipe import Downscale
+from scaleport.training.cache import ImageCache, Pixels
+from scaleport.training.recipe import Recipe
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
-_LOSSY = frozenset({".jpg", ".jpeg"})
+Supervision = Literal["image", "points", "square"]
+"""What a patch is trained on: all its pixels, random ones, or a random square of them."""
 
-Pixels = npt.NDArray[np.uint8]
+# Independent streams of random numbers.
+_STEP, _SAMPLE, _RANK, _SQUARE = range(4)
+
+
+class Group(TypedDict):
+    """Samples that one call of the network renders.
+
+    Everything is an integer, so that no conversion of mixed precision touches it.
+    """
+
+    lr: Any
+    """uint8[n, p, p, 3]."""
+    target: Any
+    """uint8[n, h, w, 3], the pixels of ``window``; or uint8[n, Q, 3], those of ``points``."""
+    sides: list[int]
+    """Side of the whole HR patch of every sample; all the same without ``points``."""
+    window: list[int]
+    """y0, x0, y1, x1 within the HR patch; empty with ``points``."""
+    points: Any
+    """int64[n, Q], row * side + column in the HR patch; empty with ``window``."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Where one image lies in the cache."""
+class Share:
+    """The part of every batch that one process works on: ``rank`` of ``world`` of them."""
 
-    name: str
-    height: int
-    width: int
-    offset: int
-    lossy: bool
+    rank: int = 0
+    world: int = 1
 
 
-class ImageCache:
-    """All images of a folder tree as one memory-mapped file of uint8 RGB."""
-
-    def __init__(self, path: Path, entries: list[Entry]) -> None:
-        self.entries = entries
-        self._data = np.memmap(path, dtype=np.uint8, mode="r")
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def __getitem__(self, index: int) -> Pixels:
-        """uint8[H, W, 3], a view into the file."""
-        entry = self.entries[index]
-        size = entry.height * entry.width * 3
-        flat = self._data[entry.offset : entry.offset + size]
-        return flat.reshape(entry.height, entry.width, 3)
-
-
-def build_cache(
-    folder: Path, work: Path, progress: Callable[[int, int], None] | None = None
-) -> ImageCache:
-    """Decode every image below a folder, or reuse what an earlier run decoded.
-
-    Args:
-        folder: searched recursively for PNG, JPEG, WebP, BMP and TIFF files.
-        work: where ``images.u8`` and ``images.json`` are written: 3 bytes per pixel.
-        progress: called with (images done, images in all).
-
-    Raises:
-        UsageError: if the folder does not exist or holds no image.
-        ImageError: if a file cannot be decoded.
-        OutputError: if the cache cannot be written.
-    """
-    if not folder.is_dir():
-        raise UsageError(f"no such folder: {folder}")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not files:
-        raise UsageError(f"no images below {folder}; known: {', '.join(sorted(SUFFIXES))}")
-    listing = [
-        (p.relative_to(folder).as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in files
-    ]
-    key = hashlib.sha256(json.dumps([str(folder.resolve()), listing]).encode()).hexdigest()
-    data_path, index_path = work / "images.u8", work / "images.json"
-    known = _read_index(index_path, key)
-    if known is not None and data_path.is_file():
-        return ImageCache(data_path, known)
-    temporary = data_path.with_name("images.u8.tmp")
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        index_path.unlink(missing_ok=True)
-        entries, offset = [], 0
-        with temporary.open("wb") as out:
-            for count, (path, (name, _, _)) in enumerate(zip(files, listing, strict=True)):
-                pixels = read_rgb(path)
-                lossy = path.suffix.lower() in _LOSSY
-                height, width, _ = pixels.shape
-                entries.append(Entry(name, height, width, offset, lossy))
-                offset += pixels.size
-                out.write(pixels.tobytes())
-                if progress is not None:
-                    progress(count + 1, len(files))
-        temporary.replace(data_path)
-        index = {"key": key, "entries": [vars(entry) for entry in entries]}
-        index_path.write_text(json.dumps(index), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write {work}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-    return ImageCache(data_path, entries)
-
-
-def read_rgb(path: Path) -> Pixels:
-    """Decode one file to uint8[H, W, 3].
-
-    Raises:
-        ImageError: if it is not an image or is damaged.
-    """
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
-        raise ImageError(f"cannot read {path}: {reason}; repair or remove it") from error
-
-
-def _read_index(path: Path, key: str) -> list[Entry] | None:
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        return [Entry(**entry) for entry in index["entries"]] if index["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Patches at one scale: float32 in [0, 1], LR [B, p, p, 3] and HR [B, q, q, 3]."""
-
-    lr: npt.NDArray[np.float32]
-    hr: npt.NDArray[np.float32]
+@functools.lru_cache(maxsize=1024)
+def _matrix(length: int, out: int) -> npt.NDArray[np.float32]:
+    return resize_matrix(Axis.whole(length, out)).astype(np.float32)
 
 
 def degrade(hr: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[np.float32]:
@@ -148,8 +67,7 @@ def degrade(hr: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[np.flo
     faster than :func:`scaleport.imaging.imresize` for patches, and a value that lies within
     float32 precision of a half may round the other way.
     """
-    rows = resize_matrix(Axis.whole(hr.shape[-3], height)).astype(np.float32)
-    cols = resize_matrix(Axis.whole(hr.shape[-2], width)).astype(np.float32)
+    rows, cols = _matrix(hr.shape[-3], height), _matrix(hr.shape[-2], width)
     *front, h, w, c = hr.shape
     x = np.asarray(hr, dtype=np.float32).reshape(*front, h, w * c)
     x = np.clip(np.floor(np.matmul(rows, x) + 0.5), 0, 255)
@@ -158,36 +76,136 @@ def degrade(hr: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[np.flo
     return result
 
 
-class Sampler:
-    """Random batches from some of the images of a cache."""
+def reduce_patches(hr: Pixels, side: int, method: Literal["matlab", "pil"]) -> Pixels:
+    """LR uint8[n, side, side, 3] of HR patches uint8[n, S, S, 3]."""
+    if method == "matlab":
+        return degrade(hr, side, side).astype(np.uint8)
+    size = (side, side)
+    return np.stack(
+        [np.asarray(Image.fromarray(patch).resize(size, Image.Resampling.BICUBIC)) for patch in hr]
+    )
+
+
+class Sampler(Dataset[list[Group]]):
+    """Random batches from some of the images of a cache.
+
+    A data set of torch: item ``step`` is the batch of that step.
+
+    Args:
+        cache: the images.
+        indices: those of them to use.
+        recipe: sizes, scales and degradation.
+        supervision: what patches are trained on.
+        together: whether samples of different scales may share a group, with ``points``.
+        share: the part of the batch to make.
+
+    Raises:
+        UsageError: if the batch cannot be divided among the processes.
+    """
 
     def __init__(
-        self, cache: ImageCache, indices: list[int], patch: int, batch: int, downscale: Downscale
+        self,
+        cache: ImageCache,
+        indices: list[int],
+        recipe: Recipe,
+        supervision: Supervision = "image",
+        together: bool = False,
+        share: Share | None = None,
     ) -> None:
         self.cache = cache
         self.indices = indices
-        self.patch = patch
-        self.batch = batch
-        self.downscale = downscale
+        self.recipe = recipe
+        self.supervision = supervision
+        self.together = together
+        self.share = share or Share()
+        if recipe.batch % self.share.world:
+            raise UsageError(
+                f"a batch of {recipe.batch} cannot be divided among {self.share.world} processes"
+            )
 
-    def draw(self, scale: float, rng: np.random.Generator) -> Batch:
-        """One batch: HR crops of ``round(patch * scale)`` pixels and their reduction.
+    def __len__(self) -> int:
+        """Number of steps, for torch; any other step can be drawn as well."""
+        return self.recipe.steps
+
+    def __getitem__(self, step: int) -> list[Group]:
+        """This process's share of the batch of a step.
 
         Raises:
             UsageError: if no image is large enough.
         """
-        side = int(self.patch * scale + 0.5)
-        crops = np.stack([self._crop(side, rng) for _ in range(self.batch)]).astype(np.float32)
-        lr = degrade(crops, self.patch, self.patch)
-        return Batch(lr / np.float32(255), crops / np.float32(255))
+        size = self.recipe.batch // self.share.world
+        first = self.share.rank * size
+        groups: dict[int, list[tuple[Pixels, npt.NDArray[np.int64]]]] = {}
+        for number in range(first, first + size):
+            rng = self._rng(_SAMPLE, step, number)
+            side = int(self.recipe.patch * self._scale(step, rng) + 0.5)
+            hr = self._crop(side, rng)
+            groups.setdefault(side, []).append((hr, self._points(side, rng)))
+        made = [self._group(step, side, samples) for side, samples in groups.items()]
+        if self.supervision != "points" or not self.together or len(made) == 1:
+            return made
+        joined = Group(
+            lr=np.concatenate([group["lr"] for group in made]),
+            target=np.concatenate([group["target"] for group in made]),
+            sides=[side for group in made for side in group["sides"]],
+            window=[],
+            points=np.concatenate([group["points"] for group in made]),
+        )
+        return [joined]
 
-    def _crop(self, side: int, rng: np.random.Generator) -> npt.NDArray[Any]:
+    def _rng(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng([self.recipe.seed, *key])
+
+    def _scale(self, step: int, rng: np.random.Generator) -> float:
+        scales = self.recipe.scales
+        if scales.per == "step":
+            rng = self._rng(_STEP, step)
+        elif scales.per == "rank":
+            rng = self._rng(_RANK, step, self.share.rank)
+        if scales.range is None:
+            return float(scales.set[int(rng.integers(len(scales.set)))])
+        return float(rng.uniform(*scales.range))
+
+    def _points(self, side: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        if self.supervision != "points":
+            return np.empty(0, np.int64)
+        # The smallest patch bounds the number for all, so that samples of different scales stack.
+        scales = self.recipe.scales
+        smallest = min(scales.set) if scales.range is None else scales.range[0]
+        pixels = int(self.recipe.patch * smallest + 0.5) ** 2
+        return rng.choice(side**2, min(self.recipe.queries or pixels, pixels), replace=False)
+
+    def _group(
+        self, step: int, side: int, samples: list[tuple[Pixels, npt.NDArray[np.int64]]]
+    ) -> Group:
+        hr = np.stack([patch for patch, _ in samples])
+        points = np.stack([chosen for _, chosen in samples])
+        window: list[int] = []
+        if self.supervision == "points":
+            flat = hr.reshape(len(hr), -1, 3)
+            target = np.take_along_axis(flat, points[..., None], axis=1)
+        else:
+            window = self._window(step, side)
+            y0, x0, y1, x1 = window
+            target = np.ascontiguousarray(hr[:, y0:y1, x0:x1])
+        lr = reduce_patches(hr, self.recipe.patch, self.recipe.degradation)
+        return Group(lr=lr, target=target, sides=[side] * len(hr), window=window, points=points)
+
+    def _window(self, step: int, side: int) -> list[int]:
+        length = min(side, math.isqrt(self.recipe.queries) or side)
+        if self.supervision == "image" or length == side:
+            return [0, 0, side, side]
+        y, x = self._rng(_SQUARE, step, side).integers(side - length + 1, size=2).tolist()
+        return [y, x, y + length, x + length]
+
+    def _crop(self, side: int, rng: np.random.Generator) -> Pixels:
+        down = self.recipe.downscale
         for _ in range(1000):
             index = self.indices[int(rng.integers(len(self.indices)))]
             image, entry = self.cache[index], self.cache.entries[index]
             wanted = side
-            if entry.lossy and rng.random() < self.downscale.probability:
-                wanted = round(side / rng.uniform(self.downscale.smallest, 1))
+            if (entry.lossy or not down.only_lossy) and rng.random() < down.probability:
+                wanted = round(side / rng.uniform(down.smallest, down.largest))
             # An image too small for the enlarged crop may still serve without it.
             wanted = wanted if min(image.shape[:2]) >= wanted else side
             if min(image.shape[:2]) >= wanted:
@@ -196,21 +214,9 @@ class Sampler:
             raise UsageError(f"no training image found with at least {side}x{side} pixels")
         y = int(rng.integers(image.shape[0] - wanted + 1))
         x = int(rng.integers(image.shape[1] - wanted + 1))
-        crop: npt.NDArray[Any] = image[y : y + wanted, x : x + wanted]
+        crop: Pixels = image[y : y + wanted, x : x + wanted]
         if wanted != side:
-            crop = degrade(crop, side, side)
+            crop = degrade(crop, side, side).astype(np.uint8)
         turns = int(rng.integers(8))
         crop = np.rot90(crop, turns % 4)
         return crop[:, ::-1] if turns >= 4 else crop
-
-
-def split_holdout(count: int, images: int) -> tuple[list[int], list[int]]:
-    """Indices for training and for validation: evenly spread, the same in every run.
-
-    Raises:
-        UsageError: if nothing is left to train on.
-    """
-    if images >= count:
-        raise UsageError(f"{count} images cannot give {images} for validation and leave some")
-    held = {(2 * i + 1) * count // (2 * images) for i in range(images)}
-    return [i for i in range(count) if i not in held], sorted(held)

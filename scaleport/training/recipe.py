@@ -10,24 +10,34 @@ import yaml
 
 from scaleport.errors import UsageError
 
+_Struct = msgspec.Struct
 
-class Scales(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """What scales to train on: integers from ``set``, or real numbers from ``range``.
 
-    One scale is drawn per step, for the whole batch.
-    """
+class Scales(_Struct, forbid_unknown_fields=True, frozen=True):
+    """What scales to train on: integers from ``set``, or real numbers from ``range``."""
 
     set: tuple[int, ...] = ()
     range: tuple[float, float] | None = None
+    per: Literal["step", "sample", "rank"] = "step"
+    """What shares one scale: the whole batch, one sample, or the share of one process."""
 
 
-class Optimiser(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class Loss(_Struct, forbid_unknown_fields=True, frozen=True):
+    """L1 on pixels, and ``fft`` times L1 on the real and imaginary parts of their spectra."""
+
+    fft: float = 0.0
+
+
+class Optimiser(_Struct, forbid_unknown_fields=True, frozen=True):
     """Adam and its learning rate over the steps of the run."""
 
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    """Decoupled from the gradient (AdamW)."""
     warmup: int = 0
-    """Steps over which the rate rises linearly from 0."""
+    """Steps over which the rate rises linearly from ``first_lr``."""
+    first_lr: float = 0.0
     schedule: Literal["cosine", "step"] = "cosine"
     final_lr: float = 1e-6
     """Where the cosine ends."""
@@ -38,35 +48,47 @@ class Optimiser(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Largest norm of the gradient; 0 for no limit."""
 
 
-class Downscale(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Reduce some crops of lossily compressed files before use, to hide their artefacts."""
+class Downscale(_Struct, forbid_unknown_fields=True, frozen=True):
+    """Reduce some HR crops by a random factor before use, to hide their compression artefacts."""
 
     probability: float = 0.0
     smallest: float = 0.5
+    largest: float = 1.0
+    only_lossy: bool = True
+    """Whether only crops of JPEG files are reduced."""
 
 
-class Validation(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class Validation(_Struct, forbid_unknown_fields=True, frozen=True):
     """Images kept out of training and scored on the way."""
 
     images: int = 8
     crop: int = 240
     """Side of the central HR crop that is scored, in pixels."""
     every: int = 1000
+    scales: tuple[int, ...] = ()
+    """Left out: those of 2, 3 and 4 that are trained on."""
 
 
-class Recipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class Recipe(_Struct, forbid_unknown_fields=True, frozen=True):
     """One training run."""
 
     model: dict[str, Any]
     """Configuration for :func:`scaleport.models.build_network`."""
     steps: int
     scales: Scales
+    paper: str = ""
+    """Where the recipe comes from, and in what it differs."""
     seed: int = 0
     batch: int = 16
+    """Samples per step, over all processes together."""
     patch: int = 48
     """Side of the LR patches in pixels."""
     queries: int = 2304
-    """Random output pixels per patch for a query network; 0 for all of them."""
+    """Output pixels per patch that a query network is trained on, 0 for all: random ones, or a
+    random square where it cannot compute pixels one by one."""
+    degradation: Literal["matlab", "pil"] = "matlab"
+    """How LR is made: as MATLAB's ``imresize`` of 8-bit images, or as Pillow's bicubic."""
+    loss: Loss = Loss()
     optimiser: Optimiser = Optimiser()
     ema: float = 0.0
     """Decay of the moving average of the weights; 0 for none."""
@@ -75,6 +97,7 @@ class Recipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     downscale: Downscale = Downscale()
     validation: Validation = Validation()
     checkpoint_every: int = 500
+    """Steps between saved states: what a killed process loses at most."""
 
     def check(self) -> None:
         """Refuse values that cannot work.
@@ -83,7 +106,7 @@ class Recipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             UsageError: naming the first wrong setting.
         """
         scales, low_high = self.scales.set, self.scales.range
-        optimiser, validation = self.optimiser, self.validation
+        optimiser, validation, down = self.optimiser, self.validation, self.downscale
         rules = {
             "give either scales.set or scales.range": bool(scales) != (low_high is not None),
             "scales.set holds integers of at least 1": all(s >= 1 for s in scales),
@@ -95,14 +118,22 @@ class Recipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             >= 1,
             "seed and queries are not negative": self.seed >= 0 and self.queries >= 0,
             "ema is at least 0 and below 1": 0 <= self.ema < 1,
+            "loss.fft is not negative": self.loss.fft >= 0,
             "optimiser.lr is above 0, the others are not negative": optimiser.lr > 0
-            and min(optimiser.warmup, optimiser.final_lr, optimiser.clip_norm) >= 0,
-            "downscale.probability is 0 to 1, smallest above 0 and at most 1": 0
-            <= self.downscale.probability
+            and min(
+                optimiser.warmup,
+                optimiser.first_lr,
+                optimiser.final_lr,
+                optimiser.clip_norm,
+                optimiser.weight_decay,
+            )
+            >= 0,
+            "downscale.probability is 0 to 1, 0 < smallest <= largest <= 1": 0
+            <= down.probability
             <= 1
-            and 0 < self.downscale.smallest <= 1,
-            "validation.images is not negative, crop and every at least 1": validation.images >= 0
-            and min(validation.crop, validation.every) >= 1,
+            and 0 < down.smallest <= down.largest <= 1,
+            "validation.images is not negative, the others are at least 1": validation.images >= 0
+            and min(validation.crop, validation.every, *validation.scales) >= 1,
         }
         for rule, holds in rules.items():
             if not holds:

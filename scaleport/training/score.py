@@ -26,7 +26,7 @@ from scaleport.errors import ImageError, ScaleportError, UsageError
 from scaleport.grid import Grid, output_length
 from scaleport.imaging.resample import imresize
 from scaleport.models import Network, load_checkpoint
-from scaleport.training.data import SUFFIXES
+from scaleport.training.cache import SUFFIXES
 from scaleport.validation.metrics import psnr_y
 
 SCALES = (2.0, 2.7, 3.0, 4.0, 6.0)

@@ -16,10 +16,12 @@ from scaleport.errors import ArtifactError, OutputError, UsageError  # noqa: E40
 from scaleport.grid import Axis  # noqa: E402
 from scaleport.models import load_checkpoint  # noqa: E402
 from scaleport.models.checkpoint import read_metadata  # noqa: E402
-from scaleport.training.__main__ import INTERRUPTED, main  # noqa: E402
-from scaleport.training.data import build_cache  # noqa: E402
-from scaleport.training.loop import Trainer, learning_rate  # noqa: E402
+from scaleport.training.__main__ import main  # noqa: E402
+from scaleport.training.cache import build_cache  # noqa: E402
+from scaleport.training.command import INTERRUPTED  # noqa: E402
+from scaleport.training.loop import Trainer  # noqa: E402
 from scaleport.training.recipe import Optimiser, Recipe  # noqa: E402
+from scaleport.training.schedule import Leg, continued, learning_rate  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -108,10 +110,10 @@ def test_signal_saves_and_stops(photos, tmp_path, monkeypatch, capsys, number):
     arguments = [str(recipe), "--data", str(photos), "--work", str(work)]
     step, before = Trainer._train_step, signal.getsignal(number)
 
-    def interrupted(self):
+    def interrupted(self, groups):
         if self.step == 3:
             os.kill(os.getpid(), number)
-        return step(self)
+        return step(self, groups)
 
     monkeypatch.setattr(Trainer, "_train_step", interrupted)
     assert main(arguments) == INTERRUPTED
@@ -154,7 +156,11 @@ def test_a_run_can_be_shortened(cache, tmp_path):
     result = again.run()
     assert result.finished and result.step == 6
     info = read_metadata(result.model)["info"]
-    assert info["schedule"] == [[0, 20], [3, 6]] and info["recipe"]["steps"] == 6
+    assert [(leg["made_at"], leg["start"], leg["end"]) for leg in info["schedule"]] == [
+        (0, 0, 20),
+        (3, 0, 6),
+    ]
+    assert info["recipe"]["steps"] == 6
 
 
 def test_a_failed_write_keeps_the_old_state(cache, tmp_path, monkeypatch):
@@ -174,7 +180,7 @@ def test_a_failed_write_keeps_the_old_state(cache, tmp_path, monkeypatch):
 
 
 def test_diverged_run_says_what_to_do(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(Trainer, "_train_step", lambda self: float("nan"))
+    monkeypatch.setattr(Trainer, "_train_step", lambda self, groups: float("nan"))
     with pytest.raises(UsageError, match="optimiser"):
         trainer(cache, tmp_path).run()
     assert not (tmp_path / "state.pt").exists()
@@ -188,13 +194,29 @@ def test_scales_must_fit_the_network(cache, tmp_path):
 
 
 def test_learning_rates():
+    leg = Leg(0, 0, 110, 1.0)
     cosine = Optimiser(lr=1.0, warmup=10, final_lr=0.1)
-    values = [learning_rate(step, 110, cosine) for step in range(111)]
+    values = [learning_rate(step, leg, cosine) for step in range(111)]
     assert values[0] == pytest.approx(0.1) and values[9] == values[10] == pytest.approx(1)
     assert values[60] == pytest.approx(0.55) and values[110] == pytest.approx(0.1)
     assert all(a >= b for a, b in itertools.pairwise(values[10:]))
     steps = Optimiser(lr=1.0, schedule="step", milestones=(5, 8), gamma=0.5)
-    assert [learning_rate(s, 10, steps) for s in (4, 5, 7, 8)] == [1, 0.5, 0.5, 0.25]
+    assert [learning_rate(s, leg, steps) for s in (4, 5, 7, 8)] == [1, 0.5, 0.5, 0.25]
+    later = Leg(110, 110, 130, 0.5)
+    options = Optimiser(lr=1.0, warmup=2, first_lr=0.1, final_lr=0)
+    assert [learning_rate(s, later, options) for s in (110, 111, 112, 121, 130)] == pytest.approx(
+        [0.3, 0.5, 0.5, 0.25, 0]
+    )
+
+
+def test_a_finished_run_goes_on_with_a_leg_of_its_own(cache, tmp_path):
+    trainer(cache, tmp_path, steps=4).run()
+    again = trainer(cache, tmp_path, steps=7)
+    again.load_state(lr=5e-4)
+    assert again.legs == [Leg(0, 0, 4, 1e-3), Leg(4, 4, 7, 5e-4)]
+    assert again.run().finished
+    assert continued(again.legs, 5, 9, 1.0)[-1] == Leg(5, 4, 9, 5e-4)
+    assert continued(again.legs, 5, 7, 1.0) == again.legs
 
 
 def test_hoisted_queries_equal_the_training_form():

@@ -4,7 +4,7 @@ import yaml
 from training_samples import tiny_recipe
 
 from scaleport.errors import UsageError
-from scaleport.training.__main__ import RECIPES, find_recipe
+from scaleport.training.command import RECIPES, find_recipe
 from scaleport.training.recipe import load_recipe
 
 

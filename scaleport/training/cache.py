@@ -1,0 +1,143 @@
+"""Training images, decoded once into one file that any number of runs read."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from scaleport.errors import ImageError, OutputError, UsageError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+_LOSSY = frozenset({".jpg", ".jpeg"})
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one image lies in the cache."""
+
+    name: str
+    height: int
+    width: int
+    offset: int
+    lossy: bool
+
+
+class ImageCache:
+    """All images of a folder tree as one memory-mapped file of uint8 RGB."""
+
+    def __init__(self, path: Path, entries: list[Entry]) -> None:
+        self.entries = entries
+        self._data = np.memmap(path, dtype=np.uint8, mode="r")
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, index: int) -> Pixels:
+        """uint8[H, W, 3], a view into the file."""
+        entry = self.entries[index]
+        size = entry.height * entry.width * 3
+        flat = self._data[entry.offset : entry.offset + size]
+        return flat.reshape(entry.height, entry.width, 3)
+
+
+def build_cache(
+    folder: Path, target: Path, progress: Callable[[int, int], None] | None = None
+) -> ImageCache:
+    """Decode every image below a folder, or reuse what an earlier run decoded.
+
+    Runs may share ``target``, also at the same time: the files' names are made from the list of
+    images, and appear only when complete.
+
+    Args:
+        folder: searched recursively for PNG, JPEG, WebP, BMP and TIFF files.
+        target: where ``images-*.u8`` and ``images-*.json`` are written: 3 bytes per pixel.
+        progress: called with (images done, images in all).
+
+    Raises:
+        UsageError: if the folder does not exist or holds no image.
+        ImageError: if a file cannot be decoded.
+        OutputError: if the cache cannot be written.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"no such folder: {folder}")
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not files:
+        raise UsageError(f"no images below {folder}; known: {', '.join(sorted(SUFFIXES))}")
+    listing = [
+        (p.relative_to(folder).as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in files
+    ]
+    key = hashlib.sha256(json.dumps([str(folder.resolve()), listing]).encode()).hexdigest()
+    data_path = target / f"images-{key[:16]}.u8"
+    index_path = data_path.with_suffix(".json")
+    known = _read_index(index_path, key)
+    if known is not None and data_path.is_file():
+        return ImageCache(data_path, known)
+    temporary = data_path.with_name(f"{data_path.name}.{os.getpid()}.tmp")
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        entries, offset = [], 0
+        with temporary.open("wb") as out:
+            for count, (path, (name, _, _)) in enumerate(zip(files, listing, strict=True)):
+                pixels = read_rgb(path)
+                lossy = path.suffix.lower() in _LOSSY
+                height, width, _ = pixels.shape
+                entries.append(Entry(name, height, width, offset, lossy))
+                offset += pixels.size
+                out.write(pixels.tobytes())
+                if progress is not None:
+                    progress(count + 1, len(files))
+        temporary.replace(data_path)
+        index = {"key": key, "entries": [vars(entry) for entry in entries]}
+        temporary.write_text(json.dumps(index), encoding="utf-8")
+        temporary.replace(index_path)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    return ImageCache(data_path, entries)
+
+
+def read_rgb(path: Path) -> Pixels:
+    """Decode one file to uint8[H, W, 3].
+
+    Raises:
+        ImageError: if it is not an image or is damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
+        raise ImageError(f"cannot read {path}: {reason}; repair or remove it") from error
+
+
+def split_holdout(count: int, images: int) -> tuple[list[int], list[int]]:
+    """Indices for training and for validation: evenly spread, the same in every run.
+
+    Raises:
+        UsageError: if nothing is left to train on.
+    """
+    if images >= count:
+        raise UsageError(f"{count} images cannot give {images} for validation and leave some")
+    held = {(2 * i + 1) * count // (2 * images) for i in range(images)}
+    return [i for i in range(count) if i not in held], sorted(held)
+
+
+def _read_index(path: Path, key: str) -> list[Entry] | None:
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        return [Entry(**entry) for entry in index["entries"]] if index["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

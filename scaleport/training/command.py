@@ -1,0 +1,148 @@
+"""Training from the command line: recipes by name, progress, exit codes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from scaleport.errors import UsageError
+from scaleport.training.cache import build_cache
+from scaleport.training.loop import Result, Trainer, make_fabric
+from scaleport.training.recipe import load_recipe
+from scaleport.training.state import STATE_FILE
+
+RECIPES = Path(__file__).parent / "recipes"
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a command line says beside the recipe.
+
+    Attributes:
+        data: folder tree of training images.
+        work: directory of the run.
+        cache: where decoded images are kept; ``work`` if None.
+        resume: continue the run in ``work``.
+        init: checkpoint to begin with.
+        steps: number of steps instead of the recipe's.
+        until: stop after this many steps.
+        lr: highest learning rate of a new leg.
+        workers: processes that prepare batches.
+        accelerator: ``auto``, ``cpu``, ``cuda`` or another name that Fabric knows.
+        devices: processes per node.
+        nodes: number of nodes.
+        strategy: ``auto``, ``ddp`` or another name that Fabric knows.
+        tensorboard: whether to log there too.
+    """
+
+    data: Path
+    work: Path
+    cache: Path | None = None
+    resume: bool = False
+    init: Path | None = None
+    steps: int | None = None
+    until: int | None = None
+    lr: float | None = None
+    workers: int = 0
+    accelerator: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    strategy: str = "auto"
+    tensorboard: bool = False
+
+
+def find_recipe(name: str) -> Path:
+    """A recipe's path: a file, or the name of one that comes with the package.
+
+    Raises:
+        UsageError: if there is neither.
+    """
+    path, shipped = Path(name), RECIPES / f"{name}.yaml"
+    if path.is_file():
+        return path
+    if shipped.is_file():
+        return shipped
+    names = ", ".join(
+        sorted(p.relative_to(RECIPES).with_suffix("").as_posix() for p in shipped_recipes())
+    )
+    raise UsageError(f"no recipe {name}: give a YAML file or one of {names}")
+
+
+def shipped_recipes() -> list[Path]:
+    """The recipes of the package, sorted."""
+    return sorted(RECIPES.rglob("*.yaml"))
+
+
+def train(name: str, options: Options, console: Console) -> Result:
+    """Train one recipe with a progress bar.
+
+    Raises:
+        ScaleportError: what is wrong with the recipe, the images or the options.
+    """
+    recipe = load_recipe(find_recipe(name))
+    if options.steps is not None:
+        recipe = msgspec.structs.replace(recipe, steps=options.steps)
+        recipe.check()
+    _check(options)
+    fabric = make_fabric(
+        options.accelerator, options.devices, options.nodes, options.strategy, recipe.bf16
+    )
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    visible = console.is_terminal and fabric.is_global_zero
+    with Progress(*columns, console=console, disable=not visible) as progress:
+        reading = progress.add_task("images", total=None, note="")
+        with fabric.rank_zero_first(local=True):
+            cache = build_cache(
+                options.data,
+                options.cache or options.work,
+                lambda done, count: progress.update(reading, completed=done, total=count),
+            )
+        progress.update(reading, completed=len(cache), total=len(cache))
+        trainer = Trainer(recipe, cache, options.work, fabric, options.init, options.workers)
+        if options.resume:
+            trainer.load_state(options.lr)
+        elif trainer.start is not None and trainer.start.fresh and fabric.is_global_zero:
+            count = len(trainer.start.fresh)
+            console.print(f"{options.init}: {count} tensors of this network begin fresh")
+        training = progress.add_task("steps", total=recipe.steps, completed=trainer.step, note="")
+
+        def report(step: int, loss: float, psnr: float | None) -> None:
+            progress.update(training, completed=step)
+            if psnr is not None:
+                note = f"step {step}: loss {loss:.5f}, validation {psnr:.2f} dB"
+                progress.update(training, note=note)
+                if not console.is_terminal:
+                    console.print(note)
+
+        return trainer.run(options.until, report, options.tensorboard)
+
+
+def _check(options: Options) -> None:
+    if not options.resume and (options.work / STATE_FILE).exists():
+        raise UsageError(f"{options.work} holds a run already: add --resume, or use another --work")
+    if options.resume and options.init is not None:
+        raise UsageError("--init begins a run and --resume continues one: give only one of them")
+    if options.lr is not None and not (options.resume and options.lr > 0):
+        raise UsageError("--lr is the highest rate of a new leg: above 0, together with --resume")
+    if min(options.devices, options.nodes) < 1 or options.workers < 0:
+        raise UsageError("--devices and --nodes are at least 1, --workers at least 0")
+
+
+def finish(result: Result, work: Path, console: Console) -> int:
+    """Say how a run ended; returns the exit code."""
+    if not result.finished:
+        console.print(f"stopped at step {result.step}; continue with --resume", soft_wrap=True)
+        return INTERRUPTED
+    console.print(f"finished: {result.model}", soft_wrap=True)
+    return 0

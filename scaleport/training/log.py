@@ -1,0 +1,102 @@
+"""The record of a run: a CSV file, and TensorBoard where asked for."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scaleport.errors import OutputError, UsageError
+
+LOG_FILE = "log.csv"
+COLUMNS = ("step", "lr", "loss", "seconds", "val_psnr_y")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Mean loss of the steps up to ``step`` since the row before, and what was measured there."""
+
+    step: int
+    lr: float
+    loss: float
+    seconds: float
+    psnr: float | None = None
+    """Validation PSNR on luma in dB."""
+
+
+def read_log(path: Path) -> list[Row]:
+    """All rows of a run's CSV file; lines cut short by a kill are left out.
+
+    Raises:
+        UsageError: if the file cannot be read.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = [line for line in csv.reader(file) if line and line[0].isdigit()]
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+    rows = []
+    for line in lines:
+        if len(line) == len(COLUMNS):
+            psnr = float(line[4]) if line[4] else None
+            rows.append(Row(int(line[0]), float(line[1]), float(line[2]), float(line[3]), psnr))
+    return rows
+
+
+class Log:
+    """Writer of the record; rows of steps that a resumed run repeats are dropped first.
+
+    Args:
+        work: the run's directory.
+        step: where the run begins or goes on.
+        tensorboard: whether to write events below ``work/tensorboard`` too.
+
+    Raises:
+        OutputError: if the file cannot be written.
+        UsageError: if TensorBoard is not installed.
+    """
+
+    def __init__(self, work: Path, step: int, tensorboard: bool = False) -> None:
+        path = work / LOG_FILE
+        kept = [row for row in read_log(path) if row.step <= step] if path.is_file() else []
+        self._events = _event_writer(work / "tensorboard", step) if tensorboard else None
+        try:
+            self._file = path.open("w", newline="", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        self._writer = csv.writer(self._file)
+        self._writer.writerow(COLUMNS)
+        for row in kept if step else []:
+            self._write(row)
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+    def row(self, row: Row) -> None:
+        """Add a row and flush it."""
+        self._write(row)
+        if self._events is not None:
+            self._events.add_scalar("loss", row.loss, row.step)
+            self._events.add_scalar("lr", row.lr, row.step)
+            if row.psnr is not None and math.isfinite(row.psnr):
+                self._events.add_scalar("val_psnr_y", row.psnr, row.step)
+
+    def _write(self, row: Row) -> None:
+        cells = [row.step, f"{row.lr:.3e}", f"{row.loss:.6f}", f"{row.seconds:.1f}"]
+        self._writer.writerow([*cells, "" if row.psnr is None else f"{row.psnr:.3f}"])
+        self._file.flush()
+
+
+def _event_writer(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError("TensorBoard is not installed: pip install tensorboard") from error
+    return SummaryWriter(folder, purge_step=step or None)

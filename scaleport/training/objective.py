@@ -1,0 +1,115 @@
+"""What is minimised: the training form of a network on groups of patches, and the loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scaleport.errors import UsageError
+from scaleport.grid import Axis, Grid
+from scaleport.models import Network
+from scaleport.training.data import Group, Supervision
+from scaleport.training.recipe import Loss, Recipe
+
+
+def supervision_of(network: Network, recipe: Recipe) -> tuple[Supervision, bool]:
+    """What patches are trained on, and whether samples of different scales share one call.
+
+    Raises:
+        UsageError: if the scales or the loss do not fit the network.
+    """
+    native = network.upsampler.native_scales
+    if native and recipe.scales.range is not None:
+        raise UsageError(f"this network needs scales.set, out of {list(native)}")
+    if native and not set(recipe.scales.set) <= set(native):
+        raise UsageError(f"this network trains at scales.set out of {list(native)}")
+    if network.upsampler.family == "lattice":
+        return "image", False
+    if hasattr(network.upsampler, "points"):
+        if not recipe.queries and recipe.scales.per != "sample":
+            return "image", False
+        if recipe.loss.fft:
+            raise UsageError("loss.fft needs whole patches: set queries to 0, one scale per step")
+        return "points", not network.encoder.reads_scale
+    return "square", False
+
+
+def pixel_loss(output: Tensor, target: Tensor, options: Loss) -> Tensor:
+    """Loss of float[n, 3, h, w], or float[n, Q, 3] without a spectrum, in [0, 1].
+
+    The spectral part is the mean absolute difference of the real and imaginary parts of the
+    unnormalised ``rfft2`` (arXiv 2408.09674).
+    """
+    loss = functional.l1_loss(output, target)
+    if options.fft:
+        # The transform is linear: that of the difference is the difference of both.
+        spectrum = torch.view_as_real(torch.fft.rfft2(output - target))
+        loss = loss + options.fft * spectrum.abs().mean()
+    return loss
+
+
+def unit_pixels(pixels: Tensor) -> Tensor:
+    """uint8[n, h, w, 3] as float32[n, 3, h, w] in [0, 1], channels last in memory."""
+    return pixels.permute(0, 3, 1, 2).float() / 255
+
+
+class Objective(nn.Module):
+    """The loss of a network on a batch, as a module that processes can share.
+
+    Args:
+        network: the network to train.
+        options: the loss.
+    """
+
+    def __init__(self, network: Network, options: Loss) -> None:
+        super().__init__()
+        self.network = network
+        self.options = options
+
+    def forward(self, groups: list[Group]) -> Tensor:
+        """Mean loss over the samples of all groups, a scalar."""
+        count = sum(len(group["sides"]) for group in groups)
+        total: Tensor | None = None
+        for group in groups:
+            part = self._points(group) if not group["window"] else self._window(group)
+            part = part * (len(group["sides"]) / count)
+            total = part if total is None else total + part
+        if total is None:
+            raise UsageError("a batch needs at least one sample")
+        return total
+
+    def _features(self, group: Group) -> tuple[dict[str, Tensor], Grid, dict[str, Tensor]]:
+        image = unit_pixels(group["lr"])
+        side = image.shape[2]
+        grid = Grid.from_size(side, side, group["sides"][0], group["sides"][0])
+        with torch.autocast(image.device.type, enabled=False):
+            constants = self.network.prepare(grid)  # hyper-networks stay float32
+        return self.network.encode(image, constants), grid, constants
+
+    def _window(self, group: Group) -> Tensor:
+        features, grid, constants = self._features(group)
+        y0, x0, y1, x1 = group["window"]
+        out = self.network.render(features, grid.region(y0, x0, y1, x1), constants)
+        return pixel_loss(out.float(), unit_pixels(group["target"]), self.options)
+
+    def _points(self, group: Group) -> Tensor:
+        features, _, _ = self._features(group)
+        norm, upsampler = self.network.normalisation, self.network.upsampler
+        points = getattr(upsampler, "points_hoisted", None) or getattr(upsampler, "points", None)
+        assert points is not None  # see supervision_of
+        feature, chosen = features["feature"], group["points"]
+        axes = [Axis.whole(group["lr"].shape[1], side) for side in group["sides"]]
+        sides = torch.tensor(group["sides"], device=chosen.device)[:, None]
+        query: list[Tensor] = []
+        for places in (chosen // sides, chosen % sides):
+            for table in ("index", "offset"):
+                values = [
+                    torch.from_numpy(getattr(axis, table)).to(chosen.device)[place]
+                    for axis, place in zip(axes, places, strict=True)
+                ]
+                query.append(torch.stack(values))
+        scale = torch.tensor([[axis.scale] * 2 for axis in axes], device=chosen.device)
+        out = points(feature, *query, scale)
+        pixels = out.float() * norm.std + self.network.mean.reshape(1, 1, 3)
+        return pixel_loss(pixels, group["target"].float() / 255, self.options)

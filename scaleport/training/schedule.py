@@ -1,0 +1,53 @@
+"""Learning rates over the legs of a run."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+from scaleport.training.recipe import Optimiser
+
+
+class Leg(msgspec.Struct, frozen=True):
+    """One schedule of a run, kept in the checkpoint's history."""
+
+    made_at: int
+    """Step at which it was laid out."""
+    start: int
+    """Step at which its schedule begins."""
+    end: int
+    lr: float
+    """Its highest rate."""
+
+
+def continued(legs: list[Leg], step: int, end: int, lr: float) -> list[Leg]:
+    """The history of a run that goes on at ``step`` and shall end at ``end``.
+
+    A finished leg is followed by a new one, which begins a schedule of its own; one that was
+    interrupted is laid out anew where its end has changed.
+    """
+    last = legs[-1]
+    if step == last.end < end:
+        return [*legs, Leg(step, step, end, lr)]
+    if end != last.end:
+        return [*legs, Leg(step, last.start, end, last.lr)]
+    return legs
+
+
+def learning_rate(step: int, leg: Leg, options: Optimiser) -> float:
+    """Rate of a step, counted from the beginning of the run."""
+    done = step - leg.start
+    if done < options.warmup:
+        return options.first_lr + (leg.lr - options.first_lr) * (done + 1) / options.warmup
+    if options.schedule == "step":
+        return leg.lr * options.gamma ** sum(done >= m for m in options.milestones)
+    share = (done - options.warmup) / max(1, leg.end - leg.start - options.warmup)
+    low = min(options.final_lr, leg.lr)
+    return low + 0.5 * (leg.lr - low) * (1 + math.cos(math.pi * share))
+
+
+def legs_to_json(legs: list[Leg]) -> list[dict[str, Any]]:
+    """The history as JSON values."""
+    return [msgspec.to_builtins(leg) for leg in legs]
