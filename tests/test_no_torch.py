@@ -115,6 +115,9 @@ def test_help_of_every_verb_without_torch() -> None:
         ("validate photo.bundle", "torch"),
         ("inspect tiny.safetensors", "torch"),
         ("import weights.pth -o new.safetensors", "torch"),
+        ("eval tiny.safetensors --data .", "eval"),
+        ("eval tiny.safetensors --data . --metric psnr", "torch"),
+        ("train scaleport-s --data . --work run", "train"),
         ("upscale photo.png -m photo.bundle -s 2 --backend torch", "torch"),
     ],
 )

@@ -59,6 +59,8 @@ VERBS = {
     "validate": Verb("validate", "validate", "Compare a bundle's graphs with PyTorch."),
     "inspect": Verb("inspect", "inspect", "Show what a bundle or checkpoint holds."),
     "doctor": Verb("doctor", "doctor", "Show which backends can run here, and why not."),
+    "eval": Verb("evaluate", "evaluate", "Score a network on benchmark images."),
+    "train": Verb("train", "train", "Train a network from a recipe."),
     "import": Verb("importer", "import_", "Convert published .pth weights to a checkpoint."),
 }
 

@@ -1,0 +1,102 @@
+"""``scaleport train``: a recipe and a folder of images in, a checkpoint out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, put
+from scaleport.errors import UsageError
+
+EXAMPLES = """\b
+Examples:
+  scaleport train scaleport-s --data IMAGES --work runs/s
+  scaleport train scaleport-s --data IMAGES --work runs/s --resume --steps 60000 --lr 5e-4
+  scaleport train own.yaml --data IMAGES --work runs/own --init runs/s/model.safetensors
+  scaleport train scaleport-m --data IMAGES --work runs/m --accelerator cuda --devices 4
+"""
+
+
+def train(
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE", help="YAML file, or the name of a shipped recipe."),
+    ],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder tree of training images.")],
+    work: Annotated[Path, typer.Option(metavar="DIR", help="Folder of state, log and model.")],
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder of decoded images, shared by runs. [default: --work]"
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --work.")] = False,
+    init: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Checkpoint to begin with.")
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Instead of the recipe's; may change when resuming."),
+    ] = None,
+    until: Annotated[
+        int | None, typer.Option(metavar="N", help="Stop after this many steps in all.")
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Highest rate of the leg that --resume --steps adds."),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Processes that prepare batches.")
+    ] = 0,
+    accelerator: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda.")] = "auto",
+    devices: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Processes per node, one device each.")
+    ] = 1,
+    nodes: Annotated[int, typer.Option(metavar="N", min=1, help="Number of nodes.")] = 1,
+    strategy: Annotated[
+        str, typer.Option(metavar="NAME", help="auto, ddp, or another of Lightning Fabric.")
+    ] = "auto",
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Log there too, below --work.")
+    ] = False,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    verbose: VerboseFlag = False,
+) -> None:
+    """Train a network. It can be stopped at any time and continued with --resume.
+
+    Writes model.safetensors, and on the way latest.safetensors, log.csv and a plot of it.
+    """
+    out = Output(as_json, quiet, verbose)
+    with needs("train", "training"):
+        from rich.console import Console
+
+        from scaleport.training import command
+
+    options = command.Options(
+        data,
+        work,
+        cache,
+        resume,
+        init,
+        steps,
+        until,
+        lr,
+        workers,
+        accelerator,
+        devices,
+        nodes,
+        strategy,
+        tensorboard,
+    )
+    result = command.train(recipe, options, Console(stderr=True, quiet=quiet or as_json))
+    out.result({"step": result.step, "finished": result.finished, "model": result.model})
+    if not result.finished:
+        if not quiet:
+            put(f"stopped at step {result.step}; continue with --resume", err=True)
+        raise typer.Exit(command.INTERRUPTED)
+    if result.model is None:
+        raise UsageError("this process holds no model")
+    out.say(str(result.model))

@@ -1,0 +1,1 @@
+"""Scores of networks on benchmark images, by the protocols of published tables."""

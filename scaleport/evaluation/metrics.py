@@ -1,0 +1,113 @@
+"""Metrics by name, from torchmetrics where they are more than a mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from scaleport.errors import BackendError, ImageError, UsageError
+from scaleport.validation.metrics import psnr
+
+Planes = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number about two images.
+
+    Attributes:
+        name: its name on the command line.
+        unit: shown behind the name.
+        digits: decimals worth printing.
+        needs_rgb: whether it compares RGB whatever the protocol compares.
+        measure: maps result and ground truth, float64[h, w] or [h, w, 3] with values 0 .. 255.
+    """
+
+    name: str
+    unit: str
+    digits: int
+    needs_rgb: bool
+    measure: Callable[[Planes, Planes], float]
+
+
+def _psnr(result: Planes, truth: Planes) -> float:
+    return psnr(result, truth, 255)
+
+
+def _ssim(result: Planes, truth: Planes) -> float:
+    """11x11 Gaussian of sigma 1.5, only where it fits into the image, mean over planes."""
+    if min(truth.shape[:2]) < 11:
+        raise ImageError(f"SSIM needs 11x11 pixels within the border, got {truth.shape[:2]}")
+    functional = _torchmetrics("ssim")
+    images = [_nchw(planes) for planes in (result, truth)]
+    _, everywhere = functional.structural_similarity_index_measure(
+        *images, data_range=255.0, return_full_image=True
+    )
+    # Beyond these 5 pixels torchmetrics mirrors the image; published values leave them out.
+    return float(everywhere[..., 5:-5, 5:-5].mean())
+
+
+def _lpips(result: Planes, truth: Planes) -> float:
+    """AlexNet features (arXiv 1801.03924) of RGB."""
+    functional = _torchmetrics("lpips")
+    images = [_nchw(planes).float() / 127.5 - 1 for planes in (result, truth)]
+    try:
+        return float(functional.learned_perceptual_image_patch_similarity(*images, "alex"))
+    except ModuleNotFoundError as error:
+        raise BackendError(
+            "lpips needs torchvision; run: pip install torchvision lpips, in the version that "
+            "fits the installed torch"
+        ) from error
+    except OSError as error:  # what torch.hub raises when it cannot download
+        raise BackendError(
+            "lpips needs the AlexNet weights that torchvision downloads, and they cannot be "
+            f"fetched: {error}; put them into the torch hub cache, or leave lpips out"
+        ) from error
+
+
+def _torchmetrics(metric: str) -> Any:
+    try:
+        from torchmetrics.functional import image
+    except ImportError as error:
+        raise BackendError(
+            f"{metric} needs {error.name or error}; run: pip install 'scaleport[eval]'"
+        ) from error
+    return image
+
+
+def _nchw(planes: Planes) -> Any:
+    import torch
+
+    return torch.from_numpy(np.atleast_3d(planes)).permute(2, 0, 1)[None].contiguous()
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("psnr", "dB", 2, False, _psnr),
+        Metric("ssim", "", 4, False, _ssim),
+        Metric("lpips", "", 4, True, _lpips),
+    )
+}
+"""All of them, by name."""
+
+
+def find_metrics(names: tuple[str, ...]) -> list[Metric]:
+    """The metrics of some names, with their libraries tried on a small image.
+
+    Raises:
+        BackendError: if a library or its weights are missing.
+        UsageError: if a name is unknown or none is given.
+    """
+    unknown = [name for name in names if name not in METRICS]
+    if unknown or not names:
+        raise UsageError(f"unknown metric {', '.join(unknown)!r}; known: {', '.join(METRICS)}")
+    trial = np.zeros((64, 64, 3))
+    found = [METRICS[name] for name in names]
+    for metric in found:
+        metric.measure(trial, trial)
+    return found
