@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from scaleport.errors import UsageError
 from scaleport.training.cache import build_cache
+from scaleport.training.log import LOG_FILE, read_log
 from scaleport.training.loop import Result, Trainer, make_fabric
+from scaleport.training.plot import PLOT_FILE, plot_log
 from scaleport.training.recipe import load_recipe
 from scaleport.training.state import STATE_FILE
 
@@ -125,7 +128,17 @@ def train(name: str, options: Options, console: Console) -> Result:
                 if not console.is_terminal:
                     console.print(note)
 
-        return trainer.run(options.until, report, options.tensorboard)
+        result = trainer.run(options.until, report, options.tensorboard)
+    if fabric.is_global_zero:
+        _plot(options.work, name)
+    return result
+
+
+def _plot(work: Path, name: str) -> None:
+    rows = read_log(work / LOG_FILE)
+    # The picture is an extra: without matplotlib a run is none the worse.
+    if rows and importlib.util.find_spec("matplotlib") is not None:
+        plot_log(rows, work / PLOT_FILE, Path(name).stem)
 
 
 def _check(options: Options) -> None:

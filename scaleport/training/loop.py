@@ -21,11 +21,11 @@ from lightning_fabric import Fabric
 from torch.utils.data import DataLoader
 
 from scaleport.errors import OutputError, UsageError
-from scaleport.models import Network, build_network, save_checkpoint
+from scaleport.models import Network, save_checkpoint
 from scaleport.training.cache import ImageCache, split_holdout
 from scaleport.training.data import Group, Sampler, Share
 from scaleport.training.log import Log, Row
-from scaleport.training.objective import Objective, supervision_of
+from scaleport.training.objective import Objective, recipe_network, supervision_of
 from scaleport.training.recipe import Recipe
 from scaleport.training.schedule import Leg, continued, learning_rate, legs_to_json
 from scaleport.training.state import STATE_FILE, Start, begin_with, read_state, write_state
@@ -106,7 +106,7 @@ class Trainer:
         self.fabric = fabric or make_fabric("cpu", 1, 1, "auto", recipe.bf16)
         train, self.held_out = split_holdout(len(cache), recipe.validation.images)
         torch.manual_seed(recipe.seed)
-        self.network = build_network(recipe.model)
+        self.network = recipe_network(recipe)
         self.start: Start | None = begin_with(self.network, init) if init else None
         # channels_last doubles the speed of convolutions in bfloat16. The stubs of torch do not
         # know that Module.to takes it.
@@ -165,7 +165,7 @@ class Trainer:
         start = time.monotonic()
         log = Log(self.work, self.step, tensorboard) if first else nullcontext()
         with self._signals(), log:
-            for groups in self._batches(last):
+            for groups in self.batches(last):
                 if self._stopped():
                     break
                 loss = self._train_step(groups)
@@ -249,7 +249,8 @@ class Trainer:
     def _lr(self) -> float:
         return learning_rate(self.step, self.legs[-1], self.recipe.optimiser)
 
-    def _batches(self, last: int) -> Iterator[list[Group]]:
+    def batches(self, last: int) -> Iterator[list[Group]]:
+        """This process's share of the batches up to a step, on its device."""
         loader: DataLoader[list[Group]] = DataLoader(
             self.sampler,
             batch_size=None,

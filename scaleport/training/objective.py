@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import difflib
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from scaleport.errors import UsageError
 from scaleport.grid import Axis, Grid
-from scaleport.models import Network
+from scaleport.models import Network, build_network
+from scaleport.models.compositions import COMPOSITIONS
 from scaleport.training.data import Group, Supervision
 from scaleport.training.recipe import Loss, Recipe
+
+
+def recipe_network(recipe: Recipe) -> Network:
+    """The network of a recipe, with fresh weights.
+
+    Raises:
+        UsageError: if its configuration is wrong, or there is no composition of its name.
+    """
+    if not isinstance(recipe.model, str):
+        return build_network(recipe.model)
+    if recipe.model not in COMPOSITIONS:
+        near = difflib.get_close_matches(recipe.model, COMPOSITIONS, 3, 0.4)
+        raise UsageError(f"no composition {recipe.model!r}; near it: {', '.join(near) or 'none'}")
+    return build_network(COMPOSITIONS[recipe.model].config)
 
 
 def supervision_of(network: Network, recipe: Recipe) -> tuple[Supervision, bool]:

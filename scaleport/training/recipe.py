@@ -72,8 +72,8 @@ class Validation(_Struct, forbid_unknown_fields=True, frozen=True):
 class Recipe(_Struct, forbid_unknown_fields=True, frozen=True):
     """One training run."""
 
-    model: dict[str, Any]
-    """Configuration for :func:`scaleport.models.build_network`."""
+    model: dict[str, Any] | str
+    """Configuration for :func:`scaleport.models.build_network`, or the name of a composition."""
     steps: int
     scales: Scales
     paper: str = ""

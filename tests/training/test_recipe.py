@@ -4,7 +4,7 @@ import yaml
 from training_samples import tiny_recipe
 
 from scaleport.errors import UsageError
-from scaleport.training.command import RECIPES, find_recipe
+from scaleport.training.command import RECIPES, find_recipe, shipped_recipes
 from scaleport.training.recipe import load_recipe
 
 
@@ -27,15 +27,47 @@ def test_accepts_exponents_without_a_point(tmp_path):
     assert load_recipe(written(tmp_path, text)).optimiser.lr == 0.001
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
-def test_shipped_recipes_build_their_network(path):
-    torch = pytest.importorskip("torch")
-    from scaleport.models import build_network
+SHIPPED = [path.relative_to(RECIPES).with_suffix("").as_posix() for path in shipped_recipes()]
 
-    recipe = load_recipe(path)
-    with torch.device("meta"):
-        network = build_network(recipe.model)
-    assert network.parameter_count() < 1_000_000
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_recipes_fit_their_network(name):
+    pytest.importorskip("torch")
+    from scaleport.training.objective import recipe_network, supervision_of
+
+    recipe = load_recipe(find_recipe(name))
+    network = recipe_network(recipe)
+    supervision_of(network, recipe)
+    if name.startswith("paper/"):
+        assert "arXiv" in recipe.paper or "CVPR" in recipe.paper
+        assert recipe.steps >= 100_000
+    elif "-m" not in name:
+        assert network.parameter_count() < 300_000
+
+
+def test_every_upsampler_family_has_a_smoke_recipe_and_a_paper_recipe():
+    def families(folder):
+        pytest.importorskip("torch")
+        from scaleport.training.objective import recipe_network
+
+        recipes = [load_recipe(path) for path in (RECIPES / folder).glob("*.yaml")]
+        return {recipe_network(recipe).config["upsampler"]["name"] for recipe in recipes}
+
+    every = {"igconv-plus", "liif", "ipe-liif", "metasr", "hiif-light", "msit", "kriging", "spconv"}
+    assert families("smoke") >= every
+    assert {load_recipe(p).model for p in (RECIPES / "paper").glob("c2d-swinir*.yaml")} == {
+        "c2d-swinir-light-stage1",
+        *(f"c2d-swinir-light-x{s}" for s in (2, 3, 4)),
+    }
+
+
+def test_unknown_composition_names_near_ones(tmp_path):
+    pytest.importorskip("torch")
+    from scaleport.training.objective import recipe_network
+
+    recipe = load_recipe(written(tmp_path, tiny_recipe(model="edsr-basline-liif")))
+    with pytest.raises(UsageError, match="edsr-baseline-liif"):
+        recipe_network(recipe)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +84,10 @@ def test_shipped_recipes_build_their_network(path):
         ({"scales": {"set": [0]}}, "integers"),
         ({"ema": 1.0}, "ema"),
         ({"downscale": {"smallest": 0}}, "downscale"),
+        ({"downscale": {"smallest": 0.9, "largest": 0.5}}, "downscale"),
+        ({"loss": {"fft": -1}}, "loss"),
+        ({"scales": {"set": [2], "per": "image"}}, "image"),
+        ({"degradation": "area"}, "area"),
         ({"validation": {"every": 0}}, "validation"),
     ],
 )
@@ -79,6 +115,6 @@ def test_missing_files(tmp_path):
 
 
 def test_recipes_survive_a_round_trip():
-    for path in RECIPES.glob("*.yaml"):
+    for path in shipped_recipes():
         recipe = load_recipe(path)
         assert msgspec.json.decode(msgspec.json.encode(recipe), type=type(recipe)) == recipe

@@ -1,0 +1,36 @@
+"""The smoke recipes learn: loss falls, and held-out pictures come out better than bicubic."""
+
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("lightning_fabric")
+
+from drawings import draw_folder
+
+from scaleport.training.cache import build_cache
+from scaleport.training.command import RECIPES, find_recipe
+from scaleport.training.loop import Trainer
+from scaleport.training.recipe import load_recipe
+from scaleport.training.validation import bicubic_psnr
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("drawings")
+    return build_cache(draw_folder(folder / "in"), folder)
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (RECIPES / "smoke").glob("*.yaml")))
+def test_learns(name, cache, tmp_path):
+    recipe = load_recipe(find_recipe(f"smoke/{name}"))
+    losses, start = [], time.process_time()
+    trainer = Trainer(recipe, cache, tmp_path)
+    result = trainer.run(report=lambda step, loss, psnr: losses.append((loss, psnr)))
+    assert result.finished and time.process_time() - start < 120
+    values = [loss for loss, _ in losses]
+    assert np.mean(values[-40:]) < 0.5 * np.mean(values[:20])
+    assert losses[-1][1] > bicubic_psnr(cache, trainer.held_out, recipe)
