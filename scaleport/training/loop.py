@@ -185,10 +185,10 @@ class Trainer:
                         mean, seconds = sum(losses) / len(losses), time.monotonic() - start
                         log.row(Row(self.step, self._lr(), mean, seconds, value))
                     losses, start = [], time.monotonic()
-                if report is not None and first:
-                    report(self.step, loss, value)
                 if self.step % recipe.checkpoint_every == 0 and not done:
                     self.save_state()
+                if report is not None and first:
+                    report(self.step, loss, value)
         self.save_state()
         if self.step < recipe.steps:
             return Result(self.step, False, None)
