@@ -49,11 +49,6 @@ class Result:
     """The weights of a finished run (averaged ones if the recipe asks for an average)."""
 
 
-def single_process() -> Fabric:
-    """A launched Fabric of one process on the CPU in float32."""
-    return make_fabric("cpu", 1, 1, "auto", False)
-
-
 def make_fabric(accelerator: str, devices: int, nodes: int, strategy: str, bf16: bool) -> Fabric:
     """A launched Fabric: what :class:`Trainer` runs on.
 
@@ -108,9 +103,11 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.network = recipe_network(recipe)
         self.start: Start | None = begin_with(self.network, init) if init else None
-        # channels_last doubles the speed of convolutions in bfloat16. The stubs of torch do not
-        # know that Module.to takes it.
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # channels_last doubles the speed of convolutions in bfloat16. Only their weights get it:
+        # sharing a buffer with such strides fails. torch's stubs do not know this use of `to`.
+        for module in self.network.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         share = Share(self.fabric.global_rank, self.fabric.world_size)
         supervision, together = supervision_of(self.network, recipe)
         self.sampler = Sampler(cache, train, recipe, supervision, together, share)
