@@ -1,5 +1,7 @@
 """Pictures that a small network soon upscales better than bicubic does: sharp shapes and lines."""
 
+import math
+
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -7,7 +9,7 @@ _FINE = 2
 
 
 def drawing(number, side=128):
-    """uint8[side, side, 3]: overlapping shapes and strokes, antialiased."""
+    """uint8[side, side, 3]: overlapping shapes and strokes under waves."""
     rng = np.random.default_rng(number)
     canvas = Image.new(
         "RGB", (side * _FINE, side * _FINE), tuple(rng.integers(60, 200, 3).tolist())
@@ -27,7 +29,14 @@ def drawing(number, side=128):
             draw.polygon(corners, fill=colour)
         else:
             draw.line((x, y, x + w - 4 * h, y + 2 * h), fill=colour, width=int(rng.integers(2, 8)))
-    return np.asarray(canvas.resize((side, side), Image.Resampling.BOX))
+    shapes = np.asarray(canvas.resize((side, side), Image.Resampling.BOX)).astype(float)
+    # On flat ground bilinear is right almost everywhere, and L1 would keep a network there.
+    y, x = np.mgrid[:side, :side]
+    for _ in range(6):
+        angle, period, phase = rng.uniform(0, [math.pi, 1, 2 * math.pi])
+        wave = (x * math.cos(angle) + y * math.sin(angle)) * 2 * math.pi / (5 + 9 * period)
+        shapes += 12 * np.sin(wave + phase)[..., None]
+    return np.clip(np.round(shapes), 0, 255).astype(np.uint8)
 
 
 def draw_folder(folder, count=12):

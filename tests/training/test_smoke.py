@@ -32,5 +32,5 @@ def test_learns(name, cache, tmp_path):
     result = trainer.run(report=lambda step, loss, psnr: losses.append((loss, psnr)))
     assert result.finished and time.process_time() - start < 120
     values = [loss for loss, _ in losses]
-    assert np.mean(values[-40:]) < 0.5 * np.mean(values[:20])
+    assert np.mean(values[-40:]) < 0.65 * np.mean(values[:20])
     assert losses[-1][1] > bicubic_psnr(cache, trainer.held_out, recipe)
