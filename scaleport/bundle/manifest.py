@@ -96,6 +96,57 @@ class Parity(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     results: Annotated[tuple[ParityResult, ...], msgspec.Meta(max_length=100_000)]
 
 
+class LayerPrecision(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """One layer of an int8 build.
+
+    ``effect`` is what it costs in dB when this layer alone is int8, at the scale where it costs
+    most; None for a layer that was no candidate. ``reason`` says why it is float.
+    """
+
+    stage: Name
+    layer: Text
+    precision: Literal["int8", "fp32"]
+    effect: float | None
+    reason: Text = ""
+
+
+class QuantisationLoss(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Mean luma PSNR in dB on the held-out images, of the float32 and of the int8 graphs."""
+
+    backend: Name
+    scale: float
+    fp32: float
+    int8: float
+
+
+class CurvePoint(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Worst loss in dB with so many layers in int8, the least harmful first."""
+
+    int8_layers: Annotated[int, msgspec.Meta(ge=0)]
+    layers: Annotated[int, msgspec.Meta(ge=0)]
+    loss: float
+
+
+class Quantisation(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """How the int8 graphs of a bundle came about, and what they cost."""
+
+    images_sha256: Sha256
+    """Of the names and bytes of all images of the folder, held-out ones included."""
+    calibration_images: Positive
+    held_out_images: Positive
+    patches: Positive
+    patch_side: Positive
+    scales: tuple[float, float]
+    """Smallest and largest scale that patches were drawn for."""
+    held_out_side: Positive
+    seed: int
+    ranges: Literal["minmax", "percentile", "entropy", "mse"]
+    max_loss: float
+    layers: Annotated[tuple[LayerPrecision, ...], msgspec.Meta(max_length=100_000)]
+    losses: Annotated[tuple[QuantisationLoss, ...], msgspec.Meta(max_length=1024)]
+    curve: Annotated[tuple[CurvePoint, ...], msgspec.Meta(max_length=1024)]
+
+
 class Manifest(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """Everything a runtime must know about a bundle."""
 
@@ -120,6 +171,8 @@ class Manifest(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     skipped: dict[Name, Text] = {}
     """Formats that were asked for and not written, with the reason."""
     parity: Parity | None = None
+    quantisation: Quantisation | None = None
+    """Of the int8 graphs, if there are any."""
 
 
 def encode(manifest: Manifest) -> bytes:

@@ -112,6 +112,8 @@ def _chosen(
                 raise UsageError(f"unknown format {name!r}; known: {', '.join(FORMATS)}")
     if precisions is not None:
         chosen["precisions"] = words_of(precisions)
+        if "int8" in chosen["precisions"]:
+            raise UsageError("int8 needs images to calibrate on: use scaleport calibrate")
     if freeze is not None:
         chosen["freeze_scales"] = whole_numbers_of("--freeze-scale", freeze)
     if height is not None:

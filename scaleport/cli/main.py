@@ -55,6 +55,7 @@ class Verb:
 
 VERBS = {
     "export": Verb("export", "export", "Write a checkpoint as a bundle for every runtime."),
+    "calibrate": Verb("calibrate", "calibrate", "Export with int8 graphs in a quality budget."),
     "upscale": Verb("upscale", "upscale", "Upscale images with a bundle."),
     "validate": Verb("validate", "validate", "Compare a bundle's graphs with PyTorch."),
     "inspect": Verb("inspect", "inspect", "Show what a bundle or checkpoint holds."),

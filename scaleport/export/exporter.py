@@ -7,9 +7,20 @@ import shutil
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import onnx
 
 from scaleport import __version__
-from scaleport.bundle.manifest import CHECKPOINT_NAME, FORMAT_VERSION, Graph, Manifest, ScaleRange
+from scaleport.bundle.manifest import (
+    CHECKPOINT_NAME,
+    FORMAT_VERSION,
+    Graph,
+    Manifest,
+    Quantisation,
+    ScaleRange,
+)
 from scaleport.bundle.writer import BundleWriter
 from scaleport.errors import BackendError, UnsupportedOpError, UsageError
 from scaleport.export.formats import FORMATS, writer_of
@@ -36,11 +47,26 @@ def tool_versions() -> dict[str, str]:
     return found
 
 
+class Int8Build(Protocol):
+    """What a quantiser returns: a graph per stage, and the record that the manifest keeps."""
+
+    @property
+    def graphs(self) -> dict[str, onnx.ModelProto]:
+        """Graphs by stage."""
+        ...
+
+    @property
+    def record(self) -> Quantisation:
+        """How they came about."""
+        ...
+
+
 def export_bundle(
     checkpoint: Path,
     target: Path,
     options: ExportOptions | None = None,
     step: Callable[[str], None] = lambda _: None,
+    quantise: Callable[[ExportPlan, Manifest], Int8Build] | None = None,
 ) -> Manifest:
     """Export a checkpoint to a bundle.
 
@@ -52,6 +78,8 @@ def export_bundle(
         target: the bundle directory to be.
         options: what to export.
         step: called with a line of text before each piece of work.
+        quantise: makes the int8 graphs, see :class:`scaleport.calibration.quantiser.Quantiser`;
+            needed for precision int8 and not used otherwise.
 
     Returns:
         The manifest as written.
@@ -69,6 +97,8 @@ def export_bundle(
         raise UsageError(
             f"unknown format {', '.join(unknown) or '(none)'}; known: {', '.join(FORMATS)}"
         )
+    if "int8" in options.precisions and quantise is None:
+        raise UsageError("int8 needs images to calibrate on: use scaleport calibrate")
     network = load_checkpoint(checkpoint)
     if network.export_refusal:
         raise UnsupportedOpError(
@@ -83,6 +113,28 @@ def export_bundle(
             if network.tiling.kind != "exact":
                 radius = max(radius, APPROXIMATE_HALO)
         plan = ExportPlan(network, options, writer.path, step)
+        info = read_metadata(checkpoint)["info"]
+        manifest = Manifest(
+            format_version=FORMAT_VERSION,
+            name=checkpoint.stem,
+            family=network.upsampler.family,
+            model=network.config,
+            parameters=network.parameter_count(),
+            scale=ScaleRange(min=network.limits.min, max=network.limits.max, native=plan.natives),
+            size_rule=SIZE_RULE,
+            height=options.height,
+            width=options.width,
+            receptive_field=radius,
+            tiling=network.tiling.kind,
+            graphs={},
+            files={},
+            tool_versions=tool_versions(),
+            license=str(info.get("license", "")) if isinstance(info, dict) else "",
+        )
+        if quantise is not None and "int8" in options.precisions:
+            build = quantise(plan, manifest)
+            plan.int8.update(build.graphs)
+            manifest = msgspec.structs.replace(manifest, quantisation=build.record)
         graphs: dict[str, tuple[Graph, ...]] = {}
         skipped: dict[str, str] = {}
         # ONNX always ships: it is what every other format can be made from again.
@@ -95,27 +147,5 @@ def export_bundle(
                 skipped[name] = str(error)
         skipped |= plan.skipped
         shutil.copyfile(checkpoint, writer.path(CHECKPOINT_NAME))
-        info = read_metadata(checkpoint)["info"]
         step("hashing")
-        return writer.finish(
-            Manifest(
-                format_version=FORMAT_VERSION,
-                name=checkpoint.stem,
-                family=network.upsampler.family,
-                model=network.config,
-                parameters=network.parameter_count(),
-                scale=ScaleRange(
-                    min=network.limits.min, max=network.limits.max, native=plan.natives
-                ),
-                size_rule=SIZE_RULE,
-                height=options.height,
-                width=options.width,
-                receptive_field=radius,
-                tiling=network.tiling.kind,
-                graphs=graphs,
-                files={},
-                tool_versions=tool_versions(),
-                license=str(info.get("license", "")) if isinstance(info, dict) else "",
-                skipped=skipped,
-            )
-        )
+        return writer.finish(msgspec.structs.replace(manifest, graphs=graphs, skipped=skipped))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import get_args
 
 import onnx
 import torch
@@ -18,6 +19,7 @@ from scaleport.models.base import DeployForm, Port, Stage
 from scaleport.models.network import Network
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+INT8_PARTS = "all but the layers that the manifest lists as int8"
 FRONTS: dict[str, Front] = {"whole": "scale", "whole_size": "size"}
 _FRONT_PARTS = "the grid and the reduction from the lattice"
 
@@ -28,7 +30,7 @@ class ExportOptions:
 
     Attributes:
         formats: names of :data:`scaleport.export.formats.FORMATS`.
-        precisions: ``fp32`` and ``fp16``.
+        precisions: ``fp32``, ``fp16`` and, with calibration images, ``int8``.
         freeze_scales: scales that get a render graph with the kernel written in. Of a lattice
             model, native scales, all of them if None; of a query model whose filters depend on
             the sub-pixel alone (MetaSR), any integer scales, none if None.
@@ -46,10 +48,11 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         """Check what can be checked without the network."""
-        unknown = [p for p in self.precisions if p not in DTYPES]
+        known = get_args(Precision)
+        unknown = [p for p in self.precisions if p not in known]
         if unknown or not self.precisions:
             raise UsageError(
-                f"precision must be {' or '.join(DTYPES)}, got {', '.join(unknown) or 'none'}"
+                f"precision must be {' or '.join(known)}, got {', '.join(unknown) or 'none'}"
             )
         for axis in (self.height, self.width):
             if not 1 <= axis.min <= axis.opt <= axis.max:
@@ -76,6 +79,8 @@ class ExportPlan:
         """What a format was written without, with the reason."""
         self._forms: dict[str, DeployForm] = {}
         self._onnx: dict[tuple[str, str], onnx.ModelProto] = {}
+        self.int8: dict[str, onnx.ModelProto] = {}
+        """Quantised graphs by stage, put here before anything of precision int8 is written."""
         limits, binds = network.limits, network.upsampler.binds_scales
         unknown = {
             scale
@@ -97,6 +102,8 @@ class ExportPlan:
     def stages(self, precision: str) -> list[Stage]:
         """The stages to export, without the frozen scales that nobody asked for."""
         frozen = self.options.freeze_scales
+        # Quantised graphs are made from the float32 ones.
+        precision = "fp32" if precision == "int8" else precision
         if precision not in self._forms:
             form = self.network.deploy(DTYPES[precision])
             if form.bind is not None:
@@ -111,6 +118,8 @@ class ExportPlan:
 
     def onnx_stage(self, precision: str, stage: Stage) -> onnx.ModelProto:
         """The ONNX graph of a stage."""
+        if precision == "int8":
+            return self.int8[stage.name]
         key = (precision, stage.name)
         if key not in self._onnx:
             self.step(f"onnx {precision} {stage.name}")
@@ -142,7 +151,7 @@ class ExportPlan:
             precision=precision,
             inputs=tuple(_tensor(port) for port in stage.inputs),
             outputs=tuple(_tensor(port) for port in stage.outputs),
-            float32_nodes="" if precision == "fp32" else stage.float32_parts,
+            float32_nodes=_float32_parts(precision, [stage.float32_parts]),
         )
 
     def whole_entry(self, name: str, precision: Precision, path: str) -> Graph:
@@ -158,8 +167,14 @@ class ExportPlan:
             precision=precision,
             inputs=(image, second),
             outputs=(Tensor(name="upscaled", dtype="float32", shape=("N", 3, "Ho", "Wo")),),
-            float32_nodes="" if precision == "fp32" else "; ".join(p for p in parts if p),
+            float32_nodes=_float32_parts(precision, parts),
         )
+
+
+def _float32_parts(precision: Precision, parts: list[str]) -> str:
+    if precision == "fp32":
+        return ""
+    return INT8_PARTS if precision == "int8" else "; ".join(part for part in parts if part)
 
 
 def _tensor(port: Port) -> Tensor:

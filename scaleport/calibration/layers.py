@@ -1,0 +1,139 @@
+"""Which operations of a graph may become int8: products with a constant weight, and no others.
+
+Softmax, normalisations and sums have no weight and stay float by themselves. What remains to be
+kept is named here: products of coordinates, and what the model computes in float32 even in a
+float16 build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from scaleport.export.onnx import MODULE_KEY
+
+COORDINATES = frozenset(
+    {"row_index", "row_offset", "col_index", "col_offset", "scale", "cell", "subpixel"}
+)
+"""Graph inputs that say where, not what: whatever is made of them alone is grid arithmetic."""
+
+_PRODUCTS = ("Conv", "Gemm", "MatMul")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One weight, and the operations that use it.
+
+    Attributes:
+        stage: name of its graph.
+        name: the PyTorch module it came from, or the weight's name.
+        weight: name of the weight in the graph.
+        outputs: output tensors of the operations, which name them in the graph.
+        parameters: number of values of the weight.
+        fixed: why it must stay float; empty if it may be quantised.
+    """
+
+    stage: str
+    name: str
+    weight: str
+    outputs: tuple[str, ...]
+    parameters: int
+    fixed: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from every other layer of the model."""
+        return self.stage, self.name
+
+
+def find_layers(
+    model: onnx.ModelProto, stage: str, declared: Collection[str] = ()
+) -> tuple[Layer, ...]:
+    """The layers of a graph with a constant weight, in the order of computation.
+
+    Args:
+        model: a float32 graph.
+        stage: its name.
+        declared: modules that the model itself keeps in float32, see :func:`float32_modules`.
+    """
+    weights = {i.name: i for i in model.graph.initializer}
+    content = _depends_on_content(model.graph)
+    groups: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        if node.op_type in _PRODUCTS and _weight_of(node, weights) is not None:
+            groups.setdefault(node.input[1], []).append(node)
+    taken: set[str] = set()
+    layers = []
+    for weight, nodes in groups.items():
+        name = module_of(nodes[0]) or weight
+        # A module may own several weights.
+        name = name if name not in taken else f"{name}:{weight}"
+        taken.add(name)
+        fixed = ""
+        if module_of(nodes[0]) in declared:
+            fixed = "the model computes it in float32 in every precision"
+        elif not any(node.input[0] in content for node in nodes):
+            fixed = "grid arithmetic"
+        elif not np.any(numpy_helper.to_array(weights[weight])):
+            fixed = "its weight is zero"
+        layers.append(
+            Layer(
+                stage,
+                name,
+                weight,
+                tuple(node.output[0] for node in nodes),
+                int(np.prod(weights[weight].dims)),
+                fixed,
+            )
+        )
+    return tuple(layers)
+
+
+def module_of(node: onnx.NodeProto) -> str:
+    """Path of the PyTorch module that a node came from; empty if it is not known."""
+    found = next((p.value for p in node.metadata_props if p.key == MODULE_KEY), "")
+    # The tracer's own word for "none".
+    return "" if found.startswith("_empty_nn_module") else found
+
+
+def _weight_of(
+    node: onnx.NodeProto, weights: dict[str, onnx.TensorProto]
+) -> onnx.TensorProto | None:
+    tensor = weights.get(node.input[1])
+    if tensor is None or tensor.data_type not in (
+        onnx.TensorProto.FLOAT,
+        onnx.TensorProto.FLOAT16,
+    ):
+        return None
+    if node.op_type == "Gemm":
+        flags = {a.name: a.f if a.name in ("alpha", "beta") else a.i for a in node.attribute}
+        plain = flags.get("alpha", 1.0) == 1 and flags.get("beta", 1.0) == 1
+        return tensor if plain and not flags.get("transA") else None
+    return tensor if node.op_type == "Conv" or len(tensor.dims) == 2 else None
+
+
+def _depends_on_content(graph: onnx.GraphProto) -> set[str]:
+    """Tensors that depend on the values of an image or of features, not on places alone."""
+    found = {v.name for v in graph.input if v.name not in COORDINATES}
+    for node in graph.node:
+        # A shape is a place, whatever it is the shape of.
+        if node.op_type != "Shape" and any(name in found for name in node.input):
+            found.update(node.output)
+    return found
+
+
+def float32_modules(half: onnx.ModelProto) -> frozenset[str]:
+    """Modules whose products a float16 build computes in float32, because the model says so."""
+    weights = {i.name: i for i in half.graph.initializer}
+    return frozenset(
+        module_of(node)
+        for node in half.graph.node
+        if node.op_type in _PRODUCTS
+        and module_of(node)
+        and (tensor := _weight_of(node, weights)) is not None
+        and tensor.data_type == onnx.TensorProto.FLOAT
+    )

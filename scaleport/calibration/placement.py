@@ -1,0 +1,206 @@
+"""Quantise and dequantise nodes around the products of a graph, and nowhere else.
+
+The rule, and why:
+
+* weights: int8, symmetric, one scale per output channel, no int32 bias (TensorRT refuses it);
+* what a product reads: uint8 with a zero point. ONNX Runtime turns only such graphs into integer
+  convolutions throughout, and nothing is lost on what follows a ReLU, which is never negative.
+  TensorRT takes symmetric int8 only: :func:`symmetric` rewrites the pairs for it;
+* what a convolution makes is quantised too, after its ReLU if it has one, since ONNX Runtime runs
+  integer convolutions only between quantised tensors;
+* everything else reads the float tensor: residual sums, softmax, normalisation and the grid never
+  see a rounded value that they need not see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+from scaleport.calibration.layers import Layer
+from scaleport.calibration.ranges import Ranges
+
+_QUANTISED: Final = "int8"
+_TINY: Final = 1e-12
+
+
+@dataclass(frozen=True)
+class Borders:
+    """The tensors that are quantised for a set of layers.
+
+    Attributes:
+        read: tensors that products read.
+        made: tensors that convolutions make, with the ReLU behind them if there is one.
+    """
+
+    read: frozenset[str]
+    made: frozenset[str]
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """All of them, sorted."""
+        return tuple(sorted(self.read | self.made))
+
+
+def borders(model: onnx.ModelProto, layers: Sequence[Layer]) -> Borders:
+    """Which tensors have to be quantised so that layers run in int8."""
+    outputs = {value.name for value in model.graph.output}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    wanted = {name for layer in layers for name in layer.outputs}
+    read, made = set(), set()
+    for node in model.graph.node:
+        if node.output[0] not in wanted:
+            continue
+        read.add(node.input[0])
+        if node.op_type == "Conv":
+            result = node.output[0]
+            after = readers.get(result, [])
+            if len(after) == 1 and after[0].op_type == "Relu" and result not in outputs:
+                result = after[0].output[0]
+            if result not in outputs:
+                made.add(result)
+    return Borders(frozenset(read), frozenset(made))
+
+
+def place(model: onnx.ModelProto, layers: Sequence[Layer], ranges: Ranges) -> onnx.ModelProto:
+    """The graph with the given layers in int8.
+
+    Args:
+        model: the float32 graph; not changed.
+        layers: layers of this graph.
+        ranges: of all tensors of :func:`borders`.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    if not layers:
+        return result
+    graph = result.graph
+    edge = borders(model, layers)
+    by_output = {name: layer for layer in layers for name in layer.outputs}
+    constants = {i.name: i for i in graph.initializer}
+    added: dict[str, onnx.TensorProto] = {}
+    nodes = []
+
+    def pair(tensor: str) -> list[onnx.NodeProto]:
+        step, zero = unsigned_scale(*ranges[tensor])
+        return _pair(tensor, np.float32(step), np.uint8(zero), added)
+
+    for value in graph.input:
+        if value.name in edge.tensors:
+            nodes += pair(value.name)
+    for node in graph.node:
+        ours = node.output[0] in by_output
+        for place_, name in enumerate(node.input):
+            # What only passes a quantised result on may read it rounded: it is, anyway.
+            if (name in edge.read and ours and place_ == 0) or name in edge.made:
+                node.input[place_] = f"{name}/{_QUANTISED}"
+        if ours:
+            nodes += _weight(node, constants[node.input[1]], added)
+        nodes.append(node)
+        for name in node.output:
+            if name in edge.tensors:
+                nodes += pair(name)
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(kept)
+    read = {name for node in graph.node for name in node.input}
+    tensors = [i for i in (*graph.initializer, *added.values()) if i.name in read]
+    tensors = [onnx.TensorProto.FromString(t.SerializeToString()) for t in tensors]
+    del graph.initializer[:]
+    graph.initializer.extend(tensors)
+    return result
+
+
+def unsigned_scale(low: float, high: float) -> tuple[float, int]:
+    """Step and zero point of uint8 for a range; zero is always represented exactly."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    step = max((high - low) / 255, _TINY)
+    return step, int(np.clip(np.rint(-low / step), 0, 255))
+
+
+def _pair(
+    tensor: str, step: np.float32, zero: Any, added: dict[str, onnx.TensorProto]
+) -> list[onnx.NodeProto]:
+    scale, zero_point, small = f"{tensor}/step", f"{tensor}/zero", f"{tensor}/small"
+    added[scale] = numpy_helper.from_array(np.asarray(step), scale)
+    added[zero_point] = numpy_helper.from_array(np.asarray(zero), zero_point)
+    target = f"{tensor}/{_QUANTISED}"
+    return [
+        helper.make_node("QuantizeLinear", [tensor, scale, zero_point], [small], name=small),
+        helper.make_node("DequantizeLinear", [small, scale, zero_point], [target], name=target),
+    ]
+
+
+def _weight(
+    node: onnx.NodeProto, weight: onnx.TensorProto, added: dict[str, onnx.TensorProto]
+) -> list[onnx.NodeProto]:
+    """Read a weight as int8; made once for all operations that share it."""
+    target = f"{weight.name}/{_QUANTISED}"
+    node.input[1] = target
+    names = [f"{weight.name}/{part}" for part in ("small", "step", "zero")]
+    if names[0] in added:
+        return []
+    transposed = any(a.name == "transB" and a.i for a in node.attribute)
+    values = numpy_helper.to_array(weight)
+    axis = 0 if node.op_type == "Conv" or transposed else values.ndim - 1
+    small, step = quantise_weight(values, axis)
+    for name, array in zip(names, (small, step, np.zeros(step.shape, np.int8)), strict=True):
+        added[name] = numpy_helper.from_array(array, name)
+    return [helper.make_node("DequantizeLinear", names, [target], name=target, axis=axis)]
+
+
+def quantise_weight(
+    values: npt.NDArray[np.float32], axis: int
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """A weight in int8, symmetric: values of the same shape, and one step per channel of ``axis``.
+
+    -128 is not used, so that a weight and its negative are equally exact.
+    """
+    others = tuple(i for i in range(values.ndim) if i != axis)
+    step = np.maximum(np.abs(values).max(axis=others), _TINY).astype(np.float32) / np.float32(127)
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    small = np.clip(np.rint(values / step.reshape(shape)), -127, 127)
+    return small.astype(np.int8), step
+
+
+def symmetric(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph for TensorRT: activations as symmetric int8, zero points all 0.
+
+    The range of each tensor grows to the larger of its ends on both sides; what is never negative
+    loses one of its eight bits.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    constants = {i.name: i for i in result.graph.initializer}
+    for node in result.graph.node:
+        if node.op_type != "QuantizeLinear":
+            continue
+        step_tensor, zero_tensor = constants[node.input[1]], constants[node.input[2]]
+        zero = int(numpy_helper.to_array(zero_tensor))
+        if zero_tensor.data_type != onnx.TensorProto.UINT8:
+            continue
+        step = float(numpy_helper.to_array(step_tensor)) * max(zero, 255 - zero) / 127
+        for tensor, value in ((step_tensor, np.float32(step)), (zero_tensor, np.int8(0))):
+            tensor.CopyFrom(numpy_helper.from_array(np.asarray(value), tensor.name))
+    return result
+
+
+def quantised_outputs(model: onnx.ModelProto) -> Collection[str]:
+    """Output tensors of the products that read an int8 weight, for reports and tests."""
+    small = {i.name for i in model.graph.initializer if i.data_type == onnx.TensorProto.INT8}
+    weights = {
+        node.output[0]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in small
+    }
+    return [node.output[0] for node in model.graph.node if weights.intersection(node.input)]

@@ -1,0 +1,233 @@
+"""Running a model whose graphs are in memory, and measuring it on held-out images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx
+
+from scaleport.bundle.manifest import Graph, Manifest
+from scaleport.bundle.reader import Bundle
+from scaleport.calibration.images import Array, ImageSet, Pair, Patch, Sampling, held_pairs
+from scaleport.calibration.ranges import Feeds
+from scaleport.errors import UsageError
+from scaleport.export.onnx import save
+from scaleport.export.write_openvino import convert
+from scaleport.grid import Grid
+from scaleport.runtimes.base import GraphFile, Session, SessionOptions
+from scaleport.runtimes.registry import require
+from scaleport.runtimes.stages import Stages
+from scaleport.runtimes.view import TilePolicy, View
+from scaleport.validation.metrics import psnr_y
+
+Quantised = frozenset[tuple[str, str]]
+"""Keys of the layers that are int8."""
+
+JUDGED: Final = (2.0, 2.7, 3.0, 4.0, 6.0)
+"""Scales that losses are measured at, those of them that a model answers."""
+
+_WINDOW: Final = 4096
+"""Most output pixels that a decoder makes of a calibration patch."""
+_WHOLE_SIDE: Final = 96
+"""Output rows and columns of a patch, where a decoder must make all pixels at once."""
+_RANK_IMAGES: Final = 3
+_RANK_SIDE: Final = 128
+_POLICY: Final = TilePolicy(tile=0)
+
+
+class Trial(Stages):
+    """The stages of a model that is not written yet.
+
+    Args:
+        manifest: what is known of the model; its graphs are not read.
+        entries: the stages, by name.
+        session_of: gives the session of a stage.
+        backend: name of the backend that runs them.
+        options: of its sessions.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        entries: Mapping[str, Graph],
+        session_of: Callable[[str], Session],
+        backend: str,
+        options: SessionOptions,
+    ) -> None:
+        chosen, found = require(backend)
+        super().__init__(Bundle(Path(), manifest), chosen, found, "int8", options)
+        self._entries = dict(entries)
+        self._session_of = session_of
+
+    def _graphs(self) -> dict[str, Graph]:
+        return self._entries
+
+    def session(self, stage: str) -> Session:
+        """The session of a stage."""
+        return self._session_of(stage)
+
+
+class Workbench:
+    """Sessions of one model with some layers in int8, each made once.
+
+    Args:
+        manifest: what is known of the model.
+        entries: its stages by name.
+        build: gives the graph of a stage with some layers in int8.
+        scratch: directory for graph files.
+        threads: processor threads; 0 leaves it to the backends.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        entries: Mapping[str, Graph],
+        build: Callable[[str, Quantised], onnx.ModelProto],
+        scratch: Path,
+        threads: int = 0,
+    ) -> None:
+        self.manifest = manifest
+        self.entries = entries
+        self.build = build
+        self.scratch = scratch
+        self.options = SessionOptions(threads=threads)
+        self._float: dict[tuple[str, str], Session] = {}
+
+    def trial(self, quantised: Quantised = frozenset(), backend: str = "onnxruntime") -> Trial:
+        """The model with these layers in int8 on a backend."""
+        sessions: dict[str, Session] = {}
+
+        def session_of(stage: str) -> Session:
+            mine = frozenset(key for key in quantised if key[0] == stage)
+            # Stages without int8 are the same in every trial.
+            kept, key = (sessions, stage) if mine else (self._float, (backend, stage))
+            if key not in kept:
+                kept[key] = self._load(stage, mine, backend)  # type: ignore[index]
+            return kept[key]  # type: ignore[index]
+
+        return Trial(self.manifest, self.entries, session_of, backend, self.options)
+
+    def _load(self, stage: str, quantised: Quantised, backend: str) -> Session:
+        chosen, _ = require(backend)
+        entry = self.entries[stage]
+        model = self.build(stage, quantised)
+        path = self.scratch / f"{stage}.{'xml' if chosen.graph_format == 'openvino' else 'onnx'}"
+        if chosen.graph_format == "openvino":
+            convert(model, path)
+        elif chosen.graph_format == "onnx":
+            save(model, path)
+        else:
+            raise UsageError(f"int8 graphs cannot be judged on {backend}")
+        names = [tuple(t.name for t in tensors) for tensors in (entry.inputs, entry.outputs)]
+        return chosen.load(GraphFile(path, stage, "int8", names[0], names[1]), self.options)
+
+
+def stage_feeds(stages: Stages, patch: Patch, stage: str) -> Feeds:
+    """What a stage is fed for a patch.
+
+    A decoder makes at most 4096 of the patch's output pixels, unless it has to make all at once.
+    """
+    manifest = stages.bundle.manifest
+    image, grid = patch.image, patch.grid
+    if manifest.tiling == "not-allowed" and max(grid.shape) > _WHOLE_SIDE:
+        height, width = (
+            max(1, n * min(N, _WHOLE_SIDE) // N)
+            for n, N in zip(grid.input_size, grid.output_size, strict=True)
+        )
+        scale = tuple(N / n for n, N in zip(grid.input_size, grid.output_size, strict=True))
+        image = np.ascontiguousarray(image[:, :, :height, :width])
+        grid = Grid.from_scale(height, width, scale)
+    modulation = stages.modulation(grid) if manifest.family == "query" else {}
+    known: Feeds = {"image": image, **modulation}
+    inputs = {tensor.name for tensor in stages._graphs()[stage].inputs}
+    if stage != "encode":
+        known |= stages.encode(image, modulation)
+        if manifest.tiling != "not-allowed":
+            grid = _window(grid)
+        known |= grid.feeds()
+    return {name: value for name, value in known.items() if name in inputs}
+
+
+def _window(grid: Grid) -> Grid:
+    """Part of a grid, of at most so many pixels that a decoder's layers fit into memory.
+
+    It lies at the first border, in the middle or at the last border, as the sizes have it.
+    """
+    rows, cols = grid.shape
+    side = math.isqrt(_WINDOW)
+    width = min(cols, max(side, _WINDOW // max(1, min(rows, side))))
+    height = min(rows, max(1, _WINDOW // width))
+    y, x = (rows - height) * (rows % 3) // 2, (cols - width) * (cols % 3) // 2
+    return grid.region(y, x, y + height, x + width)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean luma PSNR in dB over the held-out images at one scale."""
+
+    scale: float
+    psnr: float
+
+
+def judged_scales(manifest: Manifest) -> tuple[float, ...]:
+    """The scales at which a model is judged: the usual ones in its range, and its native ones."""
+    low, high = manifest.scale.min, manifest.scale.max
+    found = {s for s in (*JUDGED, *map(float, manifest.scale.native)) if low <= s <= high}
+    return tuple(sorted(found or {low, high}))
+
+
+class Judge:
+    """Scores trials on held-out images, and against the float32 model.
+
+    Args:
+        images: the set; only its held-out part is read.
+        sampling: how much of an image is used.
+        scales: see :func:`judged_scales`.
+    """
+
+    def __init__(self, images: ImageSet, sampling: Sampling, scales: Sequence[float]) -> None:
+        self.scales = tuple(scales)
+        # A crop of a few hundred pixels each: small, and needed for every trial.
+        self._pairs = {scale: list(held_pairs(images, sampling, scale)) for scale in self.scales}
+        few = replace(images, held_out=images.held_out[:_RANK_IMAGES])
+        small = replace(sampling, held_side=min(sampling.held_side, _RANK_SIDE))
+        self._small = {scale: list(held_pairs(few, small, scale)) for scale in self.scales}
+
+    def scores(self, stages: Stages) -> tuple[Score, ...]:
+        """PSNR per scale: uint8 in and out, as applications see it."""
+        found = []
+        for scale, pairs in self._pairs.items():
+            values = [_psnr(stages, pair, math.ceil(scale)) for pair in pairs]
+            found.append(Score(scale, float(np.mean(values))))
+        return tuple(found)
+
+    def outputs(self, stages: Stages) -> Iterator[Iterator[Array]]:
+        """Float outputs for small crops of a few images, per scale: to compare trials with."""
+        for pairs in self._small.values():
+            yield (_upscaled(stages, _planes(pair.lr), pair.hr.shape[:2]) for pair in pairs)
+
+    def truths(self) -> Iterator[Iterator[Array]]:
+        """Ground truth of :meth:`outputs`."""
+        for pairs in self._small.values():
+            yield (_planes(pair.hr) for pair in pairs)
+
+
+def _planes(image: Array) -> Array:
+    planes = image.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255)
+    return np.ascontiguousarray(planes)
+
+
+def _psnr(stages: Stages, pair: Pair, border: int) -> float:
+    found = psnr_y(_upscaled(stages, pair.lr, pair.hr.shape[:2]), pair.hr, border)
+    # Equal images have no finite PSNR, and a mean has to be one.
+    return min(found, 100.0)
+
+
+def _upscaled(stages: Stages, image: Array, size: Iterable[int]) -> Array:
+    height, width = size
+    return View(stages, image, _POLICY).render(size=(int(height), int(width)))

@@ -1,0 +1,234 @@
+"""``scaleport calibrate``: a bundle with int8 graphs within a quality budget."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, table
+from scaleport.cli.parse import size_range_of, words_of
+from scaleport.cli.paths import holds
+from scaleport.errors import OutputError, UsageError
+from scaleport.export.formats import FORMATS
+from scaleport.shipped import find_checkpoint
+
+if TYPE_CHECKING:
+    from scaleport.bundle.manifest import Quantisation
+
+EXAMPLES = """\b
+Examples:
+  scaleport calibrate igconv-small --data PHOTOS --max-loss 0.1dB
+  scaleport calibrate my.safetensors --data PHOTOS -o my.bundle --format onnx --plot loss.png
+"""
+
+_FORMATS = ("onnx", "openvino")
+
+
+def calibrate(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT|NAME", help="A checkpoint file, or the name of a shipped one."
+        ),
+    ],
+    data: Annotated[
+        Path, typer.Option("--data", metavar="DIR", help="Folder of images like yours.")
+    ],
+    max_loss: Annotated[
+        str,
+        typer.Option(
+            "--max-loss",
+            metavar="DB",
+            help="Most PSNR that may be lost on held-out images, such as 0.1dB.",
+        ),
+    ] = "0.1dB",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The bundle to write. [default: NAME.bundle here]"),
+    ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            metavar="LIST",
+            help="onnx, openvino, tensorrt, coreml; onnx is always written. "
+            "[default: onnx,openvino]",
+        ),
+    ] = None,
+    precisions: Annotated[
+        list[str] | None,
+        typer.Option("--precision", metavar="LIST", help="Also write fp32, fp16. [default: both]"),
+    ] = None,
+    ranges: Annotated[
+        str,
+        typer.Option(metavar="METHOD", help="Ranges: minmax, percentile, entropy or mse."),
+    ] = "minmax",
+    patches: Annotated[int, typer.Option(metavar="N", min=1, help="Calibration patches.")] = 48,
+    held_out: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Images that judge and are not calibrated on.")
+    ] = 8,
+    least: Annotated[
+        float,
+        typer.Option(
+            "--least-int8", metavar="X", help="Least fraction of layers that must be int8."
+        ),
+    ] = 0.5,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the sampling.")] = 0,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw loss against the fraction in int8."),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all figures as JSON.")
+    ] = None,
+    height: Annotated[
+        str | None,
+        typer.Option(metavar="MIN:OPT:MAX", help="Input heights that engines are built for."),
+    ] = None,
+    width: Annotated[
+        str | None,
+        typer.Option(metavar="MIN:OPT:MAX", help="Input widths that engines are built for."),
+    ] = None,
+    threads: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Processor threads; 0 is up to the backend.")
+    ] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing bundle.")
+    ] = False,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    verbose: VerboseFlag = False,
+) -> None:
+    """Export a checkpoint with int8 graphs that lose no more than the budget.
+
+    Layers are ranked by their own effect; the worst stay float until the loss on held-out images is
+    within the budget on every backend that can run here. If it never is, the exit code is 1 and
+    nothing is written.
+    """
+    out = Output(as_json, quiet, verbose)
+    source = find_checkpoint(checkpoint)
+    target = output or Path(f"{source.stem}.bundle")
+    if holds(target.exists) and not overwrite:
+        raise OutputError(f"{target} exists; choose another name with -o, or add --overwrite")
+    chosen = words_of(formats) if formats else _FORMATS
+    for name in chosen:
+        if name not in FORMATS:
+            raise UsageError(f"unknown format {name!r}; known: {', '.join(FORMATS)}")
+    others = words_of(precisions) if precisions is not None else ("fp32", "fp16")
+    budget = decibels(max_loss)
+    with needs("export", "calibration"):
+        from scaleport.calibration.images import Sampling
+        from scaleport.calibration.quantiser import CalibrationOptions, OverBudget, Quantiser
+        from scaleport.export.exporter import export_bundle
+        from scaleport.export.plan import ExportOptions
+
+    sizes: dict[str, Any] = {}
+    for name, text in (("height", height), ("width", width)):
+        if text is not None:
+            sizes[name] = size_range_of(f"--{name}", text)
+    options = ExportOptions(
+        formats=chosen,
+        precisions=tuple(dict.fromkeys((*others, "int8"))),  # type: ignore[arg-type]
+        overwrite=overwrite,
+        **sizes,
+    )
+    sampling = Sampling(patches=patches, held_out=held_out, seed=seed)
+    settings = CalibrationOptions(
+        max_loss=budget,
+        ranges=ranges,  # type: ignore[arg-type]
+        least=least,
+        sampling=sampling,
+        threads=threads,
+    )
+    start = time.perf_counter()
+    with out.progress(None) as advance, out.libraries():
+        step: Callable[[str], None] = lambda text: advance(0, text)  # noqa: E731
+        step("hashing the images")
+        quantiser = Quantiser(data, settings)
+        try:
+            manifest = export_bundle(source, target, options, step, quantiser)
+            record, failure = manifest.quantisation, None
+        except OverBudget as error:
+            record, failure = error.record, error
+    assert record is not None
+    _write(record, report, plot, source.stem)
+    seconds = round(time.perf_counter() - start, 3)
+    _report(out, record, source, None if failure else target, seconds)
+    if failure is not None:
+        raise failure
+
+
+def decibels(text: str) -> float:
+    """``0.1dB`` or ``0.1``.
+
+    Raises:
+        UsageError: if it is not a number above 0.
+    """
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE]-?[0-9]+)?)\s*(?:dB)?\s*", text, re.IGNORECASE)
+    if match is None or float(match[1]) <= 0:
+        raise UsageError(f"a loss is a number of decibels above 0 such as 0.1dB; got {text!r}")
+    return float(match[1])
+
+
+def _write(record: Quantisation, report: Path | None, picture: Path | None, name: str) -> None:
+    from scaleport.calibration.report import as_dict, plot
+
+    if report is not None:
+        temporary = report.with_name(f".{report.name}.tmp")
+        try:
+            temporary.write_text(json.dumps(as_dict(record), indent=1) + "\n", encoding="utf-8")
+            temporary.replace(report)
+        except OSError as error:
+            raise OutputError(f"cannot write {report}: {error.strerror or error}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+    if picture is not None:
+        plot(record, picture, name)
+
+
+def _report(
+    out: Output, record: Quantisation, source: Path, target: Path | None, seconds: float
+) -> None:
+    from scaleport.calibration.report import as_dict
+
+    plain = as_dict(record)
+    out.result({"checkpoint": source, "bundle": target, "seconds": seconds, **plain})
+    out.say(
+        f"{plain['int8_layers']} of {len(record.layers)} layers in int8, worst loss "
+        f"{plain['worst_loss']:.3f} dB, allowed {record.max_loss:g} dB"
+    )
+    rows = [
+        (
+            loss.backend,
+            f"x{loss.scale:g}",
+            f"{loss.fp32:.2f}",
+            f"{loss.int8:.2f}",
+            f"{loss.fp32 - loss.int8:+.3f}",
+        )
+        for loss in record.losses
+    ]
+    for line in table([("backend", "scale", "fp32 dB", "int8 dB", "loss dB"), *rows]):
+        out.say(line)
+    kept = [layer for layer in record.layers if layer.precision == "fp32"]
+    if kept:
+        out.say("float stays:")
+    lines = [
+        (
+            layer.stage,
+            layer.layer,
+            "-" if layer.effect is None else f"{layer.effect:.4f} dB",
+            layer.reason,
+        )
+        for layer in kept
+    ]
+    for line in table(lines):
+        out.say(line)
+    if target is not None:
+        out.say(f"wrote {target} in {seconds:.0f} s")
+        out.say(f"next: scaleport upscale IMAGE -m {target} -s 2 --precision int8")
