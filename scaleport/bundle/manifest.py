@@ -141,7 +141,8 @@ class Quantisation(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_o
     held_out_side: Positive
     seed: int
     ranges: Literal["minmax", "percentile", "entropy", "mse"]
-    max_loss: float
+    max_loss: float | None
+    """The budget in dB; None if there was none, and nothing was measured."""
     layers: Annotated[tuple[LayerPrecision, ...], msgspec.Meta(max_length=100_000)]
     losses: Annotated[tuple[QuantisationLoss, ...], msgspec.Meta(max_length=1024)]
     curve: Annotated[tuple[CurvePoint, ...], msgspec.Meta(max_length=1024)]

@@ -11,21 +11,19 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from scaleport.errors import UsageError
 from scaleport.grid import Grid, output_length
-from scaleport.imaging.files import load_image
+from scaleport.imaging.pairs import SUFFIXES, Array, Pair, make_pair, read_rgb
 from scaleport.imaging.resample import imresize
 
-SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 _SMALLEST: Final = 8
 _CHUNK: Final = 1 << 20
 
-Array = npt.NDArray[Any]
 Advance = Callable[[int, int], None]
 """Called with (done, in all)."""
 
@@ -64,14 +62,6 @@ class Patch:
 
     image: npt.NDArray[np.float32]
     grid: Grid
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A held-out crop: LR and HR, uint8[h, w, 3]."""
-
-    lr: Array
-    hr: Array
 
 
 @dataclass(frozen=True)
@@ -193,21 +183,6 @@ def _draw(image: Array, scale: float, side: int, rng: np.random.Generator) -> Ar
     return np.rot90(small, int(rng.integers(4)))
 
 
-def read_rgb(path: Path) -> Array:
-    """One image as uint8[H, W, 3]; gray is replicated, alpha dropped.
-
-    Raises:
-        ImageError: if it is not an image or is damaged.
-    """
-    pixels = load_image(path).pixels
-    if pixels.dtype != np.uint8:
-        pixels = (pixels >> 8).astype(np.uint8)
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    colours = pixels[..., : 3 if pixels.shape[2] > 2 else 1]
-    return np.ascontiguousarray(np.broadcast_to(colours, (*pixels.shape[:2], 3)))
-
-
 def held_pairs(images: ImageSet, sampling: Sampling, scale: float) -> Iterator[Pair]:
     """The centre of each held-out image with its LR at a scale, as benchmarks make it.
 
@@ -219,11 +194,3 @@ def held_pairs(images: ImageSet, sampling: Sampling, scale: float) -> Iterator[P
         height, width = (min(n, sampling.held_side) for n in image.shape[:2])
         y, x = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
         yield make_pair(image[y : y + height, x : x + width], scale)
-
-
-def make_pair(image: Array, scale: float) -> Pair:
-    """HR cropped from the top left, and its LR of ``floor(size / scale)`` pixels."""
-    height, width = (max(1, math.floor(n / scale + 1e-9)) for n in image.shape[:2])
-    hr = image[: output_length(height, scale), : output_length(width, scale)]
-    lr = imresize(hr, height, width, round_passes=True).astype(np.uint8)
-    return Pair(lr, hr)

@@ -5,7 +5,7 @@ The rule, and why:
 * weights: int8, symmetric, one scale per output channel, no int32 bias (TensorRT refuses it);
 * what a product reads: uint8 with a zero point. ONNX Runtime turns only such graphs into integer
   convolutions throughout, and nothing is lost on what follows a ReLU, which is never negative.
-  TensorRT takes symmetric int8 only: :func:`symmetric` rewrites the pairs for it;
+  TensorRT takes symmetric int8 only: :func:`scaleport.export.qdq.symmetric` rewrites the pairs;
 * what a convolution makes is quantised too, after its ReLU if it has one, since ONNX Runtime runs
   integer convolutions only between quantised tensors;
 * everything else reads the float tensor: residual sums, softmax, normalisation and the grid never
@@ -171,28 +171,6 @@ def quantise_weight(
     shape[axis] = -1
     small = np.clip(np.rint(values / step.reshape(shape)), -127, 127)
     return small.astype(np.int8), step
-
-
-def symmetric(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph for TensorRT: activations as symmetric int8, zero points all 0.
-
-    The range of each tensor grows to the larger of its ends on both sides; what is never negative
-    loses one of its eight bits.
-    """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    constants = {i.name: i for i in result.graph.initializer}
-    for node in result.graph.node:
-        if node.op_type != "QuantizeLinear":
-            continue
-        step_tensor, zero_tensor = constants[node.input[1]], constants[node.input[2]]
-        zero = int(numpy_helper.to_array(zero_tensor))
-        if zero_tensor.data_type != onnx.TensorProto.UINT8:
-            continue
-        step = float(numpy_helper.to_array(step_tensor)) * max(zero, 255 - zero) / 127
-        for tensor, value in ((step_tensor, np.float32(step)), (zero_tensor, np.int8(0))):
-            tensor.CopyFrom(numpy_helper.from_array(np.asarray(value), tensor.name))
-    return result
 
 
 def quantised_outputs(model: onnx.ModelProto) -> Collection[str]:

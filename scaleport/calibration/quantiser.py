@@ -19,11 +19,12 @@ from scaleport.calibration.layers import Layer, find_layers, float32_modules
 from scaleport.calibration.placement import borders, place
 from scaleport.calibration.ranges import METHODS, Feeds, Method, Ranges, observe
 from scaleport.calibration.report import describe, worst_loss
-from scaleport.calibration.search import Search
-from scaleport.calibration.trial import Judge, Quantised, Workbench, judged_scales, stage_feeds
+from scaleport.calibration.search import Effect, Outcome, Search
+from scaleport.calibration.trial import Judge, Quantised, Workbench, stage_feeds
 from scaleport.errors import ExportError, GateFailed, UsageError
 from scaleport.export.plan import ExportPlan
 from scaleport.runtimes.registry import get_backend
+from scaleport.validation.loss import MAX_LOSS, judged_scales
 
 JUDGES: Final = ("onnxruntime", "openvino")
 """Backends that int8 graphs are judged on, those of them that can run here."""
@@ -35,7 +36,8 @@ class CalibrationOptions:
 
     Attributes:
         max_loss: most decibels of luma PSNR that may be lost on held-out images, at every judged
-            scale and on every backend that can run here.
+            scale and on every backend that can run here. Infinity makes everything int8 that may
+            be, and measures nothing.
         ranges: ``minmax``, ``percentile``, ``entropy`` or ``mse``, see
             :func:`scaleport.calibration.ranges.observe`.
         least: least fraction of the layers that must be int8 for the result to be called so.
@@ -43,7 +45,7 @@ class CalibrationOptions:
         threads: processor threads; 0 leaves it to the backends.
     """
 
-    max_loss: float = 0.1
+    max_loss: float = MAX_LOSS
     ranges: Method = "minmax"
     least: float = 0.5
     sampling: Sampling = field(default_factory=Sampling)
@@ -51,7 +53,7 @@ class CalibrationOptions:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if not (math.isfinite(self.max_loss) and self.max_loss > 0):
+        if not self.max_loss > 0:
             raise UsageError(f"the budget must be above 0 dB, got {self.max_loss:g}")
         if self.ranges not in METHODS:
             raise UsageError(f"unknown range method {self.ranges!r}; known: {', '.join(METHODS)}")
@@ -125,6 +127,8 @@ class _Work:
         free = [layer for layer in every if not layer.fixed]
         if not free:
             raise ExportError(f"{self.manifest.name} has no layer that int8 could be used for")
+        if math.isinf(self.options.max_loss):
+            return self._everything(tuple(every))
         judge = Judge(self.images, self.options.sampling, judged_scales(self.manifest))
         backends = tuple(name for name in JUDGES if get_backend(name).availability().usable)
         budget, least = self.options.max_loss, self.options.least
@@ -148,6 +152,23 @@ class _Work:
             )
         chosen = outcome.quantised
         return Quantised8({name: self.build(name, chosen) for name in self.graphs}, record)
+
+    def _everything(self, layers: tuple[Layer, ...]) -> Quantised8:
+        """All candidates in int8, whatever that costs."""
+        effects = tuple(Effect(layer, math.nan) for layer in layers if not layer.fixed)
+        outcome = Outcome(effects, 0, (), (), True)
+        fixed = tuple(layer for layer in layers if layer.fixed)
+        record = describe(
+            self.images,
+            self.options.sampling,
+            self._scales(),
+            self.options.ranges,
+            None,
+            fixed,
+            outcome,
+        )
+        graphs = {name: self.build(name, outcome.quantised) for name in self.graphs}
+        return Quantised8(graphs, record)
 
     def build(self, stage: str, quantised: Quantised) -> onnx.ModelProto:
         """The graph of a stage with some layers in int8."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def describe(
     sampling: Sampling,
     scales: tuple[float, float],
     method: Method,
-    budget: float,
+    budget: float | None,
     fixed: tuple[Layer, ...],
     outcome: Outcome,
 ) -> Quantisation:
@@ -44,7 +45,7 @@ def describe(
                 stage=effect.layer.stage,
                 layer=effect.layer.name,
                 precision="fp32" if kept else "int8",
-                effect=effect.loss,
+                effect=None if math.isnan(effect.loss) else effect.loss,
                 reason=f"kept for the budget: {rank}" if kept else "",
             )
         )
@@ -110,8 +111,9 @@ def plot(record: Quantisation, target: Path, title: str = "") -> None:
     axes = figure.add_subplot()
     points = sorted((p.int8_layers / max(1, p.layers), p.loss) for p in record.curve)
     axes.plot([100 * x for x, _ in points], [y for _, y in points], marker="o")
-    axes.axhline(record.max_loss, linestyle="--", color="gray")
-    axes.annotate("budget", (0, record.max_loss), textcoords="offset points", xytext=(0, 4))
+    if record.max_loss is not None:
+        axes.axhline(record.max_loss, linestyle="--", color="gray")
+        axes.annotate("budget", (0, record.max_loss), textcoords="offset points", xytext=(0, 4))
     axes.set(xlabel="layers in int8, %", ylabel="worst loss, dB", title=title)
     temporary = target.with_name(f".{target.stem}.tmp{target.suffix}")
     try:

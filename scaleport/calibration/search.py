@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from scaleport.calibration.images import Array
 from scaleport.calibration.layers import Layer
 from scaleport.calibration.trial import Judge, Quantised, Score, Workbench
+from scaleport.imaging.pairs import Array
 
 Step = Callable[[str], None]
 

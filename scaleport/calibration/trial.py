@@ -13,12 +13,13 @@ import onnx
 
 from scaleport.bundle.manifest import Graph, Manifest
 from scaleport.bundle.reader import Bundle
-from scaleport.calibration.images import Array, ImageSet, Pair, Patch, Sampling, held_pairs
+from scaleport.calibration.images import ImageSet, Patch, Sampling, held_pairs
 from scaleport.calibration.ranges import Feeds
 from scaleport.errors import UsageError
 from scaleport.export.onnx import save
 from scaleport.export.write_openvino import convert
 from scaleport.grid import Grid
+from scaleport.imaging.pairs import Array, Pair
 from scaleport.runtimes.base import GraphFile, Session, SessionOptions
 from scaleport.runtimes.registry import require
 from scaleport.runtimes.stages import Stages
@@ -27,9 +28,6 @@ from scaleport.validation.metrics import psnr_y
 
 Quantised = frozenset[tuple[str, str]]
 """Keys of the layers that are int8."""
-
-JUDGED: Final = (2.0, 2.7, 3.0, 4.0, 6.0)
-"""Scales that losses are measured at, those of them that a model answers."""
 
 _WINDOW: Final = 4096
 """Most output pixels that a decoder makes of a calibration patch."""
@@ -174,20 +172,13 @@ class Score:
     psnr: float
 
 
-def judged_scales(manifest: Manifest) -> tuple[float, ...]:
-    """The scales at which a model is judged: the usual ones in its range, and its native ones."""
-    low, high = manifest.scale.min, manifest.scale.max
-    found = {s for s in (*JUDGED, *map(float, manifest.scale.native)) if low <= s <= high}
-    return tuple(sorted(found or {low, high}))
-
-
 class Judge:
     """Scores trials on held-out images, and against the float32 model.
 
     Args:
         images: the set; only its held-out part is read.
         sampling: how much of an image is used.
-        scales: see :func:`judged_scales`.
+        scales: see :func:`scaleport.validation.loss.judged_scales`.
     """
 
     def __init__(self, images: ImageSet, sampling: Sampling, scales: Sequence[float]) -> None:

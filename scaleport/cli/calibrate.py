@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, table
-from scaleport.cli.parse import size_range_of, words_of
+from scaleport.cli.parse import decibels_of, size_range_of, words_of
 from scaleport.cli.paths import holds
 from scaleport.errors import OutputError, UsageError
 from scaleport.export.formats import FORMATS
@@ -121,7 +120,7 @@ def calibrate(
         if name not in FORMATS:
             raise UsageError(f"unknown format {name!r}; known: {', '.join(FORMATS)}")
     others = words_of(precisions) if precisions is not None else ("fp32", "fp16")
-    budget = decibels(max_loss)
+    budget = decibels_of(max_loss)
     with needs("export", "calibration"):
         from scaleport.calibration.images import Sampling
         from scaleport.calibration.quantiser import CalibrationOptions, OverBudget, Quantiser
@@ -162,18 +161,6 @@ def calibrate(
     _report(out, record, source, None if failure else target, seconds)
     if failure is not None:
         raise failure
-
-
-def decibels(text: str) -> float:
-    """``0.1dB`` or ``0.1``.
-
-    Raises:
-        UsageError: if it is not a number above 0.
-    """
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE]-?[0-9]+)?)\s*(?:dB)?\s*", text, re.IGNORECASE)
-    if match is None or float(match[1]) <= 0:
-        raise UsageError(f"a loss is a number of decibels above 0 such as 0.1dB; got {text!r}")
-    return float(match[1])
 
 
 def _write(record: Quantisation, report: Path | None, picture: Path | None, name: str) -> None:

@@ -80,3 +80,15 @@ def whole_numbers_of(option: str, values: Iterable[str]) -> tuple[int, ...]:
         if not re.fullmatch(r"[0-9]{1,9}", word):
             raise UsageError(f"{option} takes whole numbers such as 2,3,4; got {word!r}")
     return tuple(int(word) for word in words)
+
+
+def decibels_of(text: str) -> float:
+    """``0.1dB`` or ``0.1``.
+
+    Raises:
+        UsageError: if it is not a number above 0.
+    """
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE]-?[0-9]+)?)\s*(?:dB)?\s*", text, re.IGNORECASE)
+    if match is None or float(match[1]) <= 0:
+        raise UsageError(f"a loss is a number of decibels above 0 such as 0.1dB; got {text!r}")
+    return float(match[1])

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs
-from scaleport.cli.parse import words_of
+from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, table
+from scaleport.cli.parse import decibels_of, words_of
 from scaleport.errors import GateFailed, UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ EXAMPLES = """\b
 Examples:
   scaleport validate photo.bundle
   scaleport validate photo.bundle --quick --backend openvino --precision fp16
+  scaleport validate photo.bundle --precision int8 --data Set5 --gate-int8-loss 0.1dB
   scaleport validate photo.bundle --rejudge --gate-fp16-psnr 60 --no-store
 """
 
@@ -40,7 +41,21 @@ def validate(
     ] = None,
     precisions: Annotated[
         list[str] | None,
-        typer.Option("--precision", metavar="LIST", help="fp32, fp16. [default: both]"),
+        typer.Option(
+            "--precision",
+            metavar="LIST",
+            help="fp32, fp16, or int8 alone, which needs --data. [default: fp32,fp16]",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Ground-truth images: int8 is judged by the PSNR that it loses."
+        ),
+    ] = None,
+    int8_loss: Annotated[
+        str | None,
+        typer.Option("--gate-int8-loss", metavar="DB", help="Most PSNR lost. [default: 0.1dB]"),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Every scale and shape once, not all combinations.")
@@ -82,6 +97,14 @@ def validate(
     run. The exit code is 1 if a case is outside its gate.
     """
     out = Output(as_json, quiet, verbose)
+    asked = words_of(precisions) if precisions else ()
+    if "int8" in asked or data is not None or int8_loss is not None:
+        if asked not in ((), ("int8",)) or data is None or quick or rejudge:
+            raise UsageError(
+                "int8 is judged by itself, on ground truth: --precision int8 --data DIR"
+            )
+        _judge_int8(out, bundle, words_of(backends) if backends else None, data, int8_loss, threads)
+        return
     gates = _gates(fp32_max_abs, fp32_psnr, fp16_max_abs, fp16_psnr)
     if rejudge:
         if backends or precisions or quick:
@@ -91,6 +114,45 @@ def validate(
         chosen = [words_of(values) if values else None for values in (backends, precisions)]
         parity = _run(out, bundle, chosen[0], chosen[1], quick, gates, threads, not no_store)
     _report(out, parity)
+
+
+def _judge_int8(
+    out: Output,
+    bundle: Path,
+    backends: tuple[str, ...] | None,
+    data: Path,
+    gate: str | None,
+    threads: int,
+) -> None:
+    from scaleport.validation.loss import MAX_LOSS, measure_losses
+
+    most = MAX_LOSS if gate is None else decibels_of(gate)
+    with out.progress(1.0) as advance, out.libraries():
+        losses = measure_losses(
+            bundle,
+            data,
+            backends,
+            threads=threads,
+            progress=lambda done, total, text: advance(done / total, text),
+        )
+    worst = max(loss.fp32 - loss.int8 for loss in losses)
+    out.result({"images": data, "max_loss": most, "worst_loss": worst, "losses": losses})
+    rows = [
+        (
+            loss.backend,
+            f"x{loss.scale:g}",
+            f"{loss.fp32:.2f}",
+            f"{loss.int8:.2f}",
+            f"{loss.fp32 - loss.int8:+.3f}",
+        )
+        for loss in losses
+    ]
+    for line in table([("backend", "scale", "fp32 dB", "int8 dB", "loss dB"), *rows]):
+        out.say(line)
+    # NaN is over any gate.
+    if not worst <= most:
+        raise GateFailed(f"int8 loses {worst:.3f} dB on {data}, allowed are {most:g} dB")
+    out.say(f"int8 loses at most {worst:.3f} dB, allowed are {most:g} dB")
 
 
 def _gates(

@@ -34,6 +34,9 @@ _TORCH_PRODUCTS = (
     *("conv1d", "conv2d", "convolution", "conv_transpose2d", "linear", "matmul", "mm", "bmm"),
     *("addmm", "baddbmm", "einsum"),
 )
+_FEW_WEIGHTS = 64
+# Coarse: what int8 costs is measured as a loss of quality, not here.
+_INT8_ERROR = 0.25
 _GATHERS = ("gather", "gather_along_axis", "gather_nd")
 
 
@@ -47,6 +50,8 @@ class CoreMLOptions:
         max_scale: largest scale; output sizes range from 1 to the largest LR size times this.
         max_batch: largest batch; 1 fixes the batch, and the runtime loops over it.
         deployment_target: the oldest system that must run it; iOS17 includes macOS 14.
+        int8_weights: store weights as int8, one scale per output channel; they are widened where
+            they are used, so that activations and arithmetic keep the types of the stage.
     """
 
     height: SizeRange = _ANY_SIZE
@@ -54,6 +59,7 @@ class CoreMLOptions:
     max_scale: float = 8.0
     max_batch: int = 16
     deployment_target: Literal["iOS17", "iOS18"] = "iOS17"
+    int8_weights: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -107,8 +113,11 @@ def export_stage(stage: Stage, target: Path, options: CoreMLOptions | None = Non
         raise UsageError(f"a Core ML package is named *.mlpackage, not {target.name!r}")
     with _quiet():
         traced = _trace(stage)
-        model = _convert(stage, traced, options or CoreMLOptions())
+        options = options or CoreMLOptions()
+        model = _convert(stage, traced, options)
         _check_program(stage, traced, model._mil_program)
+        if options.int8_weights:
+            model = _with_int8_weights(model, stage)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.stem}-", dir=target.parent))
@@ -120,7 +129,7 @@ def export_stage(stage: Stage, target: Path, options: CoreMLOptions | None = Non
             model.save(str(package))
         # Written for ExecuTorch's debugger; the package's manifest does not know the file.
         (package / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
-        _check_numbers(stage, traced, package)
+        _check_numbers(stage, traced, package, options.int8_weights)
         _replace(package, target, scratch / "old")
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
@@ -296,7 +305,29 @@ def _from_float(value: Any) -> bool:
     return False
 
 
-def _check_numbers(stage: Stage, traced: torch.export.ExportedProgram, package: Path) -> None:
+def _with_int8_weights(model: Any, stage: Stage) -> Any:
+    """The same model with the weights of its products in int8."""
+    from coremltools.optimize import coreml as optimise
+
+    config = optimise.OptimizationConfig(
+        op_type_configs={
+            kind: optimise.OpLinearQuantizerConfig(
+                mode="linear_symmetric", granularity="per_channel", weight_threshold=_FEW_WEIGHTS
+            )
+            for kind in ("conv", "linear", "matmul")
+        }
+    )
+    try:
+        return optimise.linear_quantize_weights(model, config=config)
+    except Exception as error:
+        raise ExportError(
+            f"stage {stage.name!r} cannot have int8 weights in Core ML: {_reason(error)}"
+        ) from error
+
+
+def _check_numbers(
+    stage: Stage, traced: torch.export.ExportedProgram, package: Path, int8_weights: bool
+) -> None:
     """Compare the written package with the stage at sizes of no trace."""
     evaluator = Evaluator(read_program(package))
     inputs = example_inputs(stage, CHECK_SIZES)
@@ -314,7 +345,8 @@ def _check_numbers(stage: Stage, traced: torch.export.ExportedProgram, package: 
                 f"the Core ML program of stage {stage.name!r} depends on the traced sizes: "
                 f"output {port.name!r} has another shape"
             )
-        bound = (2e-2 if reduced else 1e-4) * max(1.0, float(want.abs().max()))
+        share = _INT8_ERROR if int8_weights else 2e-2 if reduced else 1e-4
+        bound = share * max(1.0, float(want.abs().max()))
         error = float(np.abs(want.numpy() - got).max())
         if not error <= bound:
             raise ExportError(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import msgspec
+
 from scaleport.bundle.manifest import Graph
 from scaleport.export.coreml import CoreMLOptions, export_stage
 from scaleport.export.plan import ExportPlan
 
 
 def write(plan: ExportPlan) -> list[Graph]:
-    """Write every stage in every precision.
+    """Write every stage in every precision; int8 is that of the weights of the float16 program.
 
     There is no whole graph: a Core ML program cannot take its output size from a value.
 
@@ -23,9 +27,15 @@ def write(plan: ExportPlan) -> list[Graph]:
     )
     graphs = []
     for precision in plan.options.precisions:
-        for stage in plan.stages(precision):
+        int8 = precision == "int8"
+        chosen = replace(options, int8_weights=int8)
+        for stage in plan.stages("fp16" if int8 else precision):
             plan.step(f"coreml {precision} {stage.name}")
             path = f"coreml/{precision}/{stage.name}.mlpackage"
-            export_stage(stage, plan.place(path), options)
-            graphs.append(plan.stage_entry(stage, precision, path))
+            export_stage(stage, plan.place(path), chosen)
+            entry = plan.stage_entry(stage, precision, path)
+            if int8:
+                parts = f"weights alone are int8; {stage.float32_parts}".rstrip("; ")
+                entry = msgspec.structs.replace(entry, float32_nodes=parts)
+            graphs.append(entry)
     return graphs

@@ -15,6 +15,7 @@ import onnx
 from scaleport.bundle.manifest import Graph, ScaleRange
 from scaleport.export.onnx import save
 from scaleport.export.plan import ExportPlan
+from scaleport.export.qdq import symmetric
 from scaleport.export.tensorrt import build_engine, profile_for
 
 
@@ -44,6 +45,10 @@ def write(plan: ExportPlan) -> list[Graph]:
 
 def _build(plan: ExportPlan, entry: Graph, model: onnx.ModelProto, scratch: Path) -> Graph:
     source = scratch / f"{entry.stage}.onnx"
+    if entry.precision == "int8":
+        # Not the graph of the other runtimes: it ships beside the engine that is made from it.
+        model = symmetric(model)
+        save(model, plan.place(str(Path(entry.path).with_suffix(".onnx").as_posix())))
     save(model, source)
     options = plan.options
     profile = profile_for(entry.inputs, options.height, options.width, scale_range(plan))

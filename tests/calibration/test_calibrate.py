@@ -85,7 +85,7 @@ def test_plot(tiny_int8, tmp_path):
 
 def test_calibrating_twice_gives_identical_bytes(tiny_checkpoint, images, tiny_int8, tmp_path):
     again = tmp_path / "again.bundle"
-    quantiser = Quantiser(images, CalibrationOptions(max_loss=3.0, sampling=SAMPLING))
+    quantiser = Quantiser(images, CalibrationOptions(max_loss=3.0, sampling=SAMPLING, threads=1))
     options = ExportOptions(formats=("onnx", "openvino"), precisions=("fp32", "int8"))
     export_bundle(tiny_checkpoint("liif"), again, options, quantise=quantiser)
     first = tiny_int8("liif")

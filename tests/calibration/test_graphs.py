@@ -15,11 +15,11 @@ from scaleport.calibration.placement import (
     place,
     quantise_weight,
     quantised_outputs,
-    symmetric,
     unsigned_scale,
 )
 from scaleport.calibration.ranges import METHODS, least_squares_range, observe
 from scaleport.errors import ExportError, UsageError
+from scaleport.export.qdq import symmetric
 
 RNG = np.random.default_rng(3)
 

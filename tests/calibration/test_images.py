@@ -14,11 +14,10 @@ from scaleport.calibration.images import (
     draw_patches,
     find_images,
     held_pairs,
-    make_pair,
-    read_rgb,
 )
 from scaleport.errors import ImageError, UsageError
 from scaleport.imaging.files import Image, save_image
+from scaleport.imaging.pairs import make_pair, read_rgb
 
 
 def drawn(images, sampling=SAMPLING, scale=(1.0, 4.0)):

@@ -49,6 +49,19 @@ def einsum(call: Call) -> Array:
     return narrow(out, values[0].dtype)
 
 
+@operation("constexpr_affine_dequantize")
+def constexpr_affine_dequantize(call: Call) -> Array:
+    """A stored weight: ``scale * (quantized_data - zero_point)`` along ``axis``."""
+    data, scale = call.array("quantized_data"), call.array("scale")
+    zero, axis = call.array("zero_point"), call.integer("axis", 0)
+    shape = [1] * data.ndim
+    if scale.ndim or zero.ndim:
+        shape[axis] = -1
+    small = data.astype(np.int32) - zero.astype(np.int32).reshape(shape if zero.ndim else ())
+    wide = small.astype(np.float32) * widen(scale).reshape(shape if scale.ndim else ())
+    return narrow(wide, scale.dtype)
+
+
 @operation("conv")
 def conv(call: Call) -> Array:
     """Convolution over one or two spatial dimensions, grouped and dilated if asked."""

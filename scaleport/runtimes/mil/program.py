@@ -149,6 +149,11 @@ class _Reader:
                     raise ArtifactError(f"{self._label}: {binding.name!r} is read but not computed")
             # A list parameter of one element looks like a plain one; operations accept both.
             inputs[parameter] = parts[0] if len(parts) == 1 else tuple(parts)
+        if message.type.startswith("constexpr_"):
+            # What such an operation reads is constant, and stored like that of "const".
+            for parameter, value in message.attributes.items():
+                if parameter != "name":
+                    inputs[parameter] = self._value(value)
         return Operation(message.type, inputs, outputs)
 
     def _type(self, message: Any) -> TensorType:

@@ -1,0 +1,64 @@
+"""Ground truth and its low-resolution image, made as benchmarks make them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from scaleport.grid import output_length
+from scaleport.imaging.files import load_image
+from scaleport.imaging.resample import imresize
+
+SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+"""What counts as an image in a folder of them."""
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """LR and HR, uint8 [h, w, 3], or [h, w] of a gray image."""
+
+    lr: Array
+    hr: Array
+
+
+def read_colours(path: Path) -> Array:
+    """One image as uint8 [H, W, 3], or [H, W] if it is gray; alpha is dropped.
+
+    Raises:
+        ImageError: if it is not an image or is damaged.
+    """
+    pixels = load_image(path).pixels
+    if pixels.dtype != np.uint8:
+        pixels = (pixels >> 8).astype(np.uint8)
+    if pixels.ndim == 3:
+        pixels = pixels[..., :3] if pixels.shape[2] > 2 else pixels[..., 0]
+    return np.ascontiguousarray(pixels)
+
+
+def read_rgb(path: Path) -> Array:
+    """One image as uint8 [H, W, 3]; gray is replicated, alpha dropped.
+
+    Raises:
+        ImageError: if it is not an image or is damaged.
+    """
+    pixels = read_colours(path)
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, axis=2)
+    return pixels
+
+
+def make_pair(image: Array, scale: float) -> Pair:
+    """HR cropped from the top left, and its LR of ``floor(size / scale)`` pixels, at least 1.
+
+    The reduction is antialiased bicubic, rounded to 8 bits after each pass, as MATLAB's.
+    """
+    height, width = (max(1, math.floor(n / scale + 1e-9)) for n in image.shape[:2])
+    hr = image[: output_length(height, scale), : output_length(width, scale)]
+    return Pair(imresize(hr, height, width, round_passes=True).astype(np.uint8), hr)
