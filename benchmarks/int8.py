@@ -114,14 +114,13 @@ def main() -> None:
         bundles = {name: export(folder, name) for name in HEADS}
         if arguments.export_only:
             return
-        figures = {
+        figures: dict[str, object] = {
             "machine": machine(),
             "threads": arguments.threads,
             "tools": tool_versions(),
-            **{
-                name: measure(b, arguments.threads, arguments.rounds) for name, b in bundles.items()
-            },
         }
+        for name, bundle in bundles.items():
+            figures[name] = measure(bundle, arguments.threads, arguments.rounds)
     text = json.dumps(figures, indent=2)
     print(text)
     if arguments.json:

@@ -7,7 +7,8 @@ it without a stack trace.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 
 class ScaleportError(Exception):
@@ -50,6 +51,15 @@ class PluginError(ScaleportError):
     """An encoder or upsampler of another installed package cannot be used."""
 
     exit_code = 3
+
+
+class NotFiniteError(BackendError):
+    """A graph returned NaN or infinity; holds the stage and what it was fed, to find where."""
+
+    def __init__(self, message: str, stage: str, feeds: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.stage = stage
+        self.feeds = feeds
 
 
 class ArtifactError(ScaleportError):

@@ -61,6 +61,8 @@ class Graph(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
     outputs: Annotated[tuple[Tensor, ...], msgspec.Meta(max_length=64)]
     float32_nodes: Text = ""
     """Precision plan: what stays float32 in a reduced-precision graph, in words."""
+    float32_operations: Annotated[tuple[Text, ...], msgspec.Meta(max_length=10_000)] = ()
+    """The same operation by operation, ``module: Kind``, of a float16 graph."""
     target: dict[str, Text] = {}
     """What the graph is bound to, e.g. an engine's TensorRT version and compute capability."""
 

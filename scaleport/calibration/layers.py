@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from onnx import numpy_helper
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from scaleport.export.onnx import MODULE_KEY
+from scaleport.export.trace import TraceSizes, example_inputs
+from scaleport.models.base import Stage
 
 COORDINATES = frozenset(
     {"row_index", "row_offset", "col_index", "col_offset", "scale", "cell", "subpixel"}
@@ -22,6 +27,7 @@ COORDINATES = frozenset(
 """Graph inputs that say where, not what: whatever is made of them alone is grid arithmetic."""
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
+_OPERATORS = ("convolution", "mkldnn_convolution", "linear", "addmm", "mm", "bmm", "matmul")
 
 
 @dataclass(frozen=True)
@@ -126,14 +132,44 @@ def _depends_on_content(graph: onnx.GraphProto) -> set[str]:
     return found
 
 
-def float32_modules(half: onnx.ModelProto) -> frozenset[str]:
-    """Modules whose products a float16 build computes in float32, because the model says so."""
-    weights = {i.name: i for i in half.graph.initializer}
-    return frozenset(
-        module_of(node)
-        for node in half.graph.node
-        if node.op_type in _PRODUCTS
-        and module_of(node)
-        and (tensor := _weight_of(node, weights)) is not None
-        and tensor.data_type == onnx.TensorProto.FLOAT
-    )
+def float32_modules(half: Stage) -> frozenset[str]:
+    """Modules whose products a float16 build computes in float32, because the model says so.
+
+    The stage is run once, in PyTorch, and its products are watched.
+
+    Args:
+        half: a stage of the float16 deploy form.
+    """
+    path: list[str] = [""]
+    handles = []
+    for name, module in half.module.named_modules():
+        handles += [
+            module.register_forward_pre_hook(lambda *_, name=name: path.append(name)),
+            module.register_forward_hook(lambda *_: path.pop() and None),
+        ]
+    watch = _Watch(path)
+    try:
+        with torch.no_grad(), watch:
+            half.module.eval()(*example_inputs(half, TraceSizes()))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return frozenset(watch.wide - watch.narrow - {""})
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sorts modules by the type that their products compute in."""
+
+    def __init__(self, path: list[str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.path = path
+        self.wide: set[str] = set()
+        self.narrow: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operator and take note of products."""
+        result = func(*args, **(kwargs or {}))
+        if func.overloadpacket.__name__ in _OPERATORS and isinstance(result, torch.Tensor):
+            kind = self.wide if result.dtype == torch.float32 else self.narrow
+            kind.add(self.path[-1])
+        return result

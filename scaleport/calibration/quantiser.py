@@ -185,7 +185,7 @@ class _Work:
                 # Made once per scale: nothing to be gained, and every pixel depends on it.
                 self.graphs[stage.name], self.layers[stage.name] = model, ()
                 continue
-            declared = float32_modules(self.plan.onnx_stage("fp16", half[stage.name]))
+            declared = float32_modules(half[stage.name])
             graph = flatten_linears(model)
             self.graphs[stage.name] = graph
             self.layers[stage.name] = find_layers(graph, stage.name, declared)

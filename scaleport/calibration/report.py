@@ -83,7 +83,7 @@ def as_dict(record: Quantisation) -> dict[str, Any]:
     int8 = sum(layer.precision == "int8" for layer in record.layers)
     return {
         **plain,
-        "worst_loss": worst_loss(record),
+        "worst_loss": worst_loss(record) if record.losses else None,
         "int8_layers": int8,
         "fp32_layers": len(record.layers) - int8,
     }

@@ -66,6 +66,14 @@ def export(
         str | None,
         typer.Option(metavar="MIN:OPT:MAX", help="Input widths that engines are built for."),
     ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--keep-float32",
+            metavar="LIST",
+            help="Modules that fp16 graphs compute in float32, such as encoder.tail.",
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing bundle.")
     ] = False,
@@ -87,7 +95,8 @@ def export(
         from scaleport.export.exporter import export_bundle
         from scaleport.export.plan import ExportOptions
 
-    options = ExportOptions(**chosen, overwrite=overwrite)
+    kept = words_of(keep) if keep is not None else ()
+    options = ExportOptions(**chosen, overwrite=overwrite, keep_float32=kept)
     start = time.perf_counter()
     with out.progress(None) as advance, out.libraries():
         manifest = export_bundle(source, target, options, lambda text: advance(0, text))

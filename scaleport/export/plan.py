@@ -13,6 +13,7 @@ import torch
 
 from scaleport.bundle.manifest import Graph, Precision, SizeRange, Tensor
 from scaleport.errors import UsageError
+from scaleport.export.mixed import float32_operations, keep_float32
 from scaleport.export.onnx import export_stage
 from scaleport.export.whole import Front, export_resample, whole_graph
 from scaleport.models.base import DeployForm, Port, Stage
@@ -45,6 +46,8 @@ class ExportOptions:
     height: SizeRange = field(default_factory=lambda: SizeRange(min=1, opt=256, max=1024))
     width: SizeRange = field(default_factory=lambda: SizeRange(min=1, opt=256, max=1024))
     overwrite: bool = False
+    keep_float32: tuple[str, ...] = ()
+    """Modules that a float16 build computes in float32, by path."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without the network."""
@@ -108,6 +111,8 @@ class ExportPlan:
             form = self.network.deploy(DTYPES[precision])
             if form.bind is not None:
                 form = replace(form, bound={s: form.bind(s) for s in sorted(set(frozen or ()))})
+            if precision == "fp16" and self.options.keep_float32:
+                form = self._mixed(form)
             self._forms[precision] = form
         form = self._forms[precision]
         skipped: Iterable[int] = ()
@@ -115,6 +120,20 @@ class ExportPlan:
             skipped = set(form.bound) - set(frozen)
         dropped = {form.bound[scale].name for scale in skipped}
         return [stage for stage in form.stages() if stage.name not in dropped]
+
+    def _mixed(self, half: DeployForm) -> DeployForm:
+        full = self.network.deploy(torch.float32)
+        if half.bind is not None and full.bind is not None:
+            full = replace(full, bound={s: full.bind(s) for s in half.bound})
+        mixed = keep_float32(half.stages(), full.stages(), self.options.keep_float32)
+        named = {stage.name: stage for stage in mixed}
+        return replace(
+            half,
+            encode=named["encode"],
+            render=named.get("render"),
+            prepare=named.get("prepare"),
+            bound={scale: named[stage.name] for scale, stage in half.bound.items()},
+        )
 
     def onnx_stage(self, precision: str, stage: Stage) -> onnx.ModelProto:
         """The ONNX graph of a stage."""
@@ -152,7 +171,13 @@ class ExportPlan:
             inputs=tuple(_tensor(port) for port in stage.inputs),
             outputs=tuple(_tensor(port) for port in stage.outputs),
             float32_nodes=_float32_parts(precision, [stage.float32_parts]),
+            float32_operations=self._operations(precision, stage.name),
         )
+
+    def _operations(self, precision: str, name: str) -> tuple[str, ...]:
+        """What computes in float32 in a float16 graph, as far as it was lowered to ONNX."""
+        model = self._onnx.get((precision, name))
+        return float32_operations(model) if precision == "fp16" and model is not None else ()
 
     def whole_entry(self, name: str, precision: Precision, path: str) -> Graph:
         """Manifest entry of a whole graph."""
@@ -168,6 +193,7 @@ class ExportPlan:
             inputs=(image, second),
             outputs=(Tensor(name="upscaled", dtype="float32", shape=("N", 3, "Ho", "Wo")),),
             float32_nodes=_float32_parts(precision, parts),
+            float32_operations=self._operations(precision, name),
         )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from scaleport.bundle.manifest import Graph, Tensor
 from scaleport.bundle.reader import Bundle
-from scaleport.errors import ArtifactError, BackendError, UsageError
+from scaleport.errors import ArtifactError, NotFiniteError, UsageError
 from scaleport.grid import Grid, subpixel_centres
 from scaleport.runtimes.base import (
     Array,
@@ -94,9 +94,11 @@ class Stages:
         for name, value in outputs.items():
             # A sum is NaN or infinite if any element is; it needs no mask of the array's size.
             if not np.isfinite(value.sum(dtype=np.float64)):
-                raise BackendError(
+                raise NotFiniteError(
                     f"{self.backend.name} returned NaN or infinity in {name!r} of stage {stage!r} "
-                    f"({self.precision}); try precision fp32"
+                    f"({self.precision}); try precision fp32",
+                    stage,
+                    feeds,
                 )
         return outputs
 

@@ -10,9 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import numpy as np
 
+from scaleport.bundle.reader import Bundle
 from scaleport.grid import Grid
+from scaleport.runtimes.stages import Stages
 from scaleport.runtimes.upscaler import Upscaler
 from scaleport.runtimes.view import View
 from scaleport.validation.cases import policy_of
@@ -45,6 +48,16 @@ class Drift:
         return bool(np.isfinite(self.last)) and self.ratio < MAX_RATIO
 
 
+def _untiled(stages: Stages, height: int) -> Stages:
+    """The same graphs without the declared limit of the height, which would make tiles of it."""
+    manifest = stages.bundle.manifest
+    if manifest.height.max >= height:
+        return stages
+    limits = msgspec.structs.replace(manifest.height, max=height)
+    bundle = Bundle(stages.bundle.path, msgspec.structs.replace(manifest, height=limits))
+    return type(stages)(bundle, stages.backend, stages.found, stages.precision, stages.options)
+
+
 def row_drift(
     upscaler: Upscaler, height: int = 600, width: int = 64, scale: float = 1.5, rows: int = 64
 ) -> Drift:
@@ -52,7 +65,7 @@ def row_drift(
 
     Args:
         upscaler: the model, backend and precision to look at.
-        height: LR rows, even.
+        height: LR rows, even; more than the model declares are still rendered in one call.
         width: LR columns.
         scale: scale of both axes, in the model's range.
         rows: output rows that count as an end.
@@ -62,7 +75,7 @@ def row_drift(
         BackendError: if the backend fails or returns NaN.
     """
     image = mirrored_picture(height, width)
-    found = View(upscaler.stages, image, policy_of("staged")).render(scale)
+    found = View(_untiled(upscaler.stages, height), image, policy_of("staged")).render(scale)
     reference = Reference(upscaler.stages.bundle)
     expected = reference.upscale(image, Grid.from_scale(height, width, scale))
     return Drift(

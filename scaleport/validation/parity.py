@@ -16,7 +16,14 @@ from scaleport import __version__
 from scaleport.bundle.manifest import Manifest, Parity, ParityResult, Precision
 from scaleport.bundle.reader import Bundle, open_bundle, read_manifest
 from scaleport.bundle.writer import update_manifest
-from scaleport.errors import ArtifactError, BackendError, ScaleError, ScaleportError, UsageError
+from scaleport.errors import (
+    ArtifactError,
+    BackendError,
+    NotFiniteError,
+    ScaleError,
+    ScaleportError,
+    UsageError,
+)
 from scaleport.grid import Grid
 from scaleport.runtimes import registry
 from scaleport.runtimes.base import Array
@@ -35,6 +42,7 @@ from scaleport.validation.cases import (
 )
 from scaleport.validation.gates import NOT_RUN, Gates, judge, rejudge
 from scaleport.validation.metrics import max_abs, psnr
+from scaleport.validation.overflow import locate
 from scaleport.validation.pictures import picture
 
 if TYPE_CHECKING:
@@ -243,7 +251,7 @@ def _run(
                 return run_whole(upscaler, combination.whole, image, scale)
 
             action = whole if mode == "whole" else render
-            yield _measured(combination, case, expected, action)
+            yield _measured(upscaler, combination, case, expected, action)
     smallest = min(shapes_of(upscaler.manifest), key=lambda shape: shape.height * shape.width)
     for scale in combination.refused:
         yield _refusal(upscaler, combination, smallest, scale)
@@ -274,7 +282,11 @@ def run_whole(upscaler: Upscaler, stage: str, image: Array, scale: Scale) -> Arr
 
 
 def _measured(
-    combination: _Combination, case: Case, expected: Array, action: Callable[[], Array]
+    upscaler: Upscaler,
+    combination: _Combination,
+    case: Case,
+    expected: Array,
+    action: Callable[[], Array],
 ) -> ParityResult:
     worst: float | None = None
     ratio: float | None = None
@@ -285,6 +297,8 @@ def _measured(
     except ArtifactError:
         # Not the backend's fault, and nothing that a further case could be right about.
         raise
+    except NotFiniteError as error:
+        note = _one_line(error) + locate(upscaler.stages.bundle, combination.precision, error)
     except Exception as error:
         note = _one_line(error)
     if worst is not None and not np.isfinite(worst):

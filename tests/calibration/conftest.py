@@ -25,9 +25,8 @@ def tiny_int8(tiny_checkpoint, images, shared) -> Callable[..., Path]:
     def get(name: str) -> Path:
         def make(path: Path) -> None:
             # Random weights make poor pictures: what is tested here is not quality.
-            quantiser = Quantiser(
-                images, CalibrationOptions(max_loss=3.0, sampling=SAMPLING, threads=1)
-            )
+            settings = CalibrationOptions(max_loss=3.0, sampling=SAMPLING, threads=1)
+            quantiser = Quantiser(images, settings)
             options = ExportOptions(formats=("onnx", "openvino"), precisions=("fp32", "int8"))
             export_bundle(tiny_checkpoint(name), path, options, quantise=quantiser)
 

@@ -85,7 +85,8 @@ def test_plot(tiny_int8, tmp_path):
 
 def test_calibrating_twice_gives_identical_bytes(tiny_checkpoint, images, tiny_int8, tmp_path):
     again = tmp_path / "again.bundle"
-    quantiser = Quantiser(images, CalibrationOptions(max_loss=3.0, sampling=SAMPLING, threads=1))
+    settings = CalibrationOptions(max_loss=3.0, sampling=SAMPLING, threads=1)
+    quantiser = Quantiser(images, settings)
     options = ExportOptions(formats=("onnx", "openvino"), precisions=("fp32", "int8"))
     export_bundle(tiny_checkpoint("liif"), again, options, quantise=quantiser)
     first = tiny_int8("liif")
@@ -97,7 +98,7 @@ def test_calibrating_twice_gives_identical_bytes(tiny_checkpoint, images, tiny_i
 
 def test_over_budget_writes_nothing(tiny_checkpoint, images, tmp_path):
     target = tmp_path / "none.bundle"
-    options = CalibrationOptions(max_loss=1e-9, least=1.0, sampling=SAMPLING)
+    options = CalibrationOptions(max_loss=1e-9, least=1.0, sampling=SAMPLING, threads=1)
     with pytest.raises(OverBudget, match=r"over budget: .* of 5 layers in int8") as caught:
         export_bundle(tiny_checkpoint("liif"), target, FAST, quantise=Quantiser(images, options))
     assert caught.value.exit_code == 1
@@ -106,7 +107,7 @@ def test_over_budget_writes_nothing(tiny_checkpoint, images, tmp_path):
 
 
 def test_the_worst_layer_is_kept_when_the_budget_is_tight(tiny_checkpoint, images, tmp_path):
-    loose = CalibrationOptions(max_loss=50.0, least=0.2, sampling=SAMPLING)
+    loose = CalibrationOptions(max_loss=50.0, least=0.2, sampling=SAMPLING, threads=1)
     made = export_bundle(
         tiny_checkpoint("liif"), tmp_path / "a.bundle", FAST, quantise=Quantiser(images, loose)
     ).quantisation
@@ -128,7 +129,7 @@ def test_images_of_one_colour_leave_nothing_behind(tiny_checkpoint, tmp_path):
         from scaleport.imaging.files import Image, save_image
 
         save_image(path, Image(np.zeros((40, 40, 3), np.uint8)))
-    quantiser = Quantiser(folder, CalibrationOptions(sampling=SAMPLING))
+    quantiser = Quantiser(folder, CalibrationOptions(sampling=SAMPLING, threads=1))
     with pytest.raises(UsageError, match="all of one colour"):
         export_bundle(tiny_checkpoint("liif"), tmp_path / "b.bundle", FAST, quantise=quantiser)
     assert [p.name for p in tmp_path.iterdir()] == ["black"]
@@ -141,7 +142,7 @@ def test_nan_weights(tmp_path, images, tiny_checkpoint):
     with torch.no_grad():
         network.encoder.tail.weight[0, 0, 0, 0] = float("nan")
     save_checkpoint(network, tmp_path / "nan.safetensors")
-    quantiser = Quantiser(images, CalibrationOptions(sampling=SAMPLING))
+    quantiser = Quantiser(images, CalibrationOptions(sampling=SAMPLING, threads=1))
     with pytest.raises(ArtifactError, match="NaN"):
         export_bundle(tmp_path / "nan.safetensors", tmp_path / "b.bundle", FAST, quantise=quantiser)
     assert [p.name for p in tmp_path.iterdir()] == ["nan.safetensors"]
@@ -180,7 +181,7 @@ def test_other_networks(name, images, tmp_path):
     network = build_network(COMPOSITIONS[name].small)
     save_checkpoint(network.eval(), tmp_path / "small.safetensors")
     sampling = dataclasses.replace(SAMPLING, patches=3, largest_scale=3.0)
-    options = CalibrationOptions(max_loss=20.0, sampling=sampling)
+    options = CalibrationOptions(max_loss=20.0, sampling=sampling, threads=1)
     bundle = tmp_path / "small.bundle"
     export_bundle(tmp_path / "small.safetensors", bundle, FAST, quantise=Quantiser(images, options))
     image = picture(14, 11)
