@@ -178,6 +178,8 @@ def export_stage(stage: Stage, lint: bool = True) -> onnx.ModelProto:
     reduced = any(i.data_type == onnx.TensorProto.FLOAT16 for i in model.graph.initializer)
     for port, want, got in zip(stage.outputs, expected, _run(slim, feeds), strict=True):
         bound = (2e-2 if reduced else 1e-4) * max(1.0, float(want.abs().max()))
+        if not np.isfinite(got).all():
+            raise ExportError(_overflow(slim, feeds, stage))
         error = float(np.abs(want.numpy() - got).max())
         if want.shape != got.shape or not error <= bound:
             raise ExportError(
@@ -185,6 +187,16 @@ def export_stage(stage: Stage, lint: bool = True) -> onnx.ModelProto:
                 f"{port.name!r} is off by {error:.3g}"
             )
     return slim
+
+
+def _overflow(model: onnx.ModelProto, feeds: dict[str, np.ndarray], stage: Stage) -> str:
+    from scaleport.export.overflow import first_overflow
+
+    where = first_overflow(model, feeds) or "an output"
+    return (
+        f"stage {stage.name!r} makes NaN or infinity, first in {where}; export fp32 only, or keep "
+        "that module in float32 with --keep-float32"
+    )
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:

@@ -1,84 +1,24 @@
-"""Where a graph overflows: the first operation that makes NaN or infinity of numbers."""
+"""Naming the operation behind a NaN."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
-import numpy as np
-
 from scaleport.bundle.reader import Bundle
-from scaleport.errors import BackendError, NotFiniteError, ScaleportError
-from scaleport.runtimes.base import Array
-
-_MODULE = "module"
-_FLOATS = (1, 10, 11)
-
-
-def first_overflow(path: Path, feeds: Mapping[str, Array]) -> str:
-    """Name the first operation of an ONNX graph whose result is not finite though its inputs are.
-
-    Args:
-        path: the graph.
-        feeds: its inputs.
-
-    Returns:
-        Kind and name of the operation, its PyTorch module, and its largest input; empty if every
-        result is finite here.
-
-    Raises:
-        BackendError: if onnx or onnxruntime is not installed.
-    """
-    try:
-        import onnx
-        import onnxruntime
-    except ImportError as error:
-        raise BackendError(
-            f"finding the operation needs {error.name}: pip install 'scaleport[export]'"
-        ) from error
-    model = onnx.load(str(path))
-    typed = onnx.shape_inference.infer_shapes(model)
-    kinds = {v.name: v.type.tensor_type.elem_type for v in typed.graph.value_info}
-    shown = {value.name for value in model.graph.output}
-    for node in model.graph.node:
-        for name in node.output:
-            if name not in shown and kinds.get(name) in _FLOATS:
-                model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    # Fused operations would hide what overflows inside them.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    names = [value.name for value in session.get_outputs()]
-    values = dict(zip(names, session.run(names, dict(feeds)), strict=True)) | dict(feeds)
-    for node in model.graph.node:
-        if all(_finite(values.get(name)) for name in node.output):
-            continue
-        module = next((p.value for p in node.metadata_props if p.key == _MODULE), "")
-        largest = max((_largest(values.get(name)) for name in node.input), default=0.0)
-        where = f" in {module}" if module else ""
-        name = node.name or node.output[0]
-        return f"{node.op_type} {name!r}{where}, whose inputs reach {largest:.3g}"
-    return ""
-
-
-def _finite(value: Array | None) -> bool:
-    return value is None or value.dtype.kind != "f" or bool(np.isfinite(value).all())
-
-
-def _largest(value: Array | None) -> float:
-    if value is None or value.dtype.kind != "f" or not value.size:
-        return 0.0
-    return float(np.abs(value.astype(np.float64)).max())
+from scaleport.errors import NotFiniteError, ScaleportError
 
 
 def locate(bundle: Bundle, precision: str, error: NotFiniteError) -> str:
-    """What :func:`first_overflow` says of a failed run, as the end of a sentence; may be empty."""
+    """Where a failed run first made NaN or infinity, as the end of a sentence.
+
+    The ONNX graph of the same stage and precision is run once more, operation by operation. Empty
+    if there is none, its tools are not installed, or nothing overflows in it.
+    """
     try:
+        import onnx
+
+        from scaleport.export.overflow import first_overflow
+
         graph = bundle.graph("onnx", error.stage, precision)
-        found = first_overflow(bundle.file(graph.path), error.feeds)
-    except ScaleportError:
+        found = first_overflow(onnx.load(str(bundle.file(graph.path))), error.feeds)
+    except (ImportError, ScaleportError):
         return ""
     return f"; first in {found}" if found else ""
