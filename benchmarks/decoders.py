@@ -36,7 +36,9 @@ def session(stage: Stage, threads: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
-def contenders(network: Network, image: Tensor, threads: int) -> dict[str, Callable[[], object]]:
+def contenders(
+    network: Network, image: Tensor, threads: int, torch_only: bool
+) -> dict[str, Callable[[], object]]:
     """Every way to upscale the image, by name; the training form first."""
     grid = Grid.from_scale(image.shape[2], image.shape[3], SCALE)
     form = network.deploy()
@@ -77,7 +79,8 @@ def contenders(network: Network, image: Tensor, threads: int) -> dict[str, Calla
     for name, stage in (("general", general), (f"x{SCALE} frozen", frozen)):
         if stage is not None:
             found[f"deploy {name}, torch"] = eager(stage)
-            found[f"deploy {name}, onnxruntime"] = exported(stage)
+            if not torch_only:
+                found[f"deploy {name}, onnxruntime"] = exported(stage)
     return found
 
 
@@ -88,6 +91,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--side", type=int, default=96, help="LR height and width")
+    parser.add_argument("--torch-only", action="store_true", help="leave out what has to be traced")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(json.dumps({"machine": machine(), "threads": arguments.threads}))
@@ -98,7 +102,7 @@ def main() -> None:
         upsampler = {"name": name, **options}
         encoder = {"name": "edsr", "width": 64, "blocks": 1}
         network = build_network({"encoder": encoder, "upsampler": upsampler}).eval()
-        ways = contenders(network, image, arguments.threads)
+        ways = contenders(network, image, arguments.threads, arguments.torch_only)
         reference = np.asarray(ways["training form"]())
         errors = {
             way: float(np.abs(np.asarray(work()) - reference).max()) for way, work in ways.items()
