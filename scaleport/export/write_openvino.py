@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import onnx
@@ -15,6 +16,8 @@ _INEXACT = (
     "OpenVINO's division is off by one bit now and then, and this network reads positions through "
     "octaves that make another pixel of it; its stages take the grid as input and are exact"
 )
+
+_COUNTED = re.compile(r"[A-Za-z0-9]+_[0-9]+")
 
 
 def write(plan: ExportPlan) -> list[Graph]:
@@ -54,6 +57,10 @@ def convert(model: onnx.ModelProto, target: Path) -> None:
         ) from error
     try:
         converted = shared_core().read_model(model.SerializeToString())
+        for number, operation in enumerate(converted.get_ordered_ops()):
+            # Names of its own making count on through the life of the process.
+            if _COUNTED.fullmatch(operation.get_friendly_name()):
+                operation.set_friendly_name(f"{operation.get_type_name()}_{number}")
         target.parent.mkdir(parents=True, exist_ok=True)
         openvino.save_model(converted, str(target), compress_to_fp16=False)
     except Exception as error:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from calibration_samples import SAMPLING, write_images
+from calibration_samples import SAMPLING, write_fragile, write_images
 
 from scaleport.calibration.quantiser import CalibrationOptions, Quantiser
 from scaleport.export.exporter import export_bundle
@@ -16,6 +16,11 @@ from scaleport.export.plan import ExportOptions
 @pytest.fixture(scope="session")
 def images(shared) -> Path:
     return shared("calibration-images", lambda path: write_images(path, 5))
+
+
+@pytest.fixture(scope="session")
+def fragile(shared) -> Path:
+    return shared("fragile.safetensors", write_fragile)
 
 
 @pytest.fixture(scope="session")
