@@ -31,7 +31,7 @@ README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
 BUNDLE = "liif-small.bundle"
 IN_REPOSITORY = {"scaleport", "tests", "docs", "examples", "benchmarks"}
-SLOW = {"export", "validate"}
+SLOW = {"export", "calibrate", "validate"}
 DATA = {"python", "toml", "yaml"}
 
 PHOTO = np.random.default_rng(8).integers(0, 256, (64, 52, 3), np.uint8)
@@ -82,6 +82,11 @@ def exported(folder: Path) -> None:
     assert bundle.precisions("onnx") == ("fp32", "fp16")
 
 
+def calibrated(folder: Path) -> None:
+    (bundle,) = folder.glob("*.bundle")
+    assert open_bundle(bundle, verify="all").precisions("openvino") == ("fp32", "fp16", "int8")
+
+
 def validated(folder: Path) -> None:
     parity = read_manifest(folder / BUNDLE).parity
     assert parity is not None
@@ -122,6 +127,7 @@ EFFECTS: dict[str, Callable[[Path], None]] = {
     "import": imported,
     "upscale": upscaled,
     "export": exported,
+    "calibrate": calibrated,
     "validate": validated,
     "inspect": lambda folder: None,
     "doctor": lambda folder: None,
@@ -143,8 +149,15 @@ def test_command_does_what_it_is_shown_for(folder: Path, capfd, line: str) -> No
         pytest.skip(
             "needs a file that spandrel knows; tests/models/test_import_spandrel.py has one"
         )
-    if args[0] == "export":
+    if "int8" in args:
+        pytest.skip("needs a calibrated bundle; tests/cli/test_cli_calibrate.py makes one")
+    if args[0] in ("export", "calibrate"):
         shutil.rmtree(BUNDLE)
+    if args[0] == "calibrate":
+        images = Path(args[args.index("--data") + 1])
+        images.mkdir()
+        for number in range(3):
+            save_image(images / f"{number}.png", Image(PHOTO))
     if args[0] == "import":
         published(folder / "FILE.pth")
     if args[0] == "eval":
