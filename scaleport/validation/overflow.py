@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scaleport.bundle.reader import Bundle
-from scaleport.errors import NotFiniteError, ScaleportError
+from scaleport.errors import NotFiniteError
 
 
 def locate(bundle: Bundle, precision: str, error: NotFiniteError) -> str:
@@ -19,6 +19,7 @@ def locate(bundle: Bundle, precision: str, error: NotFiniteError) -> str:
 
         graph = bundle.graph("onnx", error.stage, precision)
         found = first_overflow(onnx.load(str(bundle.file(graph.path))), error.feeds)
-    except (ImportError, ScaleportError):
+    except Exception:
+        # No graph, no tools, or one that cannot be read: the fault itself is what counts.
         return ""
     return f"; first in {found}" if found else ""

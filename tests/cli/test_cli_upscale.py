@@ -74,6 +74,7 @@ def test_json_describes_every_image(run, folder) -> None:
         "input_size": {"width": 20, "height": 14},
         "output_size": {"width": 54, "height": 38},
         "notes": [],
+        "tile": 256,
     }
     assert ran.json["device"] == "CPUExecutionProvider"
     assert (ran.json["precision"], ran.json["failures"]) == ("fp32", [])

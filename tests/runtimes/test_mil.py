@@ -98,8 +98,27 @@ def test_operation_equals_torch(name, package, results):
 def test_every_known_operation_has_a_case(package):
     kinds = {operation.kind for operation in read_program(package).operations}
     assert kinds >= {name.split(":")[0] for name in ALL}
-    # Attention exists from iOS18 on, this program is one of iOS17.
-    assert set(OPERATIONS) - kinds == {"scaled_dot_product_attention"}
+    # Attention exists from iOS18 on, this program is one of iOS17; quantised weights are constants.
+    special = {"scaled_dot_product_attention", "constexpr_affine_dequantize"}
+    assert set(OPERATIONS) - kinds == special
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_quantised_weight_is_its_steps_times_its_scale(axis):
+    data = np.random.default_rng(0).integers(-128, 128, (3, 4, 2), np.int8)
+    scale = np.linspace(0.01, 0.5, data.shape[axis]).astype(np.float32)
+    zero = np.arange(data.shape[axis], dtype=np.int8) - 1
+    call = Call(Operation("constexpr_affine_dequantize", {}, ()), {})
+    call._values = {
+        "quantized_data": data,
+        "scale": scale,
+        "zero_point": zero,
+        "axis": np.int32(axis),
+    }
+    made = OPERATIONS["constexpr_affine_dequantize"](call)
+    for i, (step, offset) in enumerate(zip(scale, zero, strict=True)):
+        want = step * (data.take(i, axis).astype(np.float64) - offset)
+        np.testing.assert_allclose(made.take(i, axis), want, rtol=1e-6)
 
 
 def test_attention_equals_torch():
