@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet -c constraints.txt
 # processors would only get into each other's way.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test test-slow test-networks lint clean
+.PHONY: demo test test-slow test-long test-networks lint clean
 .DELETE_ON_ERROR:
 
 # TensorRT-RTX has no wheels for some platforms, so its failure leaves a usable installation.
@@ -24,10 +24,13 @@ demo: $(STAMP)  ## export the shipped models, upscale the sample image on every 
 	$(BIN)/python examples/demo.py
 
 test: $(STAMP) lint  ## style, types and the test suite
-	$(PYTEST) -m "not slow and not networks"
+	$(PYTEST) -m "not slow and not long and not networks"
 
 test-slow: $(STAMP)  ## what takes longer: full-size networks, the shipped models on every backend
 	$(PYTEST) -m slow
+
+test-long: $(STAMP)  ## training that must learn, memory of large images, calibration: most of an hour
+	$(PYTEST) -m long
 
 test-networks: $(STAMP)  ## every encoder and upsampler through every format
 	$(PYTEST) -m networks

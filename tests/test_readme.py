@@ -135,9 +135,15 @@ EFFECTS: dict[str, Callable[[Path], None]] = {
 }
 
 
+def _marks(arguments: list[str]) -> list[pytest.MarkDecorator]:
+    if "calibrate" in arguments or "int8" in arguments:
+        return [pytest.mark.long]
+    return [pytest.mark.slow] * (arguments[0] in SLOW)
+
+
 @pytest.mark.parametrize(
     "line",
-    [pytest.param(line, marks=[pytest.mark.slow] * (OURS[line][0] in SLOW)) for line in OURS],
+    [pytest.param(line, marks=_marks(OURS[line])) for line in OURS],
 )
 def test_command_does_what_it_is_shown_for(folder: Path, capfd, line: str) -> None:
     args = OURS[line]

@@ -190,7 +190,7 @@ def _peak(bundle: Path, backend: str, source: Path, target: Path, scale: float) 
     return int(json.loads(found.stdout.splitlines()[-1]))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
 def test_peak_memory_does_not_follow_the_image(tmp_path, backend):
     """2048x2048 at x4 in under 1 GiB, and 4096x4096 at x2 in a tenth more or less."""

@@ -15,7 +15,7 @@ from scaleport.training.loop import Trainer
 from scaleport.training.recipe import load_recipe
 from scaleport.training.validation import bicubic_psnr
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
