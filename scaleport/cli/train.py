@@ -36,6 +36,10 @@ def train(
     init: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Checkpoint to begin with.")
     ] = None,
+    grow: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Smaller EDSR with IGConv to begin with, enlarged."),
+    ] = None,
     steps: Annotated[
         int | None,
         typer.Option(metavar="N", help="Instead of the recipe's; may change when resuming."),
@@ -81,6 +85,7 @@ def train(
         cache,
         resume,
         init,
+        grow,
         steps,
         until,
         lr,

@@ -19,12 +19,13 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m scaleport.training", description="Train a network from a folder of images."
     )
     add = parser.add_argument
-    add("recipe", help="YAML file, or the name of a shipped recipe: scaleport-s")
+    add("recipe", help="YAML file, or the name of a shipped recipe, such as scaleport-s")
     add("--data", type=Path, required=True, help="folder tree of training images")
     add("--work", type=Path, required=True, help="folder of the state, the log and the model")
     add("--cache", type=Path, help="folder of the decoded images, shared by runs; --work if absent")
     add("--resume", action="store_true", help="continue the run in --work")
     add("--init", type=Path, help="checkpoint to begin with")
+    add("--grow", type=Path, help="smaller EDSR with IGConv to begin with, enlarged")
     add("--steps", type=int, help="instead of the recipe's; may change when resuming")
     add("--until", type=int, help="stop after this many steps, as if interrupted there")
     add("--lr", type=float, help="highest learning rate of the leg that --resume --steps adds")

@@ -32,6 +32,7 @@ class Options:
         cache: where decoded images are kept; ``work`` if None.
         resume: continue the run in ``work``.
         init: checkpoint to begin with.
+        grow: checkpoint of a smaller network to begin with.
         steps: number of steps instead of the recipe's.
         until: stop after this many steps.
         lr: highest learning rate of a new leg.
@@ -48,6 +49,7 @@ class Options:
     cache: Path | None = None
     resume: bool = False
     init: Path | None = None
+    grow: Path | None = None
     steps: int | None = None
     until: int | None = None
     lr: float | None = None
@@ -112,12 +114,15 @@ def train(name: str, options: Options, console: Console) -> Result:
                 lambda done, count: progress.update(reading, completed=done, total=count),
             )
         progress.update(reading, completed=len(cache), total=len(cache))
-        trainer = Trainer(recipe, cache, options.work, fabric, options.init, options.workers)
+        begin = options.init or options.grow
+        trainer = Trainer(
+            recipe, cache, options.work, fabric, begin, options.workers, options.grow is not None
+        )
         if options.resume:
             trainer.load_state(options.lr)
         elif trainer.start is not None and trainer.start.fresh and fabric.is_global_zero:
             count = len(trainer.start.fresh)
-            console.print(f"{options.init}: {count} tensors of this network begin fresh")
+            console.print(f"{begin}: {count} tensors of this network begin fresh")
         training = progress.add_task("steps", total=recipe.steps, completed=trainer.step, note="")
 
         def report(step: int, loss: float, psnr: float | None) -> None:
@@ -144,8 +149,8 @@ def _plot(work: Path, name: str) -> None:
 def _check(options: Options) -> None:
     if not options.resume and (options.work / STATE_FILE).exists():
         raise UsageError(f"{options.work} holds a run already: add --resume, or use another --work")
-    if options.resume and options.init is not None:
-        raise UsageError("--init begins a run and --resume continues one: give only one of them")
+    if sum((options.resume, options.init is not None, options.grow is not None)) > 1:
+        raise UsageError("--init and --grow begin a run, --resume continues one: give only one")
     if options.lr is not None and not (options.resume and options.lr > 0):
         raise UsageError("--lr is the highest rate of a new leg: above 0, together with --resume")
     if min(options.devices, options.nodes) < 1 or options.workers < 0:

@@ -24,6 +24,7 @@ from scaleport.errors import OutputError, UsageError
 from scaleport.models import Network, save_checkpoint
 from scaleport.training.cache import ImageCache, split_holdout
 from scaleport.training.data import Group, Sampler, Share
+from scaleport.training.grow import grow_from
 from scaleport.training.log import Log, Row
 from scaleport.training.objective import Objective, recipe_network, supervision_of
 from scaleport.training.recipe import Recipe
@@ -79,6 +80,7 @@ class Trainer:
         work: directory of the state, the log and the finished model.
         fabric: the processes and devices to train on; one process on the CPU if left out.
         init: a checkpoint to begin with.
+        grow: whether that is a smaller network whose function the new one begins at.
         workers: processes that prepare batches; 0 to prepare them in between.
 
     Raises:
@@ -93,6 +95,7 @@ class Trainer:
         fabric: Fabric | None = None,
         init: Path | None = None,
         workers: int = 0,
+        grow: bool = False,
     ) -> None:
         self.recipe = recipe
         self.cache = cache
@@ -102,7 +105,8 @@ class Trainer:
         train, self.held_out = split_holdout(len(cache), recipe.validation.images)
         torch.manual_seed(recipe.seed)
         self.network = recipe_network(recipe)
-        self.start: Start | None = begin_with(self.network, init) if init else None
+        begin = grow_from if grow else begin_with
+        self.start: Start | None = begin(self.network, init) if init else None
         # channels_last doubles the speed of convolutions in bfloat16. Only their weights get it:
         # sharing a buffer with such strides fails. torch's stubs do not know this use of `to`.
         for module in self.network.modules():

@@ -67,6 +67,11 @@ class Start:
     unused: tuple[str, ...]
 
 
+def digest(path: Path) -> str:
+    """SHA-256 of a checkpoint's file, as hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def begin_with(network: Network, path: Path) -> Start:
     """Take over the weights of a checkpoint by name, as far as their shapes agree.
 
@@ -84,7 +89,7 @@ def begin_with(network: Network, path: Path) -> Start:
         raise UsageError(f"{path} has no weights for the encoder of this recipe")
     network.load_state_dict(fits, strict=False)
     return Start(
-        hashlib.sha256(path.read_bytes()).hexdigest(),
+        digest(path),
         tuple(sorted(set(own) - set(fits))),
         tuple(sorted(set(other) - set(fits))),
     )
