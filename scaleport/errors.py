@@ -10,6 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+LONGEST_REASON = 500
+"""Characters that are quoted of what another library, or a file, says."""
+
+
+def one_line(reason: object) -> str:
+    """What another library or a file says, fit to be part of a message of one line.
+
+    White space of any kind becomes single spaces, what is not printable its escape, and the rest
+    is cut off after :data:`LONGEST_REASON` characters.
+    """
+    text = " ".join(str(reason).split())
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: LONGEST_REASON + 1])
+    return shown if len(shown) <= LONGEST_REASON else shown[: LONGEST_REASON - 3] + "..."
+
 
 class ScaleportError(Exception):
     """Base of all errors that a user can act on. Anything else is a bug (exit code 70)."""

@@ -1,7 +1,9 @@
 """The manifest of a bundle: its schema, nothing else.
 
 ``manifest.json`` is UTF-8 JSON of the :class:`Manifest` below; unknown fields are refused.
-Paths are relative to the bundle directory, with forward slashes.
+Paths are relative to the bundle directory, with forward slashes. Every number, text and list is
+bounded. ``manifest.schema.json`` beside this module says the same as a JSON Schema; it is generated
+by ``python -m scaleport.bundle.schema``.
 """
 
 from __future__ import annotations
@@ -12,13 +14,18 @@ import msgspec
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+SIGNATURE_NAME = "manifest.sig"
 CHECKPOINT_NAME = "model.safetensors"
 
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
 Name = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*\Z")]
+Label = Annotated[str, msgspec.Meta(max_length=256)]
 RelativePath = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Positive = Annotated[int, msgspec.Meta(ge=1, le=1 << 24)]
+Dimension = Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+Texts = Annotated[dict[Label, Text], msgspec.Meta(max_length=256)]
 Precision = Literal["fp32", "fp16", "int8"]
 
 
@@ -48,7 +55,7 @@ class Tensor(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
 
     name: Name
     dtype: Literal["float32", "float16", "int32", "int64"]
-    shape: Annotated[tuple[int | Name, ...], msgspec.Meta(max_length=8)]
+    shape: Annotated[tuple[Dimension | Name, ...], msgspec.Meta(max_length=8)]
 
 
 class Graph(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -63,7 +70,7 @@ class Graph(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
     """Precision plan: what stays float32 in a reduced-precision graph, in words."""
     float32_operations: Annotated[tuple[Text, ...], msgspec.Meta(max_length=10_000)] = ()
     """The same operation by operation, ``module: Kind``, of a float16 graph."""
-    target: dict[str, Text] = {}
+    target: Texts = {}
     """What the graph is bound to, e.g. an engine's TensorRT version and compute capability."""
 
 
@@ -71,7 +78,7 @@ class FileEntry(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     """Size and hash of one file of the bundle."""
 
     sha256: Sha256
-    bytes: Annotated[int, msgspec.Meta(ge=0)]
+    bytes: Annotated[int, msgspec.Meta(ge=0, le=1 << 32)]
 
 
 class ParityResult(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -92,9 +99,9 @@ class ParityResult(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_o
 class Parity(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """The stored outcome of one ``scaleport validate`` run."""
 
-    gates: dict[str, dict[str, float]]
-    device: dict[str, Text]
-    tool_versions: dict[str, Text]
+    gates: Annotated[dict[Label, dict[Label, float]], msgspec.Meta(max_length=256)]
+    device: Texts
+    tool_versions: Texts
     results: Annotated[tuple[ParityResult, ...], msgspec.Meta(max_length=100_000)]
 
 
@@ -124,8 +131,8 @@ class QuantisationLoss(msgspec.Struct, forbid_unknown_fields=True, frozen=True, 
 class CurvePoint(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """Worst loss in dB with so many layers in int8, the least harmful first."""
 
-    int8_layers: Annotated[int, msgspec.Meta(ge=0)]
-    layers: Annotated[int, msgspec.Meta(ge=0)]
+    int8_layers: Count
+    layers: Count
     loss: float
 
 
@@ -158,7 +165,7 @@ class Manifest(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     family: Literal["lattice", "query"]
     model: dict[str, Any]
     """The checkpoint's own configuration: encoder, upsampler, normalisation."""
-    parameters: Annotated[int, msgspec.Meta(ge=0)]
+    parameters: Count
     scale: ScaleRange
     size_rule: Literal["round-half-up"]
     height: SizeRange
@@ -166,12 +173,15 @@ class Manifest(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     receptive_field: Annotated[int, msgspec.Meta(ge=0, le=4096)]
     """Measured radius in LR pixels: how far from its own place an output pixel looks."""
     tiling: Literal["exact", "approximate", "not-allowed"]
-    graphs: dict[Name, Annotated[tuple[Graph, ...], msgspec.Meta(max_length=1024)]]
+    graphs: Annotated[
+        dict[Name, Annotated[tuple[Graph, ...], msgspec.Meta(max_length=1024)]],
+        msgspec.Meta(max_length=64),
+    ]
     """Graphs by format: ``onnx``, ``openvino``, ``tensorrt``, ``coreml``."""
-    files: dict[RelativePath, FileEntry]
-    tool_versions: dict[str, Text]
+    files: Annotated[dict[RelativePath, FileEntry], msgspec.Meta(max_length=10_000)]
+    tool_versions: Texts
     license: Text = ""
-    skipped: dict[Name, Text] = {}
+    skipped: Annotated[dict[Name, Text], msgspec.Meta(max_length=64)] = {}
     """Formats that were asked for and not written, with the reason."""
     parity: Parity | None = None
     quantisation: Quantisation | None = None

@@ -2,7 +2,9 @@
 
 A bundle may come from anywhere. Opening one reads and checks the manifest, every path it lists
 and the size of every file; the bytes of a file are compared with their hash when the file is
-first used. All that can be wrong is an :class:`~scaleport.errors.ArtifactError` of one line.
+first used, and again when it has changed since. What a graph asks for is checked with its bytes,
+see :mod:`scaleport.bundle.graph_checks`. All that can be wrong is an
+:class:`~scaleport.errors.ArtifactError` of one line.
 """
 
 from __future__ import annotations
@@ -10,13 +12,13 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
 import msgspec
 
+from scaleport.bundle.graph_checks import check_graph, checked_allowances
 from scaleport.bundle.manifest import (
     CHECKPOINT_NAME,
     FORMAT_VERSION,
@@ -27,10 +29,14 @@ from scaleport.bundle.manifest import (
     Precision,
     decode,
 )
-from scaleport.errors import ArtifactError, UsageError
+from scaleport.bundle.paths import path_key, path_problem
+from scaleport.bundle.strict import refuse_duplicates, refuse_excess
+from scaleport.errors import ArtifactError, UsageError, one_line
 
-MAX_MANIFEST_BYTES = 64 << 20
+MAX_MANIFEST_BYTES = 16 << 20
 """Largest manifest that is read at all."""
+MAX_BUNDLE_BYTES = 64 << 30
+"""Most that the listed files may hold together."""
 
 _CHUNK = 1 << 20
 _REMEDY = "export the model again"
@@ -40,33 +46,6 @@ class _Head(msgspec.Struct):
     """What every version of the manifest holds; the rest depends on the version."""
 
     format_version: int
-
-
-def path_problem(relpath: str) -> str | None:
-    """Why a path may not be listed in a manifest; None if it may.
-
-    Listed paths mean the same file on every system: relative, forward slashes, no ``.`` or ``..``,
-    no drive letters, nothing unprintable, no name that Windows would silently shorten.
-    """
-    if "\\" in relpath:
-        return "holds a backslash"
-    if relpath.startswith("/"):
-        return "is absolute"
-    if ":" in relpath or not relpath.isprintable():
-        return "holds a colon or an unprintable character"
-    for part in relpath.split("/"):
-        if part in {"", ".", ".."}:
-            return "has an empty, '.' or '..' part"
-        if part != part.rstrip(". "):
-            return "has a part that ends in a dot or a space"
-    if path_key(relpath) == path_key(MANIFEST_NAME):
-        return "is the manifest itself"
-    return None
-
-
-def path_key(relpath: str) -> str:
-    """Key under which two paths count as the same file on a case-insensitive file system."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", relpath).casefold())
 
 
 def entries_under(files: Iterable[str], relpath: str) -> list[str]:
@@ -85,7 +64,10 @@ def sha256_file(path: Path) -> FileEntry:
 
 
 def check_consistent(manifest: Manifest) -> None:
-    """Check what the schema alone cannot say: listed paths, and that graphs are listed files.
+    """Check what the schema alone cannot say.
+
+    Listed paths are sound and differ in more than case, graphs are listed files, ranges are not
+    empty, and what has a free form is of a reasonable size.
 
     Raises:
         ValueError: with one line that says what is wrong.
@@ -105,6 +87,15 @@ def check_consistent(manifest: Manifest) -> None:
         for graph in graphs:
             if graph.path not in known:
                 raise ValueError(f"the {fmt} graph {graph.path!r} is not among the listed files")
+    total = sum(entry.bytes for entry in manifest.files.values())
+    if total > MAX_BUNDLE_BYTES:
+        raise ValueError(f"its files are said to hold more than {MAX_BUNDLE_BYTES >> 30} GiB")
+    if manifest.scale.min > manifest.scale.max:
+        raise ValueError("its smallest scale is larger than its largest")
+    for name, axis in (("height", manifest.height), ("width", manifest.width)):
+        if not axis.min <= axis.opt <= axis.max:
+            raise ValueError(f"its range of {name} is not min <= opt <= max")
+    refuse_excess(manifest.model, "the model's configuration")
 
 
 def _parents(relpath: str) -> Iterator[str]:
@@ -119,10 +110,13 @@ class Bundle:
     Files are handed out by :meth:`file` only, which compares them with their hash first.
     """
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Path, manifest: Manifest, allow: Collection[str] = ()) -> None:
         self.path = path
         self.manifest = manifest
-        self._verified: set[str] = set()
+        self._allow = checked_allowances(allow)
+        # Per file what the system said of it when it was hashed: a file that changes shows in it.
+        self._verified: dict[str, tuple[int, ...]] = {}
+        self._checked: dict[str, tuple[tuple[int, ...], ...]] = {}
 
     def __repr__(self) -> str:
         return f"Bundle({str(self.path)!r}, name={self.manifest.name!r})"
@@ -184,9 +178,9 @@ class Bundle:
     def file(self, relpath: str) -> Path:
         """A listed file, or a directory with listed files below it, verified.
 
-        Each file is hashed once per opened bundle. A graph's sidecars (weights in external data,
-        the ``.bin`` of an ``.xml``) are verified with it: all listed files below the graph's
-        directory that belong to no graph of their own.
+        Each file is hashed once per opened bundle, and again if it has changed since. A graph's
+        sidecars (weights in external data, the ``.bin`` of an ``.xml``) are verified with it: all
+        listed files below the graph's directory that belong to no graph of their own.
 
         Args:
             relpath: path as the manifest writes it, e.g. ``onnx/fp32/encode.onnx`` or
@@ -196,23 +190,38 @@ class Bundle:
             The path to open, below :attr:`path`.
 
         Raises:
-            ArtifactError: if it is not listed, is gone, or its bytes are not those exported.
+            ArtifactError: if it is not listed, is gone, its bytes are not those exported, or it is
+                a graph that reads unlisted files or asks for operations that are not allowed.
         """
         names = entries_under(self.manifest.files, relpath)
         if not names:
             raise ArtifactError(f"{self.path} does not list {relpath!r}; {_REMEDY}")
-        for name in (*names, *self._sidecars(relpath)):
+        names += self._sidecars(relpath)
+        for name in names:
             self._verify(name)
+        self._check(relpath, names)
         return self.path / relpath
 
     def verify(self) -> None:
-        """Compare every listed file with its hash.
+        """Compare every listed file with its hash, and check every graph.
 
         Raises:
-            ArtifactError: at the first file that differs.
+            ArtifactError: at the first file that differs, or graph that is refused.
         """
         for name in self.manifest.files:
             self._verify(name)
+        for path in dict.fromkeys(g.path for some in self.manifest.graphs.values() for g in some):
+            self.file(path)
+
+    def _check(self, relpath: str, names: list[str]) -> None:
+        stamps = tuple(self._verified[name] for name in names)
+        if self._checked.get(relpath) == stamps:
+            return
+        for fmt, graphs in self.manifest.graphs.items():
+            if any(graph.path == relpath for graph in graphs):
+                verified = {name: self.manifest.files[name] for name in names}
+                check_graph(self.path, relpath, fmt, verified, self._allow)
+        self._checked[relpath] = stamps
 
     def _sidecars(self, relpath: str) -> list[str]:
         graphs = {graph.path for some in self.manifest.graphs.values() for graph in some}
@@ -225,11 +234,12 @@ class Bundle:
         ]
 
     def _verify(self, name: str) -> None:
-        if name in self._verified:
-            return
         # Where links lead can have changed since the bundle was opened.
         target = _locate(self.path, name, self.manifest.files[name])
         try:
+            stamp = _stamp(target)
+            if self._verified.get(name) == stamp:
+                return
             found = sha256_file(target)
         except OSError as error:
             raise _unreadable(self.path / name, error) from error
@@ -237,7 +247,19 @@ class Bundle:
             raise ArtifactError(
                 f"{self.path / name} is not the file that was exported (sha256 differs); {_REMEDY}"
             )
-        self._verified.add(name)
+        self._verified[name] = stamp
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes with a file: the place, size and times that the system keeps of it."""
+    status = path.stat()
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -276,30 +298,37 @@ def read_manifest(path: Path) -> Manifest:
         if version != FORMAT_VERSION:
             raise ArtifactError(f"{source} has unknown bundle format {version}; {_REMEDY}")
         manifest = decode(data)
+        refuse_duplicates(data)
         check_consistent(manifest)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split()) or "it is not JSON"
+        reason = one_line(error) or "it is not JSON"
         raise ArtifactError(f"{source} is damaged: {reason}; {_REMEDY}") from error
     return manifest
 
 
-def open_bundle(path: Path | str, verify: Literal["all", "lazy"] = "lazy") -> Bundle:
+def open_bundle(
+    path: Path | str,
+    verify: Literal["all", "lazy"] = "lazy",
+    allow: Collection[str] = (),
+) -> Bundle:
     """Open a bundle.
 
     Args:
         path: the bundle directory.
         verify: ``lazy`` hashes a file when it is first used, ``all`` hashes every file now. The
             existence and size of every file are checked at once either way.
+        allow: what the graphs may hold although code from elsewhere would run it, of
+            :data:`scaleport.bundle.graph_checks.ALLOWABLE`.
 
     Raises:
-        UsageError: if there is nothing at ``path``.
+        UsageError: if there is nothing at ``path``, or an allowance is unknown.
         ArtifactError: if it is not a bundle, of another version, altered or damaged.
     """
     path = Path(path)
     manifest = read_manifest(path)
     for name, entry in manifest.files.items():
         _locate(path, name, entry)
-    bundle = Bundle(path, manifest)
+    bundle = Bundle(path, manifest, allow)
     if verify == "all":
         bundle.verify()
     return bundle

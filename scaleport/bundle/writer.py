@@ -19,11 +19,10 @@ from typing import IO
 import msgspec
 
 from scaleport.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, decode, encode
+from scaleport.bundle.paths import path_key, path_problem
 from scaleport.bundle.reader import (
     MAX_MANIFEST_BYTES,
     check_consistent,
-    path_key,
-    path_problem,
     read_manifest,
     sha256_file,
 )

@@ -1,9 +1,14 @@
-"""One-file checkpoints: safetensors that carry their own configuration."""
+"""One-file checkpoints: safetensors that carry their own configuration.
+
+A checkpoint may come from anywhere. Nothing in it is code; its header is bounded and strict, and
+its configuration may not ask for more than its weights fill.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -12,10 +17,13 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
-from scaleport.errors import ArtifactError, OutputError, UsageError
+from scaleport.bundle.strict import refuse_duplicates, refuse_excess
+from scaleport.errors import ArtifactError, OutputError, PluginError, UsageError, one_line
+from scaleport.models.bounded import bounded
 from scaleport.models.network import Network, build_network
 
 FORMAT_VERSION = 1
+MAX_HEADER_BYTES = 16 << 20
 _KEY = "scaleport"
 
 
@@ -50,14 +58,27 @@ def read_metadata(path: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: if the file is not a Scaleport checkpoint or is damaged.
     """
+    return _read_header(path)[0]
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """``config`` and ``info``, and how many numbers the weights hold."""
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            if length > 100_000_000:
+            if length > MAX_HEADER_BYTES:
                 raise ValueError("no safetensors header is that long")
-            header = json.loads(file.read(length))
-        meta = json.loads(header["__metadata__"][_KEY])
+            data = file.read(length)
+        refuse_duplicates(data)
+        header = json.loads(data)
+        text = header["__metadata__"][_KEY]
+        refuse_duplicates(text)
+        meta = json.loads(text)
         version, config, info = meta["format_version"], meta["config"], meta.get("info", {})
+        for part in (config, info):
+            refuse_excess(part, "the configuration")
+        shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+        elements = sum(math.prod(shape) for shape in shapes)
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {error.strerror or error}") from error
     except (struct.error, ValueError, KeyError, TypeError, RecursionError, MemoryError):
@@ -65,9 +86,11 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path} is not a Scaleport checkpoint{hint}") from None
     if version != FORMAT_VERSION:
         raise ArtifactError(
-            f"{path} has checkpoint format {version}, this version reads {FORMAT_VERSION}"
+            f"{path} has checkpoint format {one_line(version)}, this version reads {FORMAT_VERSION}"
         )
-    return {"config": config, "info": info}
+    # A header can claim any shape; the bytes of the file cannot be claimed.
+    elements = min(elements, path.stat().st_size)
+    return {"config": config, "info": info}, elements
 
 
 def load_checkpoint(path: Path | str) -> Network:
@@ -78,16 +101,20 @@ def load_checkpoint(path: Path | str) -> Network:
             configuration.
     """
     path = Path(path)
+    metadata, elements = _read_header(path)
     try:
-        network = build_network(read_metadata(path)["config"])
+        with bounded(elements):
+            network = build_network(metadata["config"])
+    except PluginError:
+        raise
     except UsageError as error:
-        raise ArtifactError(f"{path}: {error}") from error
+        raise ArtifactError(f"{path}: {one_line(error)}") from error
     try:
         with safe_open(path, framework="pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         network.load_state_dict(state)
     except (SafetensorError, OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = one_line(str(error).splitlines()[0])
         raise ArtifactError(f"{path} does not hold the weights it declares: {reason}") from error
     for name, value in network.state_dict().items():
         if not torch.isfinite(value).all():

@@ -9,13 +9,21 @@ from scaleport.bundle.writer import BundleWriter
 
 SIZES = SizeRange(min=1, opt=64, max=4096)
 
+
+def onnx(label: str) -> bytes:
+    """The smallest ONNX file: an ``Identity``, and a label as the name of its producer."""
+    return (
+        b"\x08\x08\x12" + bytes([len(label)]) + label.encode() + b"\x3a\x0c\x0a\x0a\x22\x08Identity"
+    )
+
+
 CONTENT = {
     "model.safetensors": b"weights" * 10,
-    "onnx/fp32/encode.onnx": b"encode",
-    "onnx/fp32/render.onnx": b"render",
+    "onnx/fp32/encode.onnx": onnx("encode"),
+    "onnx/fp32/render.onnx": onnx("render"),
     "onnx/fp32/render.onnx.data": b"render weights",
-    "onnx/fp16/encode.onnx": b"encode at half precision",
-    "openvino/fp32/encode.xml": b"<xml/>",
+    "onnx/fp16/encode.onnx": onnx("encode at half precision"),
+    "openvino/fp32/encode.xml": b"<net/>",
     "openvino/fp32/encode.bin": b"",
     "coreml/fp16/encode.mlpackage/Manifest.json": b"{}",
     "coreml/fp16/encode.mlpackage/Data/com.apple.CoreML/model.mlmodel": b"program",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundle_samples import CONTENT, write
+from bundle_samples import CONTENT, onnx, write
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -63,7 +63,7 @@ def test_directory_graph_is_verified_whole(bundle: Path) -> None:
 
 
 def test_wrong_hash_is_found_at_first_use(bundle: Path) -> None:
-    (bundle / "onnx/fp32/encode.onnx").write_bytes(b"eNcode")
+    (bundle / "onnx/fp32/encode.onnx").write_bytes(onnx("eNcode"))
     opened = open_bundle(bundle)
     assert opened.file("openvino/fp32/encode.xml").exists()
     with pytest.raises(ArtifactError, match=r"encode\.onnx.*sha256.*export the model again"):

@@ -206,8 +206,9 @@ def test_kill_of_the_first_export_leaves_no_target(tmp_path: Path) -> None:
 def test_two_exports_of_one_target_do_not_mix(tmp_path: Path) -> None:
     target = tmp_path / "b"
     with BundleWriter(target, overwrite=True) as writer:
-        for relpath in CONTENT:
-            writer.path(relpath).write_bytes(b"first")
+        for relpath, data in CONTENT.items():
+            writer.path(relpath).write_bytes(data)
+        writer.path("model.safetensors").write_bytes(b"first")
         with (
             pytest.raises(OutputError, match="another export"),
             BundleWriter(target, overwrite=True),

@@ -1,0 +1,150 @@
+"""Write the first inputs of every target: a few small, valid files of each kind.
+
+Usage: ``python fuzz/make_corpus.py FOLDER`` makes ``FOLDER/manifest`` and so on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import struct
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+PARTS = [
+    ({"name": "edsr", "width": 4, "blocks": 1}, {"name": "liif", "hidden": [4, 4]}),
+    ({"name": "edsr", "width": 4, "blocks": 1}, {"name": "igconv", "latent": 4, "scales": [2, 3]}),
+    ({"name": "edsr", "width": 4, "blocks": 1}, {"name": "spconv", "scale": 2}),
+    ({"name": "edsr", "width": 4, "blocks": 1}, {"name": "metasr", "hidden": 4}),
+    (
+        {"name": "rcan", "width": 8, "groups": 1, "blocks": 1, "reduction": 4},
+        {"name": "liif", "hidden": [4]},
+    ),
+    ({"name": "rdn", "width": 4, "growth": 4, "blocks": 1, "layers": 1}, {"name": "liif"}),
+    ({"name": "swinir"}, {"name": "liif"}),
+]
+
+
+def manifests() -> dict[str, bytes]:
+    """A manifest with every field, and one with the least."""
+    from scaleport.bundle import manifest as m
+
+    empty = m.FileEntry(sha256=hashlib.sha256(b"").hexdigest(), bytes=0)
+    size = m.SizeRange(min=1, opt=64, max=4096)
+    tensor = m.Tensor(name="image", dtype="float32", shape=("N", 3, "H", "W"))
+
+    def graph(stage: str) -> m.Graph:
+        path = f"onnx/fp32/{stage}.onnx"
+        return m.Graph(
+            path=path, stage=stage, precision="fp32", inputs=(tensor,), outputs=(tensor,)
+        )
+
+    graphs = (graph("encode"), graph("render"))
+    least: dict[str, Any] = {
+        "format_version": m.FORMAT_VERSION,
+        "name": "tiny",
+        "family": "query",
+        "model": {"encoder": {"name": "edsr"}, "upsampler": {"name": "liif"}},
+        "parameters": 12,
+        "scale": m.ScaleRange(min=1.0, max=8.0),
+        "size_rule": "round-half-up",
+        "height": size,
+        "width": size,
+        "receptive_field": 3,
+        "tiling": "exact",
+        "graphs": {"onnx": graphs},
+        "files": dict.fromkeys(("model.safetensors", *(g.path for g in graphs)), empty),
+        "tool_versions": {"scaleport": "0"},
+    }
+    result = m.ParityResult(
+        backend="torch",
+        precision="fp32",
+        shape=(3, 4),
+        shape_name="odd",
+        scale=(2.0, 3.0),
+        mode="whole",
+        max_abs=0.0,
+        psnr=None,
+        passed=True,
+    )
+    most = {
+        "skipped": {"coreml": "why"},
+        "license": "MIT",
+        "parity": m.Parity(
+            gates={"fp32": {"psnr": 80.0}}, device={}, tool_versions={}, results=(result,)
+        ),
+    }
+    return {
+        "least": m.encode(m.Manifest(**least)),
+        "most": m.encode(m.Manifest(**{**least, **most})),
+    }
+
+
+def checkpoints() -> dict[str, bytes]:
+    """Tiny networks of several kinds in the form that ``fuzz_checkpoint`` takes."""
+    from scaleport.errors import UsageError
+    from scaleport.models.checkpoint import save_checkpoint
+    from scaleport.models.network import build_network
+
+    made = {}
+    for number, (encoder, upsampler) in enumerate(PARTS):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "x.safetensors"
+            try:
+                save_checkpoint(build_network({"encoder": encoder, "upsampler": upsampler}), path)
+            except UsageError as error:
+                print(f"left out: {error}", file=sys.stderr)
+                continue
+            data = path.read_bytes()
+        if len(data) > 300_000:
+            continue
+        (length,) = struct.unpack("<Q", data[:8])
+        header = json.loads(data[8 : 8 + length])
+        header["__metadata__"]["scaleport"] = json.loads(header["__metadata__"]["scaleport"])
+        made[f"{encoder['name']}-{upsampler['name']}-{number}"] = (
+            json.dumps(header).encode() + b"\0" + bytes(len(data) - 8 - length)
+        )
+    return made
+
+
+def images() -> dict[str, bytes]:
+    """One small picture of each kind that is read."""
+    made = {}
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 4), np.uint8)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    for kind in ("PNG", "JPEG", "WEBP", "TIFF", "AVIF", "GIF", "PPM", "BMP"):
+        for mode in ("RGB", "RGBA", "L", "LA", "P", "1", "I;16", "CMYK"):
+            image = PIL.Image.fromarray(pixels)
+            if mode == "I;16":
+                image = PIL.Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
+            elif mode in ("P", "1", "CMYK"):
+                image = image.convert("RGB").convert(mode)
+            else:
+                image = image.convert(mode)
+            buffer = io.BytesIO()
+            try:
+                image.save(buffer, kind, **({"exif": exif} if mode == "RGB" else {}))
+            except (OSError, ValueError, KeyError):
+                continue
+            made[f"{kind}-{mode.replace(';', '')}".lower()] = buffer.getvalue()
+    return made
+
+
+def main(folder: Path) -> None:
+    """Write everything."""
+    kinds = {"manifest": manifests, "checkpoint": checkpoints, "image": images}
+    for kind, make in kinds.items():
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        for name, data in make().items():
+            (folder / kind / name).write_bytes(data)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

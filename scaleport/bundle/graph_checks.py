@@ -1,0 +1,199 @@
+"""What a graph from a stranger may hold, checked before any backend reads it.
+
+A hash only says that a file is the one the manifest means. These checks say that the graph reads no
+file that was not hashed, and asks for no operation that would run code from elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, Final
+from xml.parsers import expat
+
+from scaleport.bundle.manifest import FileEntry
+from scaleport.bundle.onnx_parts import read_onnx_parts
+from scaleport.bundle.paths import path_problem
+from scaleport.errors import ArtifactError, UsageError
+
+CUSTOM_OPERATIONS: Final = "custom-ops"
+"""What a caller may allow: operations outside of the standard sets of ONNX and OpenVINO."""
+ALLOWABLE: Final = (CUSTOM_OPERATIONS,)
+
+MOST_XML_BYTES: Final = 256 << 20
+MOST_XML_DEPTH: Final = 256
+
+_STANDARD: Final = ("", "ai.onnx")
+_OPSET: Final = re.compile(r"opset[0-9]{1,3}")
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")
+_ASK: Final = "allow custom operations if you trust where it comes from"
+
+Files = Mapping[str, FileEntry]
+Check = Callable[[Path, str, Files, Collection[str]], None]
+
+
+def checked_allowances(allow: Collection[str]) -> frozenset[str]:
+    """The allowances of a caller.
+
+    Raises:
+        UsageError: if one is unknown.
+    """
+    unknown = sorted(set(allow) - set(ALLOWABLE))
+    if unknown:
+        raise UsageError(f"unknown allowance {unknown[0]!r}; known: {', '.join(ALLOWABLE)}")
+    return frozenset(allow)
+
+
+def check_graph(
+    root: Path, relpath: str, format: str, files: Files, allow: Collection[str]
+) -> None:
+    """Check the content of one graph; formats of other packages are left to their backend.
+
+    Args:
+        root: the bundle directory.
+        relpath: the graph's path in it; its bytes are verified.
+        format: the manifest's name of its format.
+        files: the listed files whose bytes were verified with the graph's own.
+        allow: what the caller allows, of :data:`ALLOWABLE`.
+
+    Raises:
+        ArtifactError: if it reads files that are not listed, asks for operations that are not
+            allowed, or is damaged.
+    """
+    check = _CHECKS.get(format)
+    if check is None:
+        return
+    try:
+        check(root, relpath, files, allow)
+    except OSError as error:
+        raise ArtifactError(f"cannot read {root / relpath}: {error.strerror or error}") from error
+
+
+def _check_onnx(root: Path, relpath: str, files: Files, allow: Collection[str]) -> None:
+    path = root / relpath
+    parts = read_onnx_parts(path)
+    for entries in parts.external:
+        location = entries.get("location", "")
+        beside = f"{relpath.rpartition('/')[0]}/{location}".lstrip("/")
+        problem = path_problem(location)
+        if problem or beside not in files:
+            raise ArtifactError(
+                f"{path} reads weights from {location[:200]!r}, which "
+                f"{problem or 'is not among the listed files beside it'}; do not use it"
+            )
+        reach = 0
+        for key in ("offset", "length"):
+            text = entries.get(key, "0")
+            if not _NUMBER.fullmatch(text):
+                raise ArtifactError(f"{path} has external weights with {key} {text[:80]!r}")
+            reach += int(text)
+        if reach > files[beside].bytes:
+            raise ArtifactError(f"{path} reads weights beyond the end of {beside}; do not use it")
+    foreign = sorted(
+        f"{domain}.{name}" for domain, name in parts.operations if domain not in _STANDARD
+    )
+    if foreign and CUSTOM_OPERATIONS not in allow:
+        raise ArtifactError(f"{path} asks for the operation {foreign[0][:200]!r}; {_ASK}")
+
+
+class _IrReader:
+    """Goes through OpenVINO IR as XML, refusing what it never holds."""
+
+    def __init__(self, path: Path, weights: int) -> None:
+        self._path = path
+        self._weights = weights
+        self._depth = 0
+        self._layers: list[str] = []
+        self.foreign: set[str] = set()
+
+    def read(self) -> None:
+        parser = expat.ParserCreate()
+        parser.StartElementHandler = self._start
+        parser.EndElementHandler = self._end
+        parser.StartDoctypeDeclHandler = self._declares
+        parser.EntityDeclHandler = self._declares
+        parser.ProcessingInstructionHandler = self._declares
+        try:
+            with self._path.open("rb") as file:
+                parser.ParseFile(file)
+        except (expat.ExpatError, ValueError) as error:
+            raise ArtifactError(f"{self._path} is damaged: {error}") from error
+
+    def _declares(self, *_: Any) -> None:
+        raise ArtifactError(
+            f"{self._path} holds a document type, entity or processing instruction, which no "
+            "OpenVINO graph needs; do not use it"
+        )
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        self._depth += 1
+        if self._depth > MOST_XML_DEPTH:
+            raise ArtifactError(f"{self._path} is nested more than {MOST_XML_DEPTH} deep")
+        if self._depth == 1 and name != "net":
+            raise ArtifactError(f"{self._path} is damaged: it is no OpenVINO graph")
+        if name == "layer":
+            version = attributes.get("version", "")
+            if not _OPSET.fullmatch(version):
+                self.foreign.add(f"{version}.{attributes.get('type', '')}")
+            self._layers.append(attributes.get("type", ""))
+        elif name == "data" and self._layers and self._layers[-1] == "Const":
+            reach = 0
+            for key in ("offset", "size"):
+                text = attributes.get(key, "")
+                if not _NUMBER.fullmatch(text):
+                    raise ArtifactError(f"{self._path} has a constant with {key} {text[:80]!r}")
+                reach += int(text)
+            if reach > self._weights:
+                raise ArtifactError(f"{self._path} reads weights beyond the end of its .bin file")
+
+    def _end(self, name: str) -> None:
+        self._depth -= 1
+        if name == "layer":
+            self._layers.pop()
+
+
+def _check_openvino(root: Path, relpath: str, files: Files, allow: Collection[str]) -> None:
+    path = root / relpath
+    weights = str(Path(relpath).with_suffix(".bin").as_posix())
+    _refuse_unlisted(root, weights, files)
+    if path.stat().st_size > MOST_XML_BYTES:
+        raise ArtifactError(f"{path} is larger than {MOST_XML_BYTES >> 20} MiB")
+    reader = _IrReader(path, files[weights].bytes if weights in files else 0)
+    reader.read()
+    if reader.foreign and CUSTOM_OPERATIONS not in allow:
+        raise ArtifactError(
+            f"{path} asks for the operation {min(reader.foreign)[:200]!r} of an extension; {_ASK}"
+        )
+
+
+def _check_tensorrt(root: Path, relpath: str, files: Files, allow: Collection[str]) -> None:
+    del allow  # an engine is opaque; what opens it registers no plug-ins and refuses host code
+    _refuse_unlisted(root, f"{relpath}.json", files)
+
+
+def _check_coreml(root: Path, relpath: str, files: Files, allow: Collection[str]) -> None:
+    del allow  # the evaluator's reader names every operation that it does not know
+    package = root / relpath
+    for folder, folders, names in os.walk(package):
+        inside = Path(folder).relative_to(root)
+        links = [name for name in folders if (Path(folder) / name).is_symlink()]
+        for name in (*names, *links):
+            _refuse_unlisted(root, (inside / name).as_posix(), files)
+
+
+def _refuse_unlisted(root: Path, relpath: str, files: Files) -> None:
+    if relpath not in files and os.path.lexists(root / relpath):
+        raise ArtifactError(
+            f"{root / relpath} is not listed in the manifest and would be read; remove it or "
+            "do not use this bundle"
+        )
+
+
+_CHECKS: Final[dict[str, Check]] = {
+    "onnx": _check_onnx,
+    "openvino": _check_openvino,
+    "tensorrt": _check_tensorrt,
+    "coreml": _check_coreml,
+}
