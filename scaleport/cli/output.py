@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import sys
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,10 +28,20 @@ Advance = Callable[[float, str], None]
 
 
 def put(text: str, err: bool = False) -> None:
-    """Write a line to stdout or stderr as they are now, so that a progress bar can make room."""
+    """Write a line to stdout or stderr as they are now, so that a progress bar can make room.
+
+    A bundle may come from a stranger and names are printed: control characters, which a terminal
+    would obey, and those that reorder text are written as escapes.
+    """
     stream = sys.stderr if err else sys.stdout
-    stream.write(text + "\n")
+    stream.write("".join(map(_shown, text)) + "\n")
     stream.flush()
+
+
+def _shown(character: str) -> str:
+    if character.isprintable() or character in "\n\t":
+        return character
+    return character if unicodedata.category(character) == "Zs" else ascii(character)[1:-1]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 
 from scaleport.errors import ImageError, OutOfMemoryError
 from scaleport.imaging.convert import Layout, Pixels
-from scaleport.imaging.vips import libvips, reason
+from scaleport.imaging.vips import find_loader, libvips, reason
 
 MOST_PIXELS: Final = 1 << 30
 """Larger pictures are refused: a file of some kilobytes can declare any size."""
@@ -25,6 +25,7 @@ READABLE: Final = ("PNG", "JPEG", "WebP", "TIFF", "AVIF", "HEIC", "GIF", "PPM", 
 """File formats that are read, whatever the file is called. HEIC depends on the codec at hand."""
 
 _LOADERS: Final = ("png", "jpeg", "webp", "tiff", "heif", "gif", "nsgif")
+# Others are never started: libvips also knows formats that name further files, such as SVG.
 _THROUGH_PILLOW: Final = (b"BM", b"P1", b"P2", b"P3", b"P4", b"P5", b"P6")
 _FIELDS: Final = ("exif-", "icc-profile-data", "xmp-data", "iptc-data", "image-description")
 _SEVERAL: Final = ("gif", "nsgif", "tiff", "webp")
@@ -117,15 +118,14 @@ def open_picture(path: Path | str) -> Picture:
     vips = libvips()
     if head[:2] in _THROUGH_PILLOW:
         return _open_plain(path)
-    try:
-        loader = vips.Image.new_from_file(str(path), fail_on="truncated")
-        kind = str(loader.get("vips-loader")).removesuffix("load")
-    except vips.Error as error:
-        if "is not a known file format" in str(error):
-            raise _unknown(path) from error
-        raise ImageError(f"{path} is damaged: {reason(error)}") from error
+    operation = find_loader(path)
+    kind = operation.removeprefix("VipsForeignLoad").removesuffix("File").lower()
     if kind not in _LOADERS:
         raise _unknown(path)
+    try:
+        loader = vips.Operation.call(operation, str(path), fail_on="truncated")
+    except vips.Error as error:
+        raise ImageError(f"{path} is damaged: {reason(error)}") from error
     if loader.width * loader.height > MOST_PIXELS:
         raise ImageError(f"{path} declares too many pixels, {loader.width}x{loader.height}")
     notes: tuple[str, ...] = ()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from scaleport.errors import BackendError
@@ -26,6 +28,19 @@ def libvips() -> Any:
     # Results of operations are never asked for twice, and a cached file would be an old one.
     pyvips.cache_set_max(0)
     return pyvips
+
+
+def find_loader(path: Path) -> str:
+    """Name of the libvips operation that would read a file, by its first bytes; empty for none.
+
+    The file is not decoded.
+    """
+    vips = libvips()
+    found = vips.vips_lib.vips_foreign_find_load(os.fsencode(path))
+    if found == vips.ffi.NULL:
+        vips.vips_lib.vips_error_clear()
+        return ""
+    return str(vips.ffi.string(found).decode())
 
 
 def reason(error: Exception) -> str:
