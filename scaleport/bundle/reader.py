@@ -110,9 +110,16 @@ class Bundle:
     Files are handed out by :meth:`file` only, which compares them with their hash first.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, allow: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        manifest: Manifest,
+        allow: Collection[str] = (),
+        manifest_bytes: bytes = b"",
+    ) -> None:
         self.path = path
         self.manifest = manifest
+        self.manifest_bytes = manifest_bytes
         self._allow = checked_allowances(allow)
         # Per file what the system said of it when it was hashed: a file that changes shows in it.
         self._verified: dict[str, tuple[int, ...]] = {}
@@ -269,6 +276,16 @@ def read_manifest(path: Path) -> Manifest:
         UsageError: if there is nothing at ``path``.
         ArtifactError: if it is not a bundle, of another version, or damaged.
     """
+    return _parse(path, read_manifest_bytes(path))
+
+
+def read_manifest_bytes(path: Path) -> bytes:
+    """The bytes of a bundle's manifest, unchecked.
+
+    Raises:
+        UsageError: if there is nothing at ``path``.
+        ArtifactError: if it is not a bundle, or its manifest is too large or cannot be read.
+    """
     source = path / MANIFEST_NAME
     try:
         if not path.exists():
@@ -288,6 +305,11 @@ def read_manifest(path: Path) -> Manifest:
         raise ArtifactError(
             f"{source} is larger than {MAX_MANIFEST_BYTES >> 20} MiB, it is no manifest; {_REMEDY}"
         )
+    return data
+
+
+def _parse(path: Path, data: bytes) -> Manifest:
+    source = path / MANIFEST_NAME
     try:
         version = msgspec.json.decode(data, type=_Head).format_version
         if version > FORMAT_VERSION:
@@ -310,6 +332,7 @@ def open_bundle(
     path: Path | str,
     verify: Literal["all", "lazy"] = "lazy",
     allow: Collection[str] = (),
+    verify_key: Path | str | None = None,
 ) -> Bundle:
     """Open a bundle.
 
@@ -319,16 +342,24 @@ def open_bundle(
             existence and size of every file are checked at once either way.
         allow: what the graphs may hold although code from elsewhere would run it, of
             :data:`scaleport.bundle.graph_checks.ALLOWABLE`.
+        verify_key: a public key; a manifest that is not signed with it is refused before it is
+            parsed, see :mod:`scaleport.bundle.signing`.
 
     Raises:
-        UsageError: if there is nothing at ``path``, or an allowance is unknown.
-        ArtifactError: if it is not a bundle, of another version, altered or damaged.
+        UsageError: if there is nothing at ``path``, an allowance is unknown, or the key is none.
+        ArtifactError: if it is not a bundle, of another version, altered or damaged, or not signed.
+        BackendError: if a key is given and the package ``cryptography`` is not installed.
     """
     path = Path(path)
-    manifest = read_manifest(path)
+    data = read_manifest_bytes(path)
+    if verify_key is not None:
+        from scaleport.bundle.signing import check_signature
+
+        check_signature(path, data, Path(verify_key))
+    manifest = _parse(path, data)
     for name, entry in manifest.files.items():
         _locate(path, name, entry)
-    bundle = Bundle(path, manifest, allow)
+    bundle = Bundle(path, manifest, allow, data)
     if verify == "all":
         bundle.verify()
     return bundle

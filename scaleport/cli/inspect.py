@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +13,7 @@ from scaleport.catalogue import Entry, catalogue
 from scaleport.cli.networks import TILING_WORDS, list_networks, show_network
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, size_text, table
 from scaleport.cli.paths import holds
+from scaleport.cli.strangers import Allow, VerifyKey
 from scaleport.errors import UsageError
 from scaleport.shipped import find_checkpoint, shipped_weights
 
@@ -46,8 +47,13 @@ def inspect(
         ),
     ] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Compare every file of a bundle with its hash.")
+        bool,
+        typer.Option(
+            "--verify", help="Compare every file of a bundle with its hash, and check every graph."
+        ),
     ] = False,
+    allow: Allow = None,
+    verify_key: VerifyKey = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
@@ -61,9 +67,12 @@ def inspect(
     elif holds(Path(path).is_dir):
         from scaleport.bundle.reader import open_bundle
 
-        bundle = open_bundle(Path(path), verify="all" if verify else "lazy")
+        wanted: Literal["all", "lazy"] = "all" if verify else "lazy"
+        bundle = open_bundle(Path(path), wanted, allow or (), verify_key)
         _inspect_bundle(out, bundle, verify)
     else:
+        if verify_key is not None:
+            raise UsageError("--verify-key is for bundles; a checkpoint has no signature")
         network = None if holds(Path(path).exists) else _find_network(path)
         if network is None:
             _inspect_checkpoint(out, find_checkpoint(path))

@@ -59,6 +59,7 @@ VERBS = {
     "upscale": Verb("upscale", "upscale", "Upscale images with a bundle."),
     "validate": Verb("validate", "validate", "Compare a bundle's graphs with PyTorch."),
     "inspect": Verb("inspect", "inspect", "Show what a bundle or checkpoint holds."),
+    "sign": Verb("sign", "sign", "Sign a bundle, so that others can tell it is yours."),
     "doctor": Verb("doctor", "doctor", "Show which backends can run here, and why not."),
     "eval": Verb("evaluate", "evaluate", "Score a network on benchmark images."),
     "train": Verb("train", "train", "Train a network from a recipe."),

@@ -11,6 +11,7 @@ import typer
 
 from scaleport.cli.output import Advance, JsonFlag, Output, QuietFlag, VerboseFlag, error_line, put
 from scaleport.cli.parse import scale_of, size_of
+from scaleport.cli.strangers import Allow, VerifyKey
 from scaleport.errors import (
     ArtifactError,
     OutOfMemoryError,
@@ -117,6 +118,8 @@ def upscale(
     lossless: Annotated[
         bool, typer.Option("--lossless", help="Write WebP and AVIF without loss.")
     ] = False,
+    allow: Allow = None,
+    verify_key: VerifyKey = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
@@ -144,7 +147,17 @@ def upscale(
     from scaleport.runtimes.upscaler import load
     from scaleport.runtimes.view import TilePolicy, checked_grid
 
-    upscaler = load(bundle, backend, precision, threads, device, TilePolicy(tile=tile))
+    policy = TilePolicy(tile=tile)
+    upscaler = load(
+        bundle,
+        backend,
+        precision,
+        threads,
+        device,
+        policy,
+        allow=allow or (),
+        verify_key=verify_key,
+    )
     if request.scale is not None:
         checked_grid(upscaler.manifest, 1, 1, request.scale, None)
     work = plan(inputs, output, request.tag, kind)

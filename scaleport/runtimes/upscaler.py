@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from scaleport.bundle.manifest import Manifest
@@ -121,6 +121,8 @@ def load(
     device: str = "",
     policy: TilePolicy | None = None,
     options: SessionOptions | None = None,
+    allow: Collection[str] = (),
+    verify_key: Path | str | None = None,
 ) -> Upscaler:
     """Load a bundle for upscaling.
 
@@ -134,13 +136,17 @@ def load(
         policy: tile sizes and cache limits.
         options: further options for the backend; ``threads`` and ``device`` are taken from it
             when given.
+        allow: what the bundle's graphs may ask for although it runs code from elsewhere:
+            ``custom-ops``, operations outside of the standard sets.
+        verify_key: public key that the bundle must be signed with; None does not ask for one.
 
     Raises:
-        ArtifactError: if the bundle is damaged or of an unknown version.
+        ArtifactError: if the bundle is damaged, of an unknown version, not signed with the key, or
+            asks for what is not allowed.
         BackendError: if the backend is missing or cannot run here.
         UsageError: if there is no such bundle, a name is unknown, or the bundle has no such graphs.
     """
-    opened = open_bundle(Path(bundle))
+    opened = open_bundle(Path(bundle), allow=allow, verify_key=verify_key)
     chosen, found = require(_choose(opened) if backend == "auto" else backend)
     form = "onnx" if chosen.graph_format == "torch" else chosen.graph_format
     there = opened.precisions(form)
