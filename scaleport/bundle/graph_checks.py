@@ -28,7 +28,7 @@ MOST_XML_DEPTH: Final = 256
 _STANDARD: Final = ("", "ai.onnx")
 _OPSET: Final = re.compile(r"opset[0-9]{1,3}")
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
-_ASK: Final = "allow custom operations if you trust where it comes from"
+_ASK: Final = f"allow {CUSTOM_OPERATIONS} if you trust where it comes from"
 
 Files = Mapping[str, FileEntry]
 Check = Callable[[Path, str, Files, Collection[str]], None]
