@@ -137,9 +137,80 @@ def images() -> dict[str, bytes]:
     return made
 
 
+def graphs() -> dict[str, bytes]:
+    """One small file of each kind, behind the byte that chooses the kind."""
+    import onnx
+
+    inputs = [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 3])]
+    outputs = [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N", 3])]
+    weight = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, [3], [0.0, 1.0, 2.0])
+    outside = onnx.TensorProto(name="v", dims=[2], data_type=onnx.TensorProto.FLOAT)
+    outside.data_location = onnx.TensorProto.EXTERNAL
+    outside.external_data.add(key="location", value="encode.bin")
+    branch = onnx.helper.make_graph([onnx.helper.make_node("Add", ["x", "w"], ["z"])], "b", [], [])
+    nodes = [
+        onnx.helper.make_node("Add", ["x", "w"], ["y"]),
+        onnx.helper.make_node("If", ["c"], ["z"], then_branch=branch, else_branch=branch),
+        onnx.helper.make_node("F", ["x"], ["q"], domain="own"),
+    ]
+    function = onnx.helper.make_function("own", "F", ["a"], ["b"], [nodes[0]], [])
+    graph = onnx.helper.make_graph(nodes, "g", inputs, outputs, [weight, outside])
+    model = onnx.helper.make_model(graph, functions=[function])
+    ir = (
+        b'<net name="m" version="11"><layers><layer id="0" name="w" type="Const" version="opset1">'
+        b'<data element_type="f32" shape="3" offset="0" size="12"/><output><port id="0"/></output>'
+        b'</layer><layer id="1" name="r" type="Result" version="opset1"/></layers><edges/></net>'
+    )
+    return {
+        "onnx": b"\0" + model.SerializeToString(),
+        "ir": b"\1" + ir,
+        "record": b"\2" + _record(),
+        "mil": b"\3" + _program(),
+        "listing": b'\4{"itemInfoEntries":{"A":{"path":"com.apple.CoreML/model.mlmodel"}},'
+        b'"rootModelIdentifier":"A"}',
+    }
+
+
+def _record() -> bytes:
+    import msgspec
+
+    from scaleport.runtimes.engine_record import EngineInfo, EngineTensor, ShapeRange
+
+    tensor = EngineTensor(name="x", dtype="float32", shape=(-1, 3))
+    info = EngineInfo(
+        library="tensorrt_rtx",
+        version="1.0",
+        compute_capabilities=("8.9",),
+        onnx_sha256="0" * 64,
+        engine_sha256=hashlib.sha256(b"engine").hexdigest(),
+        bytes=6,
+        build_seconds=1.0,
+        inputs=(tensor,),
+        outputs=(tensor,),
+        profile={"x": ShapeRange(min=(1, 3), opt=(1, 3), max=(1, 3))},
+        network_layers=1,
+        precisions={"float32": 1},
+    )
+    return msgspec.json.encode(info)
+
+
+def _program() -> bytes:
+    import coremltools
+    from coremltools.converters.mil import Builder
+
+    @Builder.program(input_specs=[Builder.TensorSpec(shape=(1, 3))])
+    def program(x: Any) -> Any:
+        return Builder.add(x=Builder.relu(x=x), y=np.float32([[1, 2, 3]]))
+
+    kept = coremltools.convert(
+        program, convert_to="mlprogram", minimum_deployment_target=coremltools.target.iOS16
+    )
+    return bytes(kept.get_spec().SerializeToString())
+
+
 def main(folder: Path) -> None:
     """Write everything."""
-    kinds = {"manifest": manifests, "checkpoint": checkpoints, "image": images}
+    kinds = {"manifest": manifests, "checkpoint": checkpoints, "image": images, "graphs": graphs}
     for kind, make in kinds.items():
         (folder / kind).mkdir(parents=True, exist_ok=True)
         for name, data in make().items():
