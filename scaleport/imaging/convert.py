@@ -109,17 +109,19 @@ def from_planes(planes: Planes, layout: Layout) -> Pixels:
     """
     if planes.ndim != 4 or planes.shape[:2] != (layout.planes, 3):
         raise ImageError(f"expected planes [{layout.planes}, 3, H, W], got {planes.shape}")
-    gray = layout.channels < 3
-    colours = planes[0].mean(axis=0, dtype=np.float32)[None] if gray else planes[0]
-    parts = [colours]
-    if layout.has_alpha:
-        parts.append(planes[1].mean(axis=0, dtype=np.float32)[None])
-    values = np.concatenate(parts).transpose(1, 2, 0)
+    colours = planes[0] if layout.channels >= 3 else [_gray(planes[0])]
+    channels = [*colours, *([_gray(planes[1])] if layout.has_alpha else [])]
+    if layout.dtype.kind == "u":
+        channels = [to_integers(channel, layout.dtype) for channel in channels]
     if layout.channels == 0:
-        values = values[..., 0]
-    if layout.dtype.kind == "f":
-        return np.ascontiguousarray(values, dtype=np.float32)
-    return to_integers(values, layout.dtype)
+        return channels[0]
+    # Channel by channel: whole pictures of intermediate values would not fit the cache.
+    return np.stack(channels, axis=-1).astype(layout.dtype, copy=False)
+
+
+def _gray(plane: Planes) -> Planes:
+    mean: Planes = plane.mean(axis=0, dtype=np.float32)
+    return mean
 
 
 def to_integers(values: Pixels, dtype: np.dtype[Any]) -> Pixels:
@@ -133,5 +135,6 @@ def to_integers(values: Pixels, dtype: np.dtype[Any]) -> Pixels:
     if np.isnan(values.min()):
         raise BackendError("the network returned NaN; try a higher precision, e.g. fp32")
     top = np.float32(np.iinfo(dtype).max)
-    scaled = np.rint(values.astype(np.float32) * top)
+    scaled = np.multiply(values, top, dtype=np.float32)
+    np.rint(scaled, out=scaled)
     return np.ascontiguousarray(np.clip(scaled, 0, top, out=scaled).astype(dtype))

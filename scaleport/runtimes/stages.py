@@ -93,7 +93,10 @@ class Stages:
         outputs = self.session(stage).run(feeds)
         for name, value in outputs.items():
             # A sum is NaN or infinite if any element is; it needs no mask of the array's size.
-            if not np.isfinite(value.sum(dtype=np.float64)):
+            # Only where it overflows in float32 is the slower sum in float64 needed.
+            with np.errstate(over="ignore", invalid="ignore"):
+                wrong = not np.isfinite(value.sum()) and not np.isfinite(value.sum(dtype=float))
+            if wrong:
                 raise NotFiniteError(
                     f"{self.backend.name} returned NaN or infinity in {name!r} of stage {stage!r} "
                     f"({self.precision}); try precision fp32",

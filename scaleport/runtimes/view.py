@@ -28,6 +28,10 @@ Size = tuple[int, int]
 Tile = tuple[Span, Span]
 
 _SMALLEST_TILE: Final = 16
+_CACHED_MAP: Final = 2 << 20
+"""Bytes of a decoder's map that stays in the processor's cache from one layer to the next."""
+_FEWEST_PIXELS: Final = 2048
+"""Below this, what a call costs by itself would show."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,8 @@ class TilePolicy:
 
     Attributes:
         tile: most LR rows or columns that one tile owns; 0 never tiles.
-        render_pixels: most output pixels that one call of a query decoder makes.
+        render_pixels: most output pixels that one call of a query decoder makes; it makes fewer
+            where so many would not fit the processor's cache.
         cache_bytes: features kept for the next rendering of the same view.
     """
 
@@ -283,7 +288,7 @@ class View:
             return self._render_lattice(features, tile, part, frozen)
         origin = (tile[0].crop_start, tile[1].crop_start)
         rows, cols = part.rows, part.cols
-        most = max(1, self._policy.render_pixels // (cols.stop - cols.start))
+        most = max(1, self._at_once(features, tile) // (cols.stop - cols.start))
         if self._manifest.tiling == "not-allowed":
             most = rows.stop - rows.start
         pieces = []
@@ -291,6 +296,17 @@ class View:
             grid = part.region(y0, cols.start, y1, cols.stop, origin)
             pieces.append(self._stages.render_query(features, grid.feeds()))
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=2)
+
+    def _at_once(self, features: Outputs, tile: Tile) -> int:
+        """Output pixels that one call of a query decoder makes.
+
+        Its hidden maps are about as wide as the features it reads. Maps that leave the cache
+        between two layers cost more than the layers themselves do on some backends.
+        """
+        row, col = tile
+        lr_pixels = (row.crop_stop - row.crop_start) * (col.crop_stop - col.crop_start)
+        width = sum(value.nbytes for value in features.values()) / lr_pixels
+        return min(self._policy.render_pixels, max(_FEWEST_PIXELS, int(_CACHED_MAP / width)))
 
     def _render_lattice(self, features: Outputs, tile: Tile, part: Grid, scale: int) -> Array:
         height, width = part.input_size
