@@ -114,9 +114,11 @@ def from_planes(planes: Planes, layout: Layout) -> Pixels:
     if layout.dtype.kind == "u":
         channels = [to_integers(channel, layout.dtype) for channel in channels]
     if layout.channels == 0:
-        return channels[0]
+        gray: Pixels = channels[0]
+        return gray
     # Channel by channel: whole pictures of intermediate values would not fit the cache.
-    return np.stack(channels, axis=-1).astype(layout.dtype, copy=False)
+    pixels: Pixels = np.stack(channels, axis=-1).astype(layout.dtype, copy=False)
+    return pixels
 
 
 def _gray(plane: Planes) -> Planes:
@@ -135,6 +137,6 @@ def to_integers(values: Pixels, dtype: np.dtype[Any]) -> Pixels:
     if np.isnan(values.min()):
         raise BackendError("the network returned NaN; try a higher precision, e.g. fp32")
     top = np.float32(np.iinfo(dtype).max)
-    scaled = np.multiply(values, top, dtype=np.float32)
+    scaled: Planes = np.multiply(values, top, dtype=np.float32)
     np.rint(scaled, out=scaled)
     return np.ascontiguousarray(np.clip(scaled, 0, top, out=scaled).astype(dtype))

@@ -1,0 +1,230 @@
+"""Benchmarks of bundles: every contender on every size and scale, in turns."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from scaleport.benchmark.ceiling import MACS, products
+from scaleport.benchmark.contenders import (
+    EAGER,
+    PYTORCH,
+    Contender,
+    missing_for,
+    noise,
+    of_backend,
+    of_pytorch,
+)
+from scaleport.benchmark.memory import peak_of
+from scaleport.benchmark.timing import Seconds, Spread, ratios, rounds, surroundings
+from scaleport.benchmark.work import deploy_work, macs
+from scaleport.bundle.reader import Bundle, open_bundle
+from scaleport.errors import ScaleportError, UsageError
+from scaleport.grid import Grid
+from scaleport.runtimes.registry import AUTO_ORDER, backend_names, get_backend
+from scaleport.runtimes.view import checked_grid
+
+Advance = Callable[[float, str], None]
+Peak = tuple[float | None, float | None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured.
+
+    Attributes:
+        backends: names; none for all that can run here, but for those that only emulate.
+        precisions: names; none for all that a backend finds in the bundle.
+        pytorch: ways of :data:`scaleport.benchmark.contenders.PYTORCH`.
+        sizes: LR sizes (height, width).
+        scales: scales of both axes.
+        threads: processor threads of every contender.
+        rounds: how often each has its turn.
+        least: seconds that one turn lasts at least.
+        memory: whether peak memory is measured.
+    """
+
+    backends: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
+    pytorch: tuple[str, ...] = ("eager", "compile")
+    sizes: tuple[tuple[int, int], ...] = ((96, 96),)
+    scales: tuple[float, ...] = (2.0, 4.0)
+    threads: int = 1
+    rounds: int = 5
+    least: float = 0.2
+    memory: bool = True
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender at one size and scale.
+
+    Attributes:
+        seconds: of one upscale.
+        megapixels: output, in millions per second.
+        gmacs: thousand million multiply-adds per second; None if they are not known.
+        of_ceiling: that rate as a part of the fastest matrix product's, in the same rounds.
+        faster: how many times faster than PyTorch eager; None if that does not take part.
+        peak_mib: peak memory of a process that does just this, in MiB; None if not measured.
+        before_mib: what of it was there before the bundle was loaded.
+    """
+
+    bundle: str
+    contender: str
+    precision: str
+    size: tuple[int, int]
+    scale: float
+    seconds: Spread
+    megapixels: float
+    gmacs: float | None
+    of_ceiling: Spread | None
+    faster: Spread | None
+    peak_mib: float | None
+    before_mib: float | None
+
+
+@dataclass
+class Benchmark:
+    """What was measured, where, and what could not be."""
+
+    surroundings: dict[str, Any]
+    ceiling: dict[str, float] = field(default_factory=dict)
+    """Thousand million multiply-adds per second of each library's matrix product, medians."""
+    rows: list[Row] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def benchmark(
+    paths: Sequence[Path], settings: Settings, advance: Advance = lambda done, text: None
+) -> Benchmark:
+    """Measure bundles.
+
+    Args:
+        paths: bundles.
+        settings: what is measured.
+        advance: called with the part of the work that is done, up to 1, and what is done now.
+
+    Raises:
+        ArtifactError: if a bundle is damaged.
+        BackendError: if a backend that was named cannot run here.
+        ScaleError: if a scale is outside a model's range.
+        UsageError: if a name is unknown, or nothing is left to measure.
+    """
+    for way in settings.pytorch:
+        missing_for(way)
+    bundles = [open_bundle(path) for path in paths]
+    cases = list(product(bundles, settings.sizes, settings.scales))
+    for bundle, size, scale in cases:
+        checked_grid(bundle.manifest, *size, scale, None)
+    made = Benchmark(surroundings(settings.threads))
+    ceilings = products(settings.threads)
+    found = {bundle.path: _contenders(bundle, settings, made.skipped) for bundle in bundles}
+    work = {bundle.path: deploy_work(bundle.manifest) for bundle in bundles}
+    rates: dict[str, list[float]] = {name: [] for name in ceilings}
+    for number, (bundle, size, scale) in enumerate(cases):
+        what = f"{bundle.manifest.name} {size[1]}x{size[0]} x{scale:g}"
+        everyone = found[bundle.path]
+        image = noise(*size)
+        turns = {contender.label: contender.on(image, scale) for contender in everyone}
+
+        def told(done: int, number: int = number, what: str = what) -> None:
+            part = done / (settings.rounds + 1)
+            advance((number + part) / len(cases), f"{what}, round {done} of {settings.rounds + 1}")
+
+        told(0)
+        seconds = rounds({**ceilings, **turns}, settings.rounds, settings.least, told)
+        for name in ceilings:
+            rates[name] += [MACS / value / 1e9 for value in seconds[name]]
+        grid = Grid.from_scale(*size, scale)
+        known = work[bundle.path]
+        count = None if known is None else macs(known, bundle.manifest, grid)
+        best = min(ceilings, key=lambda name: statistics.median(seconds[name]))
+        for contender in everyone:
+            advance((number + 1) / len(cases), f"{what}, memory of {contender.label}")
+            peak: Peak = (None, None)
+            if settings.memory and contender.backend:
+                name, precision = contender.backend, contender.precision
+                peak = peak_of(bundle.path, name, precision, settings.threads, size, scale)
+            made.rows.append(_row(bundle, contender, grid, scale, seconds, count, best, peak))
+    made.ceiling = {name: statistics.median(values) for name, values in rates.items()}
+    return made
+
+
+def _row(
+    bundle: Bundle,
+    contender: Contender,
+    grid: Grid,
+    scale: float,
+    seconds: Seconds,
+    count: float | None,
+    ceiling: str,
+    peak: Peak,
+) -> Row:
+    spread = Spread.of(seconds[contender.label])
+    share = None
+    if count is not None:
+        per_round = ratios(seconds, ceiling, contender.label)
+        part = count / MACS
+        share = Spread(per_round.median * part, per_round.low * part, per_round.high * part)
+    eager = f"{EAGER} fp32"
+    height, width = grid.output_size
+    return Row(
+        bundle=bundle.manifest.name,
+        contender=contender.name,
+        precision=contender.precision,
+        size=grid.input_size,
+        scale=scale,
+        seconds=spread,
+        megapixels=height * width / spread.median / 1e6,
+        gmacs=None if count is None else count / spread.median / 1e9,
+        of_ceiling=share,
+        faster=ratios(seconds, eager, contender.label) if eager in seconds else None,
+        peak_mib=peak[0],
+        before_mib=peak[1],
+    )
+
+
+def _contenders(bundle: Bundle, settings: Settings, skipped: dict[str, str]) -> list[Contender]:
+    """Everyone who takes part; who was not asked for by name and cannot is noted instead."""
+    found: list[Contender] = []
+    for way in settings.pytorch:
+        try:
+            found.append(of_pytorch(bundle, way, settings.threads))
+        except ScaleportError as error:
+            skipped[PYTORCH[way]] = str(error)
+    names = settings.backends or _usable(bundle, skipped)
+    for name in names:
+        form = get_backend(name).graph_format
+        there = bundle.precisions("onnx" if form == "torch" else form)
+        for precision in settings.precisions or there:
+            if form == "torch" and precision == "int8":
+                continue
+            try:
+                found.append(of_backend(bundle.path, name, precision, settings.threads))
+            except UsageError as error:
+                # One bundle of several may lack a precision that another has.
+                skipped[f"{bundle.manifest.name} {name} {precision}"] = str(error)
+    if not any(contender.backend for contender in found):
+        raise UsageError(f"{bundle.path} has nothing to measure for what was asked")
+    return found
+
+
+def _usable(bundle: Bundle, skipped: dict[str, str]) -> list[str]:
+    usable = []
+    for name in sorted(backend_names(), key=lambda name: (name not in AUTO_ORDER, name)):
+        backend = get_backend(name)
+        state = backend.availability()
+        if backend.graph_format not in (*bundle.formats(), "torch"):
+            skipped.setdefault(name, f"{bundle.path} has no graphs for it")
+        elif not state.usable:
+            skipped.setdefault(name, state.reason)
+        elif name == "coreml" and sys.platform != "darwin":
+            skipped.setdefault(name, "only emulated here; name it with --backend to measure that")
+        else:
+            usable.append(name)
+    return usable
