@@ -58,6 +58,7 @@ VERBS = {
     "calibrate": Verb("calibrate", "calibrate", "Export with int8 graphs in a quality budget."),
     "upscale": Verb("upscale", "upscale", "Upscale images with a bundle."),
     "validate": Verb("validate", "validate", "Compare a bundle's graphs with PyTorch."),
+    "bisect": Verb("bisect", "bisect", "Name the first layer in which a graph leaves PyTorch."),
     "inspect": Verb("inspect", "inspect", "Show what a bundle or checkpoint holds."),
     "sign": Verb("sign", "sign", "Sign a bundle, so that others can tell it is yours."),
     "doctor": Verb("doctor", "doctor", "Show which backends can run here, and why not."),

@@ -111,8 +111,8 @@ def export_stage(stage: Stage, target: Path, options: CoreMLOptions | None = Non
     """
     if target.suffix != ".mlpackage":
         raise UsageError(f"a Core ML package is named *.mlpackage, not {target.name!r}")
-    with _quiet():
-        traced = _trace(stage)
+    with quiet():
+        traced = trace_program(stage)
         options = options or CoreMLOptions()
         model = _convert(stage, traced, options)
         _check_program(stage, traced, model._mil_program)
@@ -125,7 +125,7 @@ def export_stage(stage: Stage, target: Path, options: CoreMLOptions | None = Non
         raise OutputError(f"cannot write {target}: {error.strerror}") from error
     try:
         package = scratch / target.name
-        with _quiet():
+        with quiet():
             model.save(str(package))
         # Written for ExecuTorch's debugger; the package's manifest does not know the file.
         (package / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
@@ -138,7 +138,7 @@ def export_stage(stage: Stage, target: Path, options: CoreMLOptions | None = Non
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence progress bars, version warnings and deprecation warnings of the converters."""
     loggers = [logging.getLogger(name) for name in ("coremltools", "torch.export")]
     levels = [logger.level for logger in loggers]
@@ -157,8 +157,12 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _trace(stage: Stage) -> torch.export.ExportedProgram:
-    """The stage as a graph of PyTorch operators, without slices that take everything."""
+def trace_program(stage: Stage) -> torch.export.ExportedProgram:
+    """The stage as a graph of PyTorch operators, without slices that take everything.
+
+    Raises:
+        ExportError: if it cannot be traced.
+    """
     try:
         # Otherwise lengths of 1 would count as a case of their own, and be refused later.
         config: Any = torch.fx.experimental._config

@@ -51,7 +51,12 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _trace(stage: Stage, sizes: TraceSizes) -> onnx.ModelProto:
+def trace_program(stage: Stage, sizes: TraceSizes) -> torch.onnx.ONNXProgram:
+    """Trace a stage; the result holds the graph and the traced program that it was made from.
+
+    Raises:
+        ExportError: if it cannot be traced.
+    """
     with quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(
@@ -68,7 +73,11 @@ def _trace(stage: Stage, sizes: TraceSizes) -> onnx.ModelProto:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             raise ExportError(f"stage {stage.name!r} cannot be traced: {reason}") from error
     assert program is not None
-    model: onnx.ModelProto = program.model_proto
+    return program
+
+
+def _trace(stage: Stage, sizes: TraceSizes) -> onnx.ModelProto:
+    model: onnx.ModelProto = trace_program(stage, sizes).model_proto
     _clean(model, stage)
     return model
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -34,6 +34,8 @@ from scaleport.runtimes.mil.program import (
     Value,
 )
 
+Observer = Callable[[Operation, str, Array], None]
+
 __all__ = ["Evaluator", "ops_elementwise", "ops_linear", "ops_reduce", "ops_resample", "ops_shape"]
 
 
@@ -64,11 +66,12 @@ class Evaluator:
         self.outputs = _specs(program, program.outputs)
         self._dead = _last_uses(program)
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, feeds: Mapping[str, Array], observe: Observer | None = None) -> dict[str, Array]:
         """Evaluate the program.
 
         Args:
             feeds: one array per input, of the declared type and shape.
+            observe: called with every operation, and the name and value of each of its results.
 
         Returns:
             One array per output. Intermediate values are freed after their last use.
@@ -83,6 +86,10 @@ class Evaluator:
         with np.errstate(all="ignore"):
             for operation, dead in zip(self.program.operations, self._dead, strict=True):
                 self._step(operation, known)
+                for name, _ in operation.outputs if observe is not None else ():
+                    value = known[name]
+                    if observe is not None and isinstance(value, np.ndarray):
+                        observe(operation, name, value)
                 for name in dead:
                     known.pop(name, None)
         values = {spec.name: self._resolve(Reference(spec.name), known) for spec in self.outputs}

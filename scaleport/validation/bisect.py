@@ -1,0 +1,363 @@
+"""The first diverging layer: graphs and PyTorch side by side, tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from scaleport.bundle.manifest import Graph
+from scaleport.bundle.reader import Bundle, open_bundle
+from scaleport.errors import ArtifactError, UsageError
+from scaleport.export.mixed import keep_float32
+from scaleport.export.plan import DTYPES
+from scaleport.export.whole import resample_stage
+from scaleport.grid import Grid, subpixel_centres
+from scaleport.models.base import DeployForm, Stage
+from scaleport.models.checkpoint import load_checkpoint
+from scaleport.models.network import Network
+from scaleport.runtimes import registry
+from scaleport.runtimes.base import SessionOptions
+from scaleport.runtimes.stages import Stages
+from scaleport.runtimes.view import checked_grid, native_scale
+from scaleport.validation.divergence import (
+    TOLERANCES,
+    Compared,
+    Divergence,
+    first_divergence,
+    share,
+    statistics,
+)
+from scaleport.validation.gates import Gates
+from scaleport.validation.metrics import psnr
+from scaleport.validation.pictures import picture
+from scaleport.validation.probes import probe_of, source_format
+from scaleport.validation.traced import Tensor, reference_tensors, trace_for
+from scaleport.validation.whole_reference import whole_tensors
+
+Array = npt.NDArray[Any]
+Feeds = dict[str, Array]
+Step = Callable[[str], None]
+
+SHAPE: Final = (15, 21)
+"""LR size of the picture: odd, and on a tie of the rounding rule at the usual scale."""
+SCALE: Final = 2.7
+WHOLE: Final = "whole"
+_DEPLOY: Final = "deploy"
+_RESAMPLE: Final = "resample"
+
+
+@dataclass(frozen=True)
+class Bisection:
+    """What was compared, and the first divergence if there is one.
+
+    ``device`` is what really ran the graphs. ``notes`` are remarks for a person.
+    """
+
+    backend: str
+    precision: str
+    device: str
+    shape: tuple[int, int]
+    scale: tuple[float, float]
+    tolerance: float
+    compared: tuple[Compared, ...]
+    divergence: Divergence | None
+    notes: tuple[str, ...] = ()
+
+
+def bisect(
+    bundle: Path | str,
+    backend: str,
+    precision: str = "fp32",
+    shape: tuple[int, int] = SHAPE,
+    scale: float | tuple[float, float] | None = None,
+    tolerance: float | None = None,
+    stages: tuple[str, ...] = (),
+    checkpoint: Path | None = None,
+    step: Step = lambda _: None,
+) -> Bisection:
+    """Find the first tensor in which a bundle's graphs leave the PyTorch network.
+
+    Each stage is fed with what the reference gives, so that one stage's error is not another's.
+    Stages come first, the whole graph last; the search ends at the first divergence.
+
+    Args:
+        bundle: the bundle directory.
+        backend: ``onnxruntime``, ``openvino``, ``coreml`` or ``tensorrt``.
+        precision: ``fp32`` or ``fp16``; both are held against float32.
+        shape: LR size of the made-up picture that is fed.
+        scale: requested scale; 2.7, or the nearest that the model answers, if left out.
+        tolerance: largest difference of a tensor, as a share of its largest value or of 1,
+            whichever is more; that of :data:`TOLERANCES` if left out.
+        stages: only these; ``whole`` is the whole graph.
+        checkpoint: the reference's weights, if not those that the bundle carries.
+        step: called with a line of text before each piece of work.
+
+    Raises:
+        UsageError: if a name is unknown, or the bundle has no such graphs.
+        BackendError: if the backend cannot run here.
+        ArtifactError: if the bundle or checkpoint is damaged.
+        ExportError: if a stage cannot be traced here.
+    """
+    if precision not in TOLERANCES:
+        raise UsageError(
+            f"bisect compares {' and '.join(TOLERANCES)}, not {precision!r}: int8 is judged by the "
+            "quality that it loses"
+        )
+    probe_of(backend)
+    work = _Work(
+        open_bundle(Path(bundle)), backend, precision, shape, scale, tolerance, checkpoint, step
+    )
+    unknown = set(stages) - set(work.stages)
+    if unknown:
+        raise UsageError(
+            f"there is no stage {sorted(unknown)[0]!r} in these graphs; known: "
+            f"{', '.join(work.stages)}"
+        )
+    found: list[Compared] = []
+    for compared in work.run(stages or tuple(work.stages)):
+        found.append(compared)
+        if compared.divergence is not None:
+            break
+    matched = sum(c.matched for c in found)
+    if not matched:
+        raise ArtifactError(
+            "no tensor of these graphs has the name of one in the network; they were not exported "
+            "from this checkpoint, or with another version of PyTorch"
+        )
+    return Bisection(
+        backend,
+        precision,
+        work.device,
+        shape,
+        work.scale,
+        work.tolerance,
+        tuple(found),
+        found[-1].divergence,
+        tuple(work.notes),
+    )
+
+
+class _Work:
+    """One search: the network in both forms, the graphs, the feeds of every stage."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: str,
+        precision: str,
+        shape: tuple[int, int],
+        scale: float | tuple[float, float] | None,
+        tolerance: float | None,
+        checkpoint: Path | None,
+        step: Step,
+    ) -> None:
+        self.bundle, self.backend, self.precision, self.step = bundle, backend, precision, step
+        self.tolerance = TOLERANCES[precision] if tolerance is None else tolerance
+        self.notes: list[str] = []
+        self.format = source_format(backend)
+        self.graphs = {g.stage: g for g in bundle.graphs(self.format, None, precision)}
+        if not self.graphs:
+            skipped = bundle.manifest.skipped.get(self.format, "")
+            raise UsageError(
+                f"{bundle.path} has no {precision} graphs of {self.format}"
+                + (f", skipped at export: {skipped}" if skipped else "")
+            )
+        runner, available = registry.require(backend)
+        self.device = available.device
+        self.sessions = Stages(bundle, runner, available, precision, SessionOptions())
+        limits = bundle.manifest.scale
+        if scale is None:
+            scale = min(max(SCALE, limits.min), limits.max)
+        self.grid = checked_grid(bundle.manifest, *shape, scale, None)
+        pair = scale if isinstance(scale, tuple) else (float(scale), float(scale))
+        self.scale: tuple[float, float] = (float(pair[0]), float(pair[1]))
+        self.image = picture(*shape)
+        step("loading the network")
+        path = bundle.checkpoint() if checkpoint is None else checkpoint
+        self._checkpoint = path
+        self.network = self._load()
+        self.exact: DeployForm = self._load().deploy(torch.float32)
+        self.built: DeployForm = self._load().deploy(DTYPES[precision])
+        self._programs: dict[str, tuple[torch.export.ExportedProgram, Stage, Stage]] = {}
+        native = bundle.manifest.scale.native
+        self.native = native_scale(bundle.manifest, self.grid) if native else 0
+        self.stages = [s for s in self._order() if s == WHOLE or s in self.graphs]
+        made = bundle.manifest.tool_versions.get("torch", "").split("+")[0]
+        here = str(torch.__version__).split("+")[0]
+        if made and made != here:
+            self.notes.append(
+                f"exported with PyTorch {made}, compared with {here}: tensors may have other names"
+            )
+
+    def _load(self) -> Network:
+        return load_checkpoint(self._checkpoint)
+
+    def _order(self) -> list[str]:
+        bound = sorted(s for s in self.graphs if s.startswith("render_x"))
+        whole = [WHOLE] if WHOLE in self.graphs else []
+        return ["prepare", "encode", "render", *bound, *whole]
+
+    def run(self, wanted: tuple[str, ...]) -> Iterator[Compared]:
+        """Compare the wanted stages, in order."""
+        self.step("deploy form against training form")
+        feeds = self._feeds()
+        form = self._forms(feeds)
+        if form is not None:
+            yield form
+            if form.divergence is not None:
+                return
+        for name in self.stages:
+            if name not in wanted:
+                continue
+            self.step(f"{self.backend} {self.precision} {name}")
+            if name == WHOLE:
+                reference = self._whole()
+                inputs = {"image": self.image, "scale": np.array(self.scale, np.float32)}
+            else:
+                reference = self._stage(name, feeds[name])
+                inputs = feeds[name]
+            yield self._compare(name, inputs, reference)
+
+    def _compare(self, name: str, feeds: Feeds, reference: Mapping[str, Tensor]) -> Compared:
+        graph = self.graphs[name]
+        path = self.bundle.file(graph.path)
+        values = probe_of(self.backend)(path, feeds)
+        compared = first_divergence(name, values, reference, self.tolerance)
+        if compared.divergence is not None:
+            return compared
+        return replace(compared, divergence=self._as_shipped(graph, feeds, reference))
+
+    def _as_shipped(
+        self, graph: Graph, feeds: Feeds, reference: Mapping[str, Tensor]
+    ) -> Divergence | None:
+        """Whether the outputs differ when the backend may optimise the graph as it likes."""
+        try:
+            results = self.sessions.session(graph.stage).run(feeds)
+        except UsageError:
+            # TensorRT has engines of other stages than there are ONNX graphs.
+            return None
+        for name, found in results.items():
+            twin = reference.get(name)
+            if twin is None:
+                continue
+            reason = ""
+            if share(found, twin.value, self.tolerance) > 1:
+                reason = "differs"
+            elif name == "upscaled":
+                limit = Gates().of(self.precision).psnr
+                ratio = psnr(found, twin.value)
+                reason = f"PSNR {ratio:.1f} dB is under {limit:g} dB" if ratio < limit else ""
+            if reason:
+                return Divergence(
+                    graph.stage,
+                    name,
+                    "",
+                    "output",
+                    twin.operation,
+                    statistics(found, twin.value),
+                    f"{reason}, although no tensor inside does when each is an output: an "
+                    "optimisation of the backend, or many small errors",
+                )
+        return None
+
+    def _stage(self, name: str, feeds: Feeds) -> dict[str, Tensor]:
+        """All tensors of a stage in PyTorch."""
+        self._built_once(name)
+        return reference_tensors(*self._programs[name], feeds)
+
+    def _built(self, name: str) -> tuple[Stage, Stage]:
+        """A stage as it was exported, and in float32."""
+        if name == _RESAMPLE:
+            limits = self.bundle.manifest.scale
+            stage = resample_stage(max(limits.native) / limits.min)
+            return stage, stage
+        built, exact = self.built.stage(name), self.exact.stage(name)
+        if built is None or exact is None:
+            raise ArtifactError(f"the network has no stage {name!r}; it is not this bundle's")
+        kept = self._kept(built, self.graphs[name])
+        if kept:
+            # Wraps the modules of the full precision, which are not to be changed: others of them.
+            twin = self._load().deploy(torch.float32).stage(name)
+            built = keep_float32([built], [twin] if twin is not None else [], kept)[0]
+        return built, exact
+
+    def _kept(self, stage: Stage, graph: Graph) -> tuple[str, ...]:
+        """Modules that a float16 build kept in float32, of which the manifest has the paths."""
+        if self.precision != "fp16":
+            return ()
+        paths = dict(stage.module.named_modules())
+        return tuple(word for word in graph.float32_nodes.split("; ") if word and word in paths)
+
+    def _whole(self) -> dict[str, Tensor]:
+        names = [name for name in ("prepare", "encode") if self.built.stage(name) is not None]
+        if self.built.render is not None:
+            names.append("render")
+        else:
+            names.append([s for s in self.graphs if s.startswith("render_x")][-1])
+        if self.native:
+            names.append(_RESAMPLE)
+        stages = tuple(self._built_once(name) for name in names)
+        return whole_tensors(self.image, self.scale, self.bundle.manifest, stages, self._stage)
+
+    def _built_once(self, name: str) -> Stage:
+        if name not in self._programs:
+            built, exact = self._built(name)
+            self._programs[name] = (trace_for(self.format, built), built, exact)
+        return self._programs[name][1]
+
+    def _feeds(self) -> dict[str, Feeds]:
+        """What every stage is fed, made by the stages before it in PyTorch and float32."""
+        grid = self._stage_grid()
+        known: Feeds = {**grid.feeds(), "image": self.image}
+        # A lattice model's prepare makes a kernel of the native scale alone.
+        prepare: Feeds = {"cell": grid.cell, "scale": grid.scale}
+        if self.native:
+            prepare["subpixel"] = subpixel_centres(self.native)
+            prepare["scale"] = np.array([self.native] * 2, np.float32)
+        feeds: dict[str, Feeds] = {}
+        for name in ("prepare", "encode"):
+            stage = self.exact.stage(name)
+            if stage is not None:
+                source = prepare if name == "prepare" else known
+                feeds[name] = {port.name: source[port.name] for port in stage.inputs}
+                known |= _outputs(stage, feeds[name])
+        for name in self.stages:
+            stage = self.exact.stage(name)
+            if name.startswith("render") and stage is not None:
+                feeds[name] = {port.name: known[port.name] for port in stage.inputs}
+        return feeds
+
+    def _stage_grid(self) -> Grid:
+        height, width = self.grid.input_size
+        if not self.native:
+            return self.grid
+        return Grid.from_scale(height, width, (self.native, self.native))
+
+    def _forms(self, feeds: dict[str, Feeds]) -> Compared | None:
+        """The deploy form against the training form: both are PyTorch."""
+        name = "render" if "render" in feeds else f"render_x{self.native}"
+        stage = self.exact.stage(name)
+        if stage is None or name not in feeds:
+            return None
+        made = _outputs(stage, feeds[name])["upscaled"]
+        with torch.inference_mode():
+            want = self.network(torch.from_numpy(self.image), self._stage_grid()).numpy()
+        if share(made, want, TOLERANCES["fp32"]) <= 1:
+            return None
+        note = "the deploy form differs from the training form: the fault is not in the graphs"
+        found = Divergence(_DEPLOY, "upscaled", "", "deploy form", "", statistics(made, want), note)
+        return Compared(_DEPLOY, 1, 1, 1, 0.0, found)
+
+
+def _outputs(stage: Stage, feeds: Feeds) -> Feeds:
+    inputs = [torch.from_numpy(np.array(feeds[port.name], order="C")) for port in stage.inputs]
+    with torch.inference_mode():
+        result = stage.module.eval()(*inputs)
+    results = [result] if isinstance(result, torch.Tensor) else list(result)
+    return {p.name: v.numpy() for p, v in zip(stage.outputs, results, strict=True)}

@@ -1,0 +1,113 @@
+"""Every tensor of a whole graph, from the grid in numpy and the stages in PyTorch.
+
+A whole graph is its stages behind a front that computes the grid, see
+:mod:`scaleport.export.whole`. The front is not PyTorch: its reference is the front as it is
+written, evaluated node by node by ONNX's own reference, whose results must be those of
+:mod:`scaleport.grid`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from scaleport.bundle.manifest import Manifest
+from scaleport.errors import ExportError
+from scaleport.export.whole import front
+from scaleport.grid import Grid
+from scaleport.models.base import Stage
+from scaleport.validation.traced import Tensor
+
+Array = npt.NDArray[Any]
+Feeds = dict[str, Array]
+Run = Callable[[str, Feeds], dict[str, Tensor]]
+
+FRONT = "front"
+
+
+def whole_tensors(
+    image: Array,
+    scale: tuple[float, float],
+    manifest: Manifest,
+    stages: tuple[Stage, ...],
+    run: Run,
+) -> dict[str, Tensor]:
+    """Tensors of the whole graph ``image, scale -> upscaled`` by the names they have in it.
+
+    Args:
+        image: float32[N, 3, H, W].
+        scale: (scale_y, scale_x).
+        manifest: the bundle's.
+        stages: in the order of computation, ``resample`` the last one of a lattice model.
+        run: runs a stage by name and returns all its tensors.
+
+    Raises:
+        ExportError: if the front as it is written does not give the grid.
+    """
+    natives = manifest.scale.native
+    with_prepare = any(stage.name == "prepare" for stage in stages)
+    found = {}
+    for name, tensor in _front_tensors(image, scale, natives, with_prepare).items():
+        found[_joined("front", name, {"wanted": "size"}, _BORDER)] = tensor
+    known = {"image": image, **{n: t.value for n, t in found.items()}}
+    for stage in stages:
+        prefix = "render" if stage.name.startswith("render") else stage.name
+        rename = _renames(prefix, bool(natives))
+        border = {port.name for port in (*stage.inputs, *stage.outputs)}
+        feeds = {port.name: known[rename.get(port.name, port.name)] for port in stage.inputs}
+        for name, tensor in run(stage.name, feeds).items():
+            module = f"{prefix}: {tensor.module}" if tensor.module else prefix
+            found[_joined(prefix, name, rename, border)] = replace(tensor, module=module)
+        for port in stage.outputs:
+            made = rename.get(port.name, port.name)
+            known[made] = found[made].value
+    return found
+
+
+def _joined(prefix: str, name: str, rename: dict[str, str], border: Any) -> str:
+    """The name of a tensor of a part in the joined graph."""
+    return rename.get(name, name) if name in border else f"{prefix}/{name}"
+
+
+_BORDER = (
+    *("row_index", "row_offset", "col_index", "col_offset", "ratio", "true_scale", "cell"),
+    *("subpixel", "kernel_scale"),
+)
+
+
+def _renames(prefix: str, lattice: bool) -> dict[str, str]:
+    if prefix == "prepare":
+        return {"scale": "kernel_scale" if lattice else "true_scale"}
+    if prefix == "render":
+        return {"upscaled": "on_lattice"} if lattice else {"scale": "true_scale"}
+    return {"image": "on_lattice"} if prefix == "resample" else {}
+
+
+def _front_tensors(
+    image: Array, scale: tuple[float, float], natives: tuple[int, ...], with_prepare: bool
+) -> dict[str, Tensor]:
+    from onnx.reference import ReferenceEvaluator
+
+    model = front("scale", natives, with_prepare)
+    names = [name for node in model.graph.node for name in node.output]
+    kinds = {name: node.op_type for node in model.graph.node for name in node.output}
+    feeds = {"image": image, "scale": np.array(scale, np.float32)}
+    results = ReferenceEvaluator(model).run(names, feeds)
+    found = {
+        name: Tensor(FRONT, kinds[name], np.asarray(value))
+        for name, value in zip(names, results, strict=True)
+    }
+    grid = Grid.from_scale(image.shape[2], image.shape[3], scale)
+    right = tuple(int(n) for n in found["size"].value) == grid.output_size
+    if right and not natives:
+        # Integers as they are, fractions to what a float32 division may round.
+        for name, value in grid.feeds().items():
+            slack = 0.0 if value.dtype.kind == "i" else 1e-6
+            right &= name == "scale" or np.allclose(found[name].value, value, rtol=0, atol=slack)
+    if not right:
+        raise ExportError("the front of whole graphs, as it is written, does not give the grid")
+    return found
