@@ -20,6 +20,7 @@ EXAMPLES = """\b
 Examples:
   scaleport validate photo.bundle
   scaleport validate photo.bundle --quick --backend openvino --precision fp16
+  scaleport validate photo.bundle --report report.html
   scaleport validate photo.bundle --precision int8 --data Set5 --gate-int8-loss 0.1dB
   scaleport validate photo.bundle --rejudge --gate-fp16-psnr 60 --no-store
 """
@@ -63,6 +64,12 @@ def validate(
     rejudge: Annotated[
         bool, typer.Option("--rejudge", help="Run nothing, judge the stored results again.")
     ] = False,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            "--report", metavar="FILE", help="Also write a page with pictures, in one HTML file."
+        ),
+    ] = None,
     no_store: Annotated[
         bool, typer.Option("--no-store", help="Leave the manifest as it is.")
     ] = False,
@@ -99,12 +106,16 @@ def validate(
     out = Output(as_json, quiet, verbose)
     asked = words_of(precisions) if precisions else ()
     if "int8" in asked or data is not None or int8_loss is not None:
-        if asked not in ((), ("int8",)) or data is None or quick or rejudge:
+        if asked not in ((), ("int8",)) or data is None or quick or rejudge or page:
             raise UsageError(
                 "int8 is judged by itself, on ground truth: --precision int8 --data DIR"
             )
         _judge_int8(out, bundle, words_of(backends) if backends else None, data, int8_loss, threads)
         return
+    if page is not None:
+        from scaleport.validation.page import check_place
+
+        check_place(page)
     gates = _gates(fp32_max_abs, fp32_psnr, fp16_max_abs, fp16_psnr)
     if rejudge:
         if backends or precisions or quick:
@@ -113,6 +124,8 @@ def validate(
     else:
         chosen = [words_of(values) if values else None for values in (backends, precisions)]
         parity = _run(out, bundle, chosen[0], chosen[1], quick, gates, threads, not no_store)
+    if page is not None:
+        _page(out, bundle, parity, page, threads, pictures=not rejudge)
     _report(out, parity)
 
 
@@ -220,6 +233,22 @@ def _run(
     if keep:
         proof.store(bundle, manifest, parity, gates)
     return parity
+
+
+def _page(
+    out: Output, bundle: Path, parity: Parity, target: Path, threads: int, pictures: bool
+) -> None:
+    from scaleport.bundle.reader import read_manifest
+    from scaleport.validation.page import render_page, write_page
+
+    evidence = None
+    if pictures:
+        from scaleport.validation.evidence import gather
+
+        with out.progress(None) as advance, out.libraries():
+            evidence = gather(bundle, parity, threads, lambda text: advance(0, text))
+    write_page(target, render_page(read_manifest(bundle), parity, evidence))
+    out.note(f"wrote {target}")
 
 
 def _report(out: Output, parity: Parity) -> None:
