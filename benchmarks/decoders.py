@@ -16,9 +16,9 @@ from collections.abc import Callable
 import numpy as np
 import onnxruntime
 import torch
-from speed import machine, ratio, rounds
 from torch import Tensor
 
+from scaleport.benchmark.timing import machine, ratio, rounds
 from scaleport.export.onnx import export_stage
 from scaleport.grid import Grid
 from scaleport.models import Network, build_network

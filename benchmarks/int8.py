@@ -20,9 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from speed import BASELINE, machine, ratio, rounds
+from speed import BASELINE
 
 import scaleport
+from scaleport.benchmark.timing import machine, ratio, rounds
 from scaleport.calibration.images import Sampling
 from scaleport.calibration.quantiser import CalibrationOptions, Quantiser
 from scaleport.export.exporter import export_bundle, tool_versions

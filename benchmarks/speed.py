@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +21,7 @@ import torch
 from published_liif import upscale
 
 import scaleport
+from scaleport.benchmark.timing import machine, ratio, ratios, rounds
 from scaleport.export.exporter import export_bundle, tool_versions
 from scaleport.export.plan import ExportOptions
 from scaleport.grid import Grid
@@ -30,35 +29,6 @@ from scaleport.models import build_network, save_checkpoint
 from scaleport.runtimes.stages import Stages
 
 BASELINE = {"name": "edsr", "width": 64, "blocks": 16}
-
-
-def machine() -> str:
-    """Name of the processor."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]}, {len(names)} logical cores" if names else platform.processor()
-
-
-def rounds(contenders: dict[str, Callable[[], object]], count: int) -> dict[str, list[float]]:
-    """Seconds of each contender per round; all take turns, after one unmeasured round.
-
-    Every other round goes backwards, so that nobody always follows the same neighbour.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(count + 1):
-        order = list(contenders.items())
-        for name, work in order if turn % 2 else reversed(order):
-            start = time.perf_counter()
-            work()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> float:
-    """Median over rounds of how many times ``fast`` is faster than ``slow``."""
-    return statistics.median(a / b for a, b in zip(seconds[slow], seconds[fast], strict=True))
 
 
 def export(upsampler: dict[str, object], scratch: Path, name: str) -> Path:
@@ -145,11 +115,13 @@ def lattice(scratch: Path, threads: int, count: int) -> dict[str, object]:
                 name: lambda s=s, scale=scale: s.render_lattice({"feature": feature}, scale)
                 for name, s in stages.items()
             }
-            seconds = rounds(contenders, 20 * count)
+            seconds = rounds(contenders, 20 * count, least=0.05)
+            paired = ratios(seconds, "igconv", "spconv")
             result[f"{backend} x{scale}"] = {
                 "igconv_ms": 1e3 * statistics.median(seconds["igconv"]),
                 "spconv_ms": 1e3 * statistics.median(seconds["spconv"]),
-                "igconv_over_spconv": ratio(seconds, "igconv", "spconv"),
+                "igconv_over_spconv": paired.median,
+                "quartiles": [paired.low, paired.high],
             }
     return result
 

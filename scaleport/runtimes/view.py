@@ -40,13 +40,14 @@ class TilePolicy:
 
     Attributes:
         tile: most LR rows or columns that one tile owns; 0 never tiles.
-        render_pixels: most output pixels that one call of a query decoder makes; it makes fewer
-            where so many would not fit the processor's cache.
-        cache_bytes: features kept for the next rendering of the same view.
+        render_pixels: most output pixels that one call of a query decoder makes; 0 for as many
+            as the processor's cache has room for from one layer to the next.
+        cache_bytes: features kept for the next rendering of the same view; those of the latest
+            tile are kept in any case.
     """
 
     tile: int = 256
-    render_pixels: int = 1 << 17
+    render_pixels: int = 0
     cache_bytes: int = 256 << 20
 
 
@@ -188,6 +189,22 @@ class View:
         """
         yield from self._bands(self._grid(scale, size, region), progress, dtype)
 
+    def output_size(self, scale: float | Iterable[float]) -> tuple[int, int]:
+        """Size (height, width) of the whole output at a scale: regions lie within it.
+
+        Raises:
+            ScaleError: if the scale is out of range.
+        """
+        return self._grid(scale, None, None).shape
+
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes of the features that are kept, at most :attr:`TilePolicy.cache_bytes`.
+
+        More only where those of a single tile are.
+        """
+        return sum(v.nbytes for features in self._features.values() for v in features.values())
+
     @property
     def policy(self) -> TilePolicy:
         """How much is worked on at once, now."""
@@ -249,7 +266,8 @@ class View:
         now = max(span.stop - span.start for span in (*self._rows, *self._cols))
         if self._manifest.tiling == "not-allowed" or now <= _SMALLEST_TILE:
             return None
-        pixels = max(1 << 12, self._policy.render_pixels // 2)
+        given = self._policy.render_pixels
+        pixels = max(1 << 12, given // 2) if given else 0
         return replace(self._policy, tile=(now + 1) // 2, render_pixels=pixels)
 
     def _pieces(self, grid: Grid) -> Iterator[tuple[Tile, Grid]]:
@@ -273,7 +291,7 @@ class View:
         else:
             features = self._stages.encode(crop)
         self._features[key] = features
-        kept = sum(v.nbytes for f in self._features.values() for v in f.values())
+        kept = self.cached_bytes
         while kept > self._policy.cache_bytes and len(self._features) > 1:
             _, old = self._features.popitem(last=False)
             kept -= sum(v.nbytes for v in old.values())
@@ -303,10 +321,12 @@ class View:
         Its hidden maps are about as wide as the features it reads. Maps that leave the cache
         between two layers cost more than the layers themselves do on some backends.
         """
+        if self._policy.render_pixels:
+            return self._policy.render_pixels
         row, col = tile
         lr_pixels = (row.crop_stop - row.crop_start) * (col.crop_stop - col.crop_start)
         width = sum(value.nbytes for value in features.values()) / lr_pixels
-        return min(self._policy.render_pixels, max(_FEWEST_PIXELS, int(_CACHED_MAP / width)))
+        return max(_FEWEST_PIXELS, int(_CACHED_MAP / width))
 
     def _render_lattice(self, features: Outputs, tile: Tile, part: Grid, scale: int) -> Array:
         height, width = part.input_size
