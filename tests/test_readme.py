@@ -31,7 +31,7 @@ README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
 BUNDLE = "liif-small.bundle"
 IN_REPOSITORY = {"scaleport", "tests", "docs", "examples", "benchmarks"}
-SLOW = {"export", "calibrate", "validate"}
+SLOW = {"export", "calibrate", "validate", "bench"}
 DATA = {"python", "toml", "yaml"}
 
 PHOTO = np.random.default_rng(8).integers(0, 256, (64, 52, 3), np.uint8)
@@ -132,6 +132,7 @@ EFFECTS: dict[str, Callable[[Path], None]] = {
     "inspect": lambda folder: None,
     "doctor": lambda folder: None,
     "eval": lambda folder: None,
+    "bench": lambda folder: None,
 }
 
 
@@ -212,6 +213,16 @@ def test_python_of_the_readme_runs(folder: Path) -> None:
     assert names["part"].shape == (256, 256, 3)
     expected = scaleport.load(BUNDLE)(names["image"], 5.3)[:256, :256].astype(int)
     assert np.abs(names["part"] - expected).max() <= 1
+
+
+def test_python_of_the_page_on_zoom_runs(folder: Path) -> None:
+    (text,) = (text for language, text in blocks(ROOT / "docs/zoom.md") if language == "python")
+    names: dict[str, Any] = {"image": load_image("photo.jpg").pixels}
+    exec(compile(text, "docs/zoom.md", "exec"), names)
+    assert (names["rows"], names["cols"]) == (160, 130)
+    np.testing.assert_array_equal(names["first"], names["view"].render(2.5)[:96, :128])
+    np.testing.assert_array_equal(names["closer"], names["view"].render(4.2)[60:156, 40:168])
+    assert 0 < names["kept"] <= 256 << 20
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
