@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+LONGEST_MESSAGE = 1900
 LONGEST_REASON = 500
 """Characters that are quoted of what another library, or a file, says."""
 
@@ -26,9 +27,16 @@ def one_line(reason: object) -> str:
 
 
 class ScaleportError(Exception):
-    """Base of all errors that a user can act on. Anything else is a bug (exit code 70)."""
+    """Base of all errors that a user can act on. Anything else is a bug (exit code 70).
+
+    Whatever a file or another library put into the message, it is one line of bounded length.
+    """
 
     exit_code: ClassVar[int] = 70
+
+    def __init__(self, message: str = "") -> None:
+        text = " ".join(message.splitlines())
+        super().__init__(text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + "...")
 
 
 class UsageError(ScaleportError, ValueError):

@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from scaleport.bundle.manifest import Sha256
-from scaleport.errors import ArtifactError
+from scaleport.errors import ArtifactError, one_line
 
 RECORD_VERSION = 1
 PORTABLE = "8.0+"
@@ -144,7 +144,8 @@ def read_record(engine: Path) -> EngineInfo | None:
     try:
         info = msgspec.json.decode(path.read_bytes(), type=EngineInfo)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path.name} is damaged, build the engine again: {error}") from error
+        reason = one_line(error)
+        raise ArtifactError(f"{path.name} is damaged, build the engine again: {reason}") from error
     if info.record_version != RECORD_VERSION:
         raise ArtifactError(
             f"{path.name} has version {info.record_version}, this release reads {RECORD_VERSION}: "

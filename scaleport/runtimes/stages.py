@@ -8,7 +8,14 @@ import numpy as np
 
 from scaleport.bundle.manifest import Graph, Tensor
 from scaleport.bundle.reader import Bundle
-from scaleport.errors import ArtifactError, NotFiniteError, UsageError
+from scaleport.errors import (
+    ArtifactError,
+    BackendError,
+    NotFiniteError,
+    ScaleportError,
+    UsageError,
+    one_line,
+)
 from scaleport.grid import Grid, subpixel_centres
 from scaleport.runtimes.base import (
     Array,
@@ -85,12 +92,24 @@ class Stages:
         return self._sessions[stage]
 
     def run(self, stage: str, feeds: Feeds) -> Outputs:
-        """Run a stage and check that it returned numbers.
+        """Run a stage and check that it returned what the manifest declares, and numbers.
 
         Raises:
-            BackendError: if an output holds NaN or infinity.
+            BackendError: if the backend fails in any way, an output is missing or of another shape,
+                or one holds NaN or infinity.
         """
-        outputs = self.session(stage).run(feeds)
+        session = self.session(stage)
+        try:
+            outputs = session.run(feeds)
+        except (ScaleportError, MemoryError):
+            raise
+        except Exception as error:  # a backend of another package can raise anything
+            raise BackendError(
+                f"{self.backend.name} failed in stage {stage!r} ({self.precision}): "
+                f"{one_line(f'{type(error).__name__}: {error}')}"
+            ) from error
+        for declared in self._graphs()[stage].outputs:
+            self._check(stage, declared, outputs.get(declared.name))
         for name, value in outputs.items():
             # A sum is NaN or infinite if any element is; it needs no mask of the array's size.
             # Only where it overflows in float32 is the slower sum in float64 needed.
@@ -104,6 +123,24 @@ class Stages:
                     feeds,
                 )
         return outputs
+
+    def _check(self, stage: str, declared: Tensor, value: Array | None) -> None:
+        fits = (
+            isinstance(value, np.ndarray)
+            and value.dtype.kind == "f"
+            and value.ndim == len(declared.shape)
+            and all(
+                d in (n, 1) or isinstance(d, str)
+                for d, n in zip(declared.shape, value.shape, strict=True)
+            )
+        )
+        if not fits:
+            got = f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else "none"
+            want = ", ".join(map(str, declared.shape))
+            raise BackendError(
+                f"{self.backend.name} returned {got} as {declared.name!r} of stage {stage!r} "
+                f"({self.precision}) instead of numbers [{want}]; the backend is at fault"
+            )
 
     def constants(self, scale: int) -> Outputs:
         """What ``prepare`` of a lattice model makes of an integer scale: inputs of ``render``."""

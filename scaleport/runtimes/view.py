@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from scaleport.bundle.manifest import Manifest
-from scaleport.errors import OutOfMemoryError, ScaleError
+from scaleport.errors import BackendError, OutOfMemoryError, ScaleError
 from scaleport.grid import Axis, Grid, output_length, parse_scale
 from scaleport.imaging.convert import Layout, from_planes
 from scaleport.imaging.reading import Picture
@@ -240,7 +240,8 @@ class View:
                 for _, row in groupby(self._pieces(left), key=lambda piece: piece[0][0]):
                     parts = []
                     for tile, part in row:
-                        parts.append(self._finished(self._render_tile(tile, part), layout))
+                        made = _sized(self._render_tile(tile, part), *part.shape)
+                        parts.append(self._finished(made, layout))
                         done += 1
                         if progress is not None:
                             progress(done, total)
@@ -330,7 +331,11 @@ class View:
 
     def _render_lattice(self, features: Outputs, tile: Tile, part: Grid, scale: int) -> Array:
         height, width = part.input_size
-        lattice = self._stages.render_lattice(features, scale)
+        lattice = _sized(
+            self._stages.render_lattice(features, scale),
+            (tile[0].crop_stop - tile[0].crop_start) * scale,
+            (tile[1].crop_stop - tile[1].crop_start) * scale,
+        )
         # The lattice of this crop begins here, in pixels of the whole lattice.
         top, left = tile[0].crop_start * scale, tile[1].crop_start * scale
         whole = (height * scale, width * scale)
@@ -347,6 +352,16 @@ class View:
         small = imresize(planes, replace(rows, origin=y0), replace(cols, origin=x0), "replicate")
         batch = (*lattice.shape[:2], *part.shape)
         return np.ascontiguousarray(small.transpose(2, 0, 1)).reshape(batch)
+
+
+def _sized(planes: Array, height: int, width: int) -> Array:
+    """Planes of a size; a backend that returns another would shift, cut or never end a picture."""
+    if planes.shape[1:] != (3, height, width):
+        raise BackendError(
+            f"the backend returned {list(planes.shape)} where 3 planes of {height}x{width} pixels "
+            "were asked for; the backend is at fault"
+        )
+    return planes
 
 
 def native_scale(manifest: Manifest, grid: Grid) -> int:

@@ -86,6 +86,11 @@ class NumpyBackend:
 def write_bundle(target, family="query", frozen=(), natives=(2, 3), **changes):
     """A bundle whose graphs are empty files in the format ``numpy``."""
     image = Tensor(name="image", dtype="float32", shape=("N", 3, "H", "W"))
+    upscaled = Tensor(name="upscaled", dtype="float32", shape=("N", 3, "Ho", "Wo"))
+    outputs = {
+        "encode": Tensor(name="feature", dtype="float32", shape=("N", 3, "H", "W")),
+        "prepare": Tensor(name="kernel", dtype="float32", shape=(3, "S", "S", 9)),
+    }
     names = ["encode", "render", *(f"render_x{scale}" for scale in frozen)]
     names += ["prepare"] if family == "lattice" else []
     graphs = tuple(
@@ -94,7 +99,7 @@ def write_bundle(target, family="query", frozen=(), natives=(2, 3), **changes):
             stage=name,
             precision="fp32",
             inputs=(image,),
-            outputs=(image,),
+            outputs=(outputs.get(name, upscaled),),
         )
         for name in names
     )
