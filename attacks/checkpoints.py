@@ -101,6 +101,17 @@ def checkpoint_shape_huge(home: Path, good: Path) -> None:
 
 
 @attack
+def checkpoint_shape_of_text(home: Path, good: Path) -> None:
+    """A shape whose product is a text of eight gigabytes; fuzzing found it."""
+
+    def change(header: dict[str, Any]) -> None:
+        name = next(key for key in header if key != "__metadata__")
+        header[name]["shape"] = ["x", 1 << 33]
+
+    _edited(home, good, change)
+
+
+@attack
 def checkpoint_cut(home: Path, good: Path) -> None:
     """Half of the weights."""
     data = (good / "model.safetensors").read_bytes()

@@ -8,6 +8,7 @@ bundle, the new bundle, or absent; what was left over is cleared by the next exp
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -28,6 +29,12 @@ from scaleport.bundle.reader import (
 )
 from scaleport.errors import OutputError, UsageError
 
+_FULL = frozenset(
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO")
+    if hasattr(errno, name)
+)
+
 
 class BundleWriter:
     """Context manager that writes one bundle.
@@ -47,7 +54,7 @@ class BundleWriter:
 
     Raises:
         OutputError: on entry, if the target exists and may not be replaced, is being written by
-            another process, or its place is not writable.
+            another process, or its place is not writable; on leaving, if the disk was full.
     """
 
     def __init__(self, target: Path, overwrite: bool) -> None:
@@ -95,6 +102,9 @@ class BundleWriter:
         finally:
             if self._lock is not None:
                 self._lock.release()
+        # Exporters write with many libraries; whichever of them meets it, a full disk is one.
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise _unwritable(self.target, error) from error
 
     def path(self, relpath: str) -> Path:
         """Where to write one file of the bundle; its directory is made.

@@ -25,6 +25,7 @@ from scaleport.models.network import Network, build_network
 FORMAT_VERSION = 1
 MAX_HEADER_BYTES = 16 << 20
 _KEY = "scaleport"
+_MOST_DIMENSIONS = 16
 
 
 def save_checkpoint(network: Network, path: Path, info: dict[str, Any] | None = None) -> None:
@@ -78,7 +79,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
         for part in (config, info):
             refuse_excess(part, "the configuration")
         shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-        elements = sum(math.prod(shape) for shape in shapes)
+        elements = sum(_elements(shape) for shape in shapes)
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {error.strerror or error}") from error
     except (struct.error, ValueError, KeyError, TypeError, RecursionError, MemoryError):
@@ -91,6 +92,16 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     # A header can claim any shape; the bytes of the file cannot be claimed.
     elements = min(elements, path.stat().st_size)
     return {"config": config, "info": info}, elements
+
+
+def _elements(shape: Any) -> int:
+    """How many numbers a shape holds; ValueError if it is none."""
+    if not isinstance(shape, list) or len(shape) > _MOST_DIMENSIONS:
+        raise ValueError("a shape is a short list")
+    # In Python, true is an integer and a text times an integer a longer text.
+    if any(type(size) is not int or not 0 <= size < 1 << 40 for size in shape):
+        raise ValueError("a shape holds small integers")
+    return math.prod(shape)
 
 
 def load_checkpoint(path: Path | str) -> Network:

@@ -85,6 +85,19 @@ class TestCheckpoint:
             load_checkpoint(changed(in_header=change))
         assert len(str(caught.value)) < 1000
 
+    @pytest.mark.parametrize(
+        "shape", [["x", 1 << 40], ["x" * 80, 1 << 33], [True], [-1], [10**400], [1] * 99, "ab", 3]
+    )
+    def test_found_by_fuzzing_shape_of_texts(self, changed, shape) -> None:
+        from scaleport.models.checkpoint import read_metadata
+
+        def change(header) -> None:
+            next(v for k, v in header.items() if k != "__metadata__")["shape"] = shape
+
+        # A text times an integer is a longer text: of terabytes, or as many as there is memory.
+        with pytest.raises(ArtifactError, match="not a Scaleport checkpoint"):
+            read_metadata(changed(in_header=change))
+
     def test_a_wide_network_is_given_up_before_it_takes_memory(self, changed, monkeypatch) -> None:
         from torch.nn import init
 
