@@ -104,6 +104,12 @@ class UnsupportedOpError(ExportError):
     """A graph holds an operation that the evaluator or the backend does not know."""
 
 
+class PartialError(ScaleportError):
+    """Some of several inputs failed; the others were done."""
+
+    exit_code = 6
+
+
 class OutOfMemoryError(ScaleportError):
     """A backend ran out of memory; a smaller tile may help."""
 

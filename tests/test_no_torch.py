@@ -193,10 +193,11 @@ RUNTIME = [
     PACKAGE / "grid.py",
     PACKAGE / "errors.py",
     PACKAGE / "catalogue.py",
+    PACKAGE / "paths.py",
     PACKAGE / "plugins.py",
     *(
         path
-        for room in ("bundle", "imaging", "runtimes")
+        for room in ("batch", "bundle", "imaging", "runtimes")
         for path in sorted((PACKAGE / room).rglob("*.py"))
         if path != PACKAGE / "runtimes" / "torch.py"
     ),

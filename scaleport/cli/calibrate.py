@@ -12,9 +12,9 @@ import typer
 
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, table
 from scaleport.cli.parse import decibels_of, size_range_of, words_of
-from scaleport.cli.paths import holds
 from scaleport.errors import OutputError, UsageError
 from scaleport.export.formats import FORMATS
+from scaleport.paths import holds
 from scaleport.shipped import find_checkpoint
 
 if TYPE_CHECKING:

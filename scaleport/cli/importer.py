@@ -11,8 +11,8 @@ import typer
 from scaleport.cli.contents import model_text
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs
 from scaleport.cli.parse import whole_numbers_of
-from scaleport.cli.paths import holds
 from scaleport.errors import OutputError, UsageError
+from scaleport.paths import holds
 from scaleport.shipped import CHECKPOINT_SUFFIX
 
 EXAMPLES = """\b

@@ -12,9 +12,9 @@ import typer
 from scaleport.catalogue import Entry, catalogue
 from scaleport.cli.networks import TILING_WORDS, list_networks, show_network
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, size_text, table
-from scaleport.cli.paths import holds
 from scaleport.cli.strangers import Allow, VerifyKey
 from scaleport.errors import UsageError
+from scaleport.paths import holds
 from scaleport.shipped import find_checkpoint, shipped_weights
 
 if TYPE_CHECKING:

@@ -35,6 +35,7 @@ Exit codes:
   3   a backend or package is missing or cannot run here
   4   a bundle, checkpoint or graph is damaged or does not fit
   5   out of memory
+  6   some of several images failed, the others were done
   70  internal error
 
 \b

@@ -84,11 +84,19 @@ class Output:
             yield _log_changes() if self.verbose else lambda done, text: None
             return
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
-        columns = (SpinnerColumn(), BarColumn(), TimeElapsedColumn())
+        columns = (SpinnerColumn(), BarColumn(), TimeElapsedColumn(), TextColumn("left"))
         with Progress(
             *columns,
+            TimeRemainingColumn(),
             TextColumn("{task.description}", markup=False),
             console=Console(stderr=True),
             transient=True,

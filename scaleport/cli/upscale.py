@@ -2,60 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
-from dataclasses import dataclass
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scaleport.cli.output import Advance, JsonFlag, Output, QuietFlag, VerboseFlag, error_line, put
+from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, error_line, put
 from scaleport.cli.parse import scale_of, size_of
 from scaleport.cli.strangers import Allow, VerifyKey
-from scaleport.errors import (
-    ArtifactError,
-    OutOfMemoryError,
-    OutputError,
-    ScaleError,
-    ScaleportError,
-    UsageError,
-)
+from scaleport.errors import PartialError, ScaleError, ScaleportError, UsageError
 
 if TYPE_CHECKING:
-    from scaleport.cli.targets import Job
-    from scaleport.imaging.writing import SaveOptions
-    from scaleport.runtimes.upscaler import Upscaler
+    from scaleport.batch.plan import Job
+    from scaleport.batch.run import Report
+    from scaleport.batch.work import Outcome
 
 EXAMPLES = """\b
 Examples:
   scaleport upscale photo.png -m photo.bundle -s 2.7
-  scaleport upscale scans/ -m photo.bundle -s 2,3.5 -o larger/
+  scaleport upscale scans/ -m photo.bundle -s 2,3.5 -o larger/ --recursive
+  scaleport upscale 'scans/*.tif' -m photo.bundle -s 4 -o larger/ --resume
   scaleport upscale photo.png -m photo.bundle --size 1920x1080 -o wall.webp --backend openvino
 """
 
 
-@dataclass(frozen=True)
-class Request:
-    """What was asked for: a scale (y, x), or an output size (height, width)."""
-
-    scale: tuple[float, float] | None
-    size: tuple[int, int] | None
-    bits: int
-    options: SaveOptions
-
-    @property
-    def tag(self) -> str:
-        """What is appended to the names of outputs."""
-        if self.size is not None:
-            return f"_{self.size[1]}x{self.size[0]}"
-        assert self.scale is not None
-        shown = dict.fromkeys(f"x{value:g}" for value in self.scale)
-        return "_" + "".join(shown)
-
-
 def upscale(
     inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUT", help="Images, or folders of images.")
+        list[Path],
+        typer.Argument(
+            metavar="INPUT", help="Images, folders of images, or patterns such as 'scans/*.tif'."
+        ),
     ],
     bundle: Annotated[Path, typer.Option("--model", "-m", metavar="BUNDLE", help="The bundle.")],
     scale: Annotated[
@@ -120,30 +100,42 @@ def upscale(
     ] = False,
     allow: Allow = None,
     verify_key: VerifyKey = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Take images of folders within folders, too.")
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Keep outputs that are finished, unaltered and made the same way."
+        ),
+    ] = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
 ) -> None:
     """Upscale images by any scale that the model allows.
 
-    Alpha, colour profile and EXIF are kept. A folder stands for the images in it. Of several
-    images, one that fails is reported and the others go on.
+    Alpha, colour profile and EXIF are kept. A folder stands for the images in it; below -o DIR,
+    outputs lie as the images do in their folder. Of several images, one that fails is reported
+    and the others go on; what is finished is recorded beside the outputs for --resume.
     """
     out = Output(as_json, quiet, verbose)
-    if (scale is None) == (size is None):
-        raise ScaleError("give either a scale (-s 2.7) or a size (--size 1920x1080)")
-    from scaleport.cli.targets import plan
+    from scaleport.batch.plan import plan
+    from scaleport.batch.request import Request
     from scaleport.imaging.writing import SaveOptions
     from scaleport.runtimes.file import BITS
 
     if bits and bits not in BITS:
         raise UsageError(f"--bits must be {', '.join(map(str, BITS))}, got {bits}")
-    request = Request(
-        scale_of(scale) if scale is not None else None,
-        size_of(size) if size is not None else None,
+    if (scale is None) == (size is None):
+        raise ScaleError("give either a scale (-s 2.7) or a size (--size 1920x1080)")
+    request = Request.of(
+        None if scale is None else scale_of(scale),
+        None if size is None else size_of(size),
         bits,
         SaveOptions(quality, lossless),
     )
+    from scaleport.batch.run import Report, run
     from scaleport.runtimes.upscaler import load
     from scaleport.runtimes.view import TilePolicy, checked_grid
 
@@ -160,100 +152,115 @@ def upscale(
     )
     if request.scale is not None:
         checked_grid(upscaler.manifest, 1, 1, request.scale, None)
-    work = plan(inputs, output, request.tag, kind)
-    failures: list[tuple[Path, ScaleportError]] = []
-    for source, error in work.failures:
-        _failed(failures, source, error)
-    done = []
-    with out.progress(len(work.jobs)) as advance:
-        for number, job in enumerate(work.jobs):
-            try:
-                with out.libraries():
-                    made = _upscale(upscaler, job, request, number, advance)
-            except ArtifactError:
-                raise  # the bundle is damaged: no other image can fare better
-            except ScaleportError as error:
-                _failed(failures, job.source, error)
-                continue
-            except MemoryError:
-                _failed(
-                    failures,
-                    job.source,
-                    OutOfMemoryError(f"{job.source}: out of memory; try --tile {tile // 2 or 128}"),
-                )
-                continue
-            done.append(made)
-            for note in made["notes"]:
-                out.note(f"{job.source}: {note}")
-            out.say(_line(made))
-    if done:
-        out.say(f"{upscaler.backend} on {upscaler.device}, {upscaler.precision}")
+    work = plan(inputs, output, request.tag, kind, recursive)
+    for _, error in work.failures:
+        _complain(error, verbose)
+    start = time.perf_counter()
+    shares = _shares(work.jobs)
+    with out.progress(shares[-1]) as advance:
+        stdout = sys.stdout
+
+        def step(number: int, part: float) -> None:
+            done = shares[number] + part * (shares[number + 1] - shares[number])
+            advance(done, f"{number + 1}/{len(work.jobs)} {work.jobs[number].source}")
+
+        def tell(outcome: Outcome) -> None:
+            # Our own lines are not what libraries print.
+            with contextlib.redirect_stdout(stdout):
+                _tell(out, outcome)
+
+        with out.libraries():
+            outcomes = run(upscaler, work.jobs, request, resume=resume, tell=tell, step=step)
+    failed = [(o.job.source, o.error) for o in outcomes if o.error is not None]
+    report = Report(tuple(outcomes), (*work.failures, *failed))
+    device = upscaler.device if report.made else ""
+    if device:
+        out.say(f"{upscaler.backend} on {device}, {upscaler.precision}")
+    seconds = time.perf_counter() - start
+    if len(outcomes) + len(work.failures) > 1:
+        for line in _summary(report, seconds):
+            out.say(line)
     out.result(
         {
             "bundle": bundle,
             "model": upscaler.manifest.name,
             "backend": upscaler.backend,
-            "device": upscaler.device if done else None,
+            "device": device or None,
             "precision": upscaler.precision,
-            "images": done,
+            "images": [_described(o) for o in outcomes if o.error is None],
             "failures": [
                 {"input": path, "error": str(error), "exit_code": error.exit_code}
-                for path, error in failures
+                for path, error in report.failures
             ],
+            "summary": {
+                "made": report.made,
+                "kept": report.kept,
+                "failed": len(report.failures),
+                "seconds": round(seconds, 3),
+            },
         }
     )
-    if failures:
-        raise typer.Exit(failures[0][1].exit_code)
+    if report.failures:
+        some = report.made + report.kept > 0
+        raise typer.Exit(PartialError.exit_code if some else report.failures[0][1].exit_code)
 
 
-def _upscale(
-    upscaler: Upscaler, job: Job, request: Request, number: int, advance: Advance
-) -> dict[str, Any]:
-    from scaleport.runtimes.file import upscale_file
+def _tell(out: Output, outcome: Outcome) -> None:
+    if outcome.error is not None:
+        _complain(outcome.error, out.verbose)
+        return
+    assert outcome.result is not None
+    for note in outcome.result.notes:
+        out.note(f"{outcome.job.source}: {note}")
+    out.say(_line(outcome))
 
-    advance(number, str(job.source))
-    start = time.perf_counter()
-    try:
-        job.target.parent.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {job.target}: {error.strerror or error}") from error
-    try:
-        made = upscale_file(
-            upscaler,
-            job.source,
-            job.target,
-            request.scale,
-            request.size,
-            request.bits,
-            request.options,
-            progress=lambda some, all_: advance(number + some / all_, str(job.source)),
-        )
-    except ScaleError as error:
-        raise ScaleError(f"{job.source}: {error}") from error
+
+def _shares(jobs: tuple[Job, ...]) -> list[float]:
+    """How much of all work lies before each job, and all of it: by size of file, known at once."""
+    shares = [0.0]
+    for job in jobs:
+        try:
+            size = job.source.stat().st_size
+        except (OSError, ValueError):
+            size = 0
+        shares.append(shares[-1] + max(1, size))
+    return shares
+
+
+def _described(outcome: Outcome) -> dict[str, Any]:
+    assert outcome.result is not None
     return {
-        "input": job.source,
-        "output": job.target,
-        "input_size": _size(made.input_size),
-        "output_size": _size(made.output_size),
-        "notes": made.notes,
-        "tile": made.tile,
-        "seconds": round(time.perf_counter() - start, 3),
+        "input": outcome.job.source,
+        "output": outcome.job.target,
+        "input_size": _size(outcome.result.input_size),
+        "output_size": _size(outcome.result.output_size),
+        "notes": outcome.result.notes,
+        "tile": None if outcome.kept else outcome.result.tile,
+        "kept": outcome.kept,
+        "seconds": round(outcome.seconds, 3),
     }
 
 
-def _size(shape: tuple[int, ...]) -> dict[str, int]:
+def _size(shape: tuple[int, int]) -> dict[str, int]:
     return {"width": shape[1], "height": shape[0]}
 
 
-def _line(made: dict[str, Any]) -> str:
-    sizes = [
-        f"{size['width']}x{size['height']}" for size in (made["input_size"], made["output_size"])
-    ]
-    return f"{made['output']}: {sizes[0]} -> {sizes[1]} in {made['seconds']:.2f} s"
+def _line(outcome: Outcome) -> str:
+    assert outcome.result is not None
+    sizes = [f"{w}x{h}" for h, w in (outcome.result.input_size, outcome.result.output_size)]
+    how = "kept" if outcome.kept else f"in {outcome.seconds:.2f} s"
+    return f"{outcome.job.target}: {sizes[0]} -> {sizes[1]} {how}"
 
 
-def _failed(
-    failures: list[tuple[Path, ScaleportError]], source: Path, error: ScaleportError
-) -> None:
-    failures.append((source, error))
+def _summary(report: Report, seconds: float) -> list[str]:
+    counts = [f"{report.made} made"]
+    counts += [f"{report.kept} kept"] if report.kept else []
+    counts += [f"{len(report.failures)} failed"] if report.failures else []
+    lines = [f"{', '.join(counts)} in {seconds:.1f} s"]
+    return lines + [f"  {' '.join(str(error).splitlines())}" for _, error in report.failures]
+
+
+def _complain(error: ScaleportError, verbose: bool) -> None:
+    if verbose and error.__cause__ is not None and error.exit_code == ScaleportError.exit_code:
+        traceback.print_exception(error)
     put(error_line(str(error)), err=True)

@@ -27,6 +27,7 @@ def libvips() -> Any:
         ) from error
     # Results of operations are never asked for twice, and a cached file would be an old one.
     pyvips.cache_set_max(0)
+    _log_warnings_only(pyvips)
     return pyvips
 
 
@@ -41,6 +42,23 @@ def find_loader(path: Path) -> str:
         vips.vips_lib.vips_error_clear()
         return ""
     return str(vips.ffi.string(found).decode())
+
+
+def _log_warnings_only(pyvips: Any) -> None:
+    """Have Python called back for warnings, not for the remarks that every operation makes.
+
+    A signal such as Ctrl-C often arrives while libvips is at work; the first Python code to run
+    after it would be that callback, whose exceptions, and so the signal, are ignored.
+    """
+    flags = pyvips.GLogLevelFlags
+    serious = flags.LEVEL_WARNING | flags.LEVEL_CRITICAL | flags.LEVEL_ERROR | flags.FLAG_FATAL
+    try:
+        pyvips._remove_log_handler()
+        pyvips._log_handler_id = pyvips.glib_lib.g_log_set_handler(
+            b"VIPS", serious, pyvips._log_handler_cb, pyvips.ffi.NULL
+        )
+    except AttributeError:
+        return  # another version of pyvips, built otherwise
 
 
 def reason(error: Exception) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 
 from scaleport.errors import ImageError, OutputError, UsageError
 from scaleport.imaging.convert import Layout, Pixels
+from scaleport.imaging.leftovers import temporary_stem
 from scaleport.imaging.reading import Metadata
 from scaleport.imaging.vips import libvips, reason
 
@@ -135,10 +135,12 @@ class PictureWriter:
         self._row = 0
         self._parts: list[bytes] = []
         self._raw: BinaryIO | None = None
+        self._image: Any = None
+        self._cancelled = False
         target = self._path
         with _file_errors(self._path):
             self._target = target.resolve() if target.is_symlink() else target
-        self._stem = self._target.with_name(f".{secrets.token_hex(8)}")
+        self._stem = temporary_stem(self._target)
         bands = layout.channels or 1
         if height * width * bands * layout.dtype.itemsize > _IN_MEMORY:
             with _file_errors(self._path):
@@ -146,7 +148,7 @@ class PictureWriter:
 
     @property
     def _raw_path(self) -> Path:
-        return self._stem.with_suffix(".raw.tmp")
+        return self._stem.with_name(f"{self._stem.name}.raw.tmp")
 
     def __enter__(self) -> PictureWriter:
         return self
@@ -157,21 +159,45 @@ class PictureWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if kind is None:
+            self.finish()
+        else:
+            self.discard()
+
+    def finish(self) -> None:
+        """Encode what was written and put the file under its name; any thread may do so.
+
+        Raises:
+            ImageError: if rows are missing.
+            OutputError: if the file cannot be written.
+        """
         try:
             if self._raw is not None:
                 with _file_errors(self._path):
                     self._raw.close()
-            if kind is None:
-                self._finish()
+            self._finish()
         finally:
-            self._parts.clear()
-            for name in (self._raw_path, self._file_path):
-                with contextlib.suppress(OSError):
-                    name.unlink(missing_ok=True)
+            self.discard()
+
+    def cancel(self) -> None:
+        """Have :meth:`finish`, which another thread is at, fail soon and leave nothing."""
+        self._cancelled = True
+        if self._image is not None:
+            self._image.set_kill(True)
+
+    def discard(self) -> None:
+        """Forget what was written; a file that is finished stays."""
+        self._parts.clear()
+        if self._raw is not None:
+            with contextlib.suppress(OSError):
+                self._raw.close()
+        for name in (self._raw_path, self._file_path):
+            with contextlib.suppress(OSError):
+                name.unlink(missing_ok=True)
 
     @property
     def _file_path(self) -> Path:
-        return self._stem.with_suffix(".tmp")
+        return self._stem.with_name(f"{self._stem.name}.tmp")
 
     def write(self, band: Pixels) -> None:
         """Add rows, [rows, width] or [rows, width, C] of the layout's type.
@@ -208,9 +234,12 @@ class PictureWriter:
                     str(self._raw_path), width, height, bands, format=form, access="sequential"
                 )
             image = _described(image, self._layout, self._metadata, self._kind)
+            self._image = image
             encode(image, self._file_path, self._kind, self._options, _kept(self._metadata))
             with self._file_path.open("rb") as file:
                 os.fsync(file.fileno())
+            if self._cancelled:
+                raise OutputError(f"{self._path} is not written: the program was stopped")
             self._file_path.replace(self._target)
 
 

@@ -10,10 +10,10 @@ from typing import Final
 import numpy as np
 
 from scaleport.errors import UsageError
-from scaleport.imaging.reading import open_picture
-from scaleport.imaging.writing import PictureWriter, SaveOptions
+from scaleport.imaging.reading import Picture, open_picture
+from scaleport.imaging.writing import PictureWriter, SaveOptions, check_fits
 from scaleport.runtimes.upscaler import Upscaler
-from scaleport.runtimes.view import Progress, checked_grid
+from scaleport.runtimes.view import Progress, View, checked_grid
 
 BITS: Final = {8: np.uint8, 16: np.uint16, 32: np.float32}
 """Bits per channel, and the type of such pixels; 32 are floats."""
@@ -69,23 +69,96 @@ def upscale_file(
         OutOfMemoryError: if even the smallest tile does not fit into memory.
         UsageError: if ``bits`` is another number.
     """
-    if bits and bits not in BITS:
-        raise UsageError(f"bits per channel are 8, 16 or 32, not {bits}")
-    picture = open_picture(source)
-    scale = tuple(scale) if isinstance(scale, Iterable) else scale
-    grid = checked_grid(upscaler.manifest, *picture.shape, scale, size)
-    layout = picture.layout
-    if bits:
-        layout = replace(layout, dtype=np.dtype(BITS[bits]))
-    notes = picture.notes
-    height, width = grid.output_size
-    with PictureWriter(target, height, width, layout, picture.metadata, options) as writer:
+    work = FileUpscale(upscaler, source, target, scale, size, bits, options)
+    try:
+        work.render(progress)
+        return work.finish()
+    finally:
+        work.discard()
+
+
+class FileUpscale:
+    """The upscaling of one file in steps, so that several files can be at different ones.
+
+    Making it opens the source and checks the request; :meth:`preload` decodes, :meth:`render` runs
+    the model, :meth:`finish` encodes. Each may run in another thread, one after the other, but one
+    upscaler renders one file at a time. :meth:`discard` when done with it, in any case.
+
+    Args and errors are those of :func:`upscale_file`.
+    """
+
+    def __init__(
+        self,
+        upscaler: Upscaler,
+        source: Path | str,
+        target: Path | str,
+        scale: float | Iterable[float] | None = None,
+        size: tuple[int, int] | None = None,
+        bits: int = 0,
+        options: SaveOptions | None = None,
+    ) -> None:
+        if bits and bits not in BITS:
+            raise UsageError(f"bits per channel are 8, 16 or 32, not {bits}")
+        self._upscaler, self._target, self._options = upscaler, Path(target), options
+        self._picture: Picture | None = open_picture(source)
+        self._scale = tuple(scale) if isinstance(scale, Iterable) else scale
+        self._size = size
+        grid = checked_grid(upscaler.manifest, *self._picture.shape, self._scale, size)
+        self._layout = self._picture.layout
+        if bits:
+            self._layout = replace(self._layout, dtype=np.dtype(BITS[bits]))
         # A target that cannot hold the pixels is refused before any is read.
-        view = upscaler.open(picture)
-        for band in view.bands(scale, size, progress=progress, dtype=layout.dtype):
-            writer.write(band)
-    if view.policy != upscaler.policy:
-        notes += (f"memory ran out; went on with tiles of {view.policy.tile} pixels",)
-    if Path(target).suffix.lower() in (".tif", ".tiff") and "exif-data" in picture.metadata.fields:
-        notes += ("TIFF keeps no EXIF block",)
-    return FileResult(picture.shape, (height, width), notes, view.policy.tile)
+        check_fits(self._target, *grid.output_size, self._layout)
+        notes = self._picture.notes
+        exif = "exif-data" in self._picture.metadata.fields
+        if exif and self._target.suffix.lower() in (".tif", ".tiff"):
+            notes += ("TIFF keeps no EXIF block",)
+        self._result = FileResult(self._picture.shape, grid.output_size, notes, 0)
+        self._view: View | None = None
+        self._writer: PictureWriter | None = None
+
+    def preload(self) -> None:
+        """Decode the source: into memory, or into a temporary file if it is large.
+
+        Raises:
+            ImageError: if the source is damaged.
+        """
+        assert self._picture is not None
+        self._picture.read(0, 0, 1, 1)
+        self._view = self._upscaler.open(self._picture)
+
+    def render(self, progress: Progress | None = None) -> None:
+        """Upscale all of the picture; afterwards, the source is no longer needed."""
+        assert self._picture is not None
+        view = self._view or self._upscaler.open(self._picture)
+        height, width = self._result.output_size
+        self._writer = PictureWriter(
+            self._target, height, width, self._layout, self._picture.metadata, self._options
+        )
+        for band in view.bands(
+            self._scale, self._size, progress=progress, dtype=self._layout.dtype
+        ):
+            self._writer.write(band)
+        tile = view.policy.tile
+        notes = self._result.notes
+        if view.policy != self._upscaler.policy:
+            notes += (f"memory ran out; went on with tiles of {tile} pixels",)
+        self._result = replace(self._result, notes=notes, tile=tile)
+        self._picture = self._view = None
+
+    def finish(self) -> FileResult:
+        """Encode the result and put it under its name."""
+        assert self._writer is not None
+        self._writer.finish()
+        return self._result
+
+    def cancel(self) -> None:
+        """Have :meth:`finish`, which another thread is at, fail soon."""
+        if self._writer is not None:
+            self._writer.cancel()
+
+    def discard(self) -> None:
+        """Drop everything but a finished target."""
+        self._picture = self._view = None
+        if self._writer is not None:
+            self._writer.discard()

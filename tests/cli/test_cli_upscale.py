@@ -75,6 +75,7 @@ def test_json_describes_every_image(run, folder) -> None:
         "output_size": {"width": 54, "height": 38},
         "notes": [],
         "tile": 256,
+        "kept": False,
     }
     assert ran.json["device"] == "CPUExecutionProvider"
     assert (ran.json["precision"], ran.json["failures"]) == ("fp32", [])
@@ -101,7 +102,7 @@ def test_folder_stands_for_its_images_but_not_for_earlier_outputs(run, folder) -
 def test_one_bad_image_of_several_does_not_stop_the_others(run, folder) -> None:
     Path("bad.png").write_text("no image")
     ran = run("upscale bad.png photo.png -m photo.bundle -s 2 -o out --json")
-    assert ran.code == 2
+    assert ran.code == 6
     assert [image["output"] for image in ran.json["images"]] == ["out/photo_x2.png"]
     assert [failure["input"] for failure in ran.json["failures"]] == ["bad.png"]
     assert ran.err.splitlines() == [f"error: {ran.json['failures'][0]['error']}"]
@@ -118,7 +119,7 @@ def test_two_inputs_of_one_name_do_not_replace_each_other(run, folder) -> None:
     Path("other").mkdir()
     shutil.copy("photo.png", "other/photo.png")
     ran = run("upscale photo.png other/photo.png -m photo.bundle -s 2 -o out -q")
-    assert ran.code == 2
+    assert ran.code == 6
     assert ran.err == (
         "error: other/photo.png: out/photo_x2.png is already the output of photo.png\n"
     )

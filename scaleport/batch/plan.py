@@ -1,34 +1,23 @@
-"""Which files an upscale reads and writes, decided before any work."""
+"""Which files a run reads and writes, decided before any work."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scaleport.cli.paths import holds
-from scaleport.errors import ImageError, OutputError, ScaleportError, UsageError
+from scaleport.batch.find import Source, find_sources
+from scaleport.errors import OutputError, ScaleportError, UsageError
 from scaleport.imaging.files import WRITABLE, check_target
-
-READ_SUFFIXES = frozenset(WRITABLE) | {
-    ".bmp",
-    ".ppm",
-    ".pgm",
-    ".pnm",
-    ".pfm",
-    ".gif",
-    ".heic",
-    ".heif",
-}
-"""Files that are taken out of a folder; a file that is named itself may be called anything."""
+from scaleport.paths import holds
 
 DEFAULT_SUFFIX = ".png"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One image to upscale."""
+    """One file to upscale."""
 
     source: Path
     target: Path
@@ -42,14 +31,24 @@ class Plan:
     failures: tuple[tuple[Path, ScaleportError], ...]
 
 
-def plan(inputs: Sequence[Path], output: str | None, tag: str, kind: str = "") -> Plan:
+def plan(
+    inputs: Sequence[Path | str],
+    output: str | None,
+    tag: str,
+    kind: str = "",
+    recursive: bool = False,
+) -> Plan:
     """Decide what is read and written.
 
+    What an earlier run left in a folder is not an input of this one, unless it is named itself.
+
     Args:
-        inputs: images, or folders of images.
-        output: what was given as ``-o``: a file, a directory, or None for beside each input.
+        inputs: images, folders of images, or patterns such as ``scans/*.tif``.
+        output: a file, a directory, or None for beside each input. Below a directory, outputs lie
+            as their inputs do below the folder or pattern that they were found by.
         tag: appended to the name of an input to name its output, e.g. ``_x2.7``.
         kind: format of outputs that are named after their input, e.g. ``webp``; empty for PNG.
+        recursive: take images of folders within folders, too.
 
     Raises:
         OutputError: if nothing can be written there.
@@ -59,31 +58,25 @@ def plan(inputs: Sequence[Path], output: str | None, tag: str, kind: str = "") -
     if suffix not in WRITABLE:
         known = ", ".join(sorted(name.removeprefix(".") for name in WRITABLE))
         raise UsageError(f"unknown image format {kind!r}; known: {known}")
-    failures: list[tuple[Path, ScaleportError]] = []
-    named: list[Path] = []
-    found: list[Path] = []
-    for path in inputs:
-        if holds(path.is_dir):
-            images = list(_images_in(path))
-            found.extend(images)
-            if not images:
-                kinds = ", ".join(sorted(READ_SUFFIXES))
-                failures.append((path, ImageError(f"{path} holds no images ({kinds})")))
-        else:
-            named.append(path)
-    sources = list(dict.fromkeys([*named, *found]))
-    several = len(inputs) > 1 or len(sources) > 1 or not named
+    sources, failures = find_sources(inputs, recursive)
+    several = len(inputs) > 1 or len(sources) > 1 or not any(source.named for source in sources)
     folder = _output_folder(output, several)
     file = Path(output) if output is not None and folder is None else None
     if file is not None:
         check_target(file)
-    jobs = [Job(s, file or (folder or s.parent) / f"{s.stem}{tag}{suffix}") for s in sources]
-    # What an earlier run left in the folder is not an input of this one.
-    made = {job.target for job in jobs if job.source.parent == job.target.parent}
-    jobs = [job for job in jobs if job.source in named or job.source not in made]
-    _check_places({job.target.parent for job in jobs}, folder)
+    else:
+        sources = _without_outputs(sources, folder)
+    jobs: list[tuple[Source, Job]] = []
+    for source in sources:
+        place = source.path.parent if folder is None else folder / source.folder
+        target = file or place / f"{source.path.stem}{tag}{suffix}"
+        jobs.append((source, Job(source.path, target)))
+    made = {job.target for _, job in jobs if job.source.parent == job.target.parent}
+    wanted = [job for source, job in jobs if source.named or job.source not in made]
+    places = {job.target.parent for job in wanted} if folder is None else {folder}
+    _check_places(places if wanted else set(), folder)
     kept: dict[Path, Job] = {}
-    for job in jobs:
+    for job in wanted:
         other = kept.setdefault(job.target, job)
         problem = _problem(job, other)
         if problem:
@@ -91,6 +84,20 @@ def plan(inputs: Sequence[Path], output: str | None, tag: str, kind: str = "") -
             if other is job:
                 del kept[job.target]
     return Plan(tuple(kept.values()), tuple(failures))
+
+
+def _without_outputs(sources: list[Source], folder: Path | None) -> list[Source]:
+    """The sources, but not those that were found in the output folder within their own."""
+    if folder is None:
+        return sources
+    target = folder.resolve()
+
+    def is_output(source: Source) -> bool:
+        path = source.path.resolve()
+        root = source.path.parents[len(source.folder.parts)].resolve()
+        return not source.named and root in target.parents and target in path.parents
+
+    return [source for source in sources if not is_output(source)]
 
 
 def _problem(job: Job, other: Job) -> str:
@@ -101,16 +108,6 @@ def _problem(job: Job, other: Job) -> str:
     if holds(job.target.is_dir):
         return f"cannot write {job.target}: it is a directory"
     return ""
-
-
-def _images_in(folder: Path) -> Iterator[Path]:
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as error:
-        raise ImageError(f"cannot read {folder}: {error.strerror or error}") from error
-    for path in entries:
-        if path.suffix.lower() in READ_SUFFIXES and not path.name.startswith("."):
-            yield path
 
 
 def _output_folder(output: str | None, several: bool) -> Path | None:

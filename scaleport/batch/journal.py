@@ -1,0 +1,139 @@
+"""A record of finished outputs, from which an interrupted run goes on.
+
+``.scaleport-journal.jsonl`` lies in the folder of the outputs. Every finished output adds one line
+of JSON, written and synced after the output has its name: what the journal says is there, was
+there. A line that a power cut tore is ignored, its image is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+
+from scaleport.bundle.manifest import Sha256
+from scaleport.errors import OutputError
+from scaleport.imaging.leftovers import temporary_stem
+
+JOURNAL_NAME: Final = ".scaleport-journal.jsonl"
+
+_LARGEST: Final = 1 << 28
+"""Bytes; no folder holds so many images, such a file is not a journal."""
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """One finished output.
+
+    ``input_size`` and ``output_size`` are (height, width) in pixels.
+    """
+
+    output: str
+    bytes: Count
+    sha256: Sha256
+    input_sha256: Sha256
+    settings: Sha256
+    input_size: tuple[Count, Count]
+    output_size: tuple[Count, Count]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class Journal:
+    """The journal of one folder of outputs. Several threads may use it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._path = folder, folder / JOURNAL_NAME
+        self._lock = threading.Lock()
+        self._entries: dict[str, Entry] = {}
+        self._torn = False
+        data = self._read()
+        lines = data.splitlines()
+        for line in lines:
+            try:
+                entry = msgspec.json.decode(line, type=Entry)
+            except msgspec.MsgspecError:
+                continue
+            self._entries[entry.output] = entry
+        self._torn = bool(data) and not data.endswith(b"\n")
+        if len(lines) > 2 * len(self._entries) + 100:
+            self._rewrite()
+
+    def _read(self) -> bytes:
+        try:
+            return self._path.read_bytes() if self._path.stat().st_size <= _LARGEST else b""
+        except OSError:
+            return b""
+
+    def _rewrite(self) -> None:
+        """Drop lines that later ones replace."""
+        text = b"".join(_line(entry) for entry in self._entries.values())
+        stem = temporary_stem(self._path)
+        new = stem.with_name(f"{stem.name}.tmp")
+        try:
+            new.write_bytes(text)
+            new.replace(self._path)
+        except OSError:
+            new.unlink(missing_ok=True)
+        else:
+            self._torn = False
+
+    def find(self, target: Path, input_sha256: str, settings: str) -> Entry | None:
+        """The entry of an output that is finished and still what it was; None if it must be made.
+
+        Args:
+            target: the output; its file is read and compared.
+            input_sha256: of the source as it is now.
+            settings: of :func:`scaleport.batch.request.settings_digest`.
+        """
+        with self._lock:
+            entry = self._entries.get(target.name)
+        if entry is None or (entry.input_sha256, entry.settings) != (input_sha256, settings):
+            return None
+        try:
+            if target.stat().st_size != entry.bytes or file_digest(target) != entry.sha256:
+                return None
+        except OSError:
+            return None
+        return entry
+
+    def add(self, entry: Entry) -> None:
+        """Record a finished output.
+
+        Raises:
+            OutputError: if the journal cannot be written.
+        """
+        with self._lock:
+            data = (b"\n" if self._torn else b"") + _line(entry)
+            try:
+                with self._path.open("ab") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                self._torn = True
+                raise OutputError(
+                    f"cannot write {self._path}: {error.strerror or error}"
+                ) from error
+            self._torn = False
+            self._entries[entry.output] = entry
+
+
+def _line(entry: Entry) -> bytes:
+    return msgspec.json.encode(entry) + b"\n"

@@ -1,0 +1,246 @@
+"""Running many jobs: the next is decoded and the former encoded while the model is at work."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from scaleport.batch.journal import Journal
+from scaleport.batch.plan import Job, plan
+from scaleport.batch.request import Request, settings_digest
+from scaleport.batch.work import Outcome, Work
+from scaleport.errors import ArtifactError, OutputError, ScaleportError
+from scaleport.imaging.leftovers import remove_leftovers
+from scaleport.imaging.writing import SaveOptions
+from scaleport.runtimes.upscaler import Upscaler
+
+Tell = Callable[[Outcome], None]
+Step = Callable[[int, float], None]
+"""Called with the number of the job at work and the part of it that is done, 0 to 1."""
+
+_AHEAD: Final = 1
+"""Images that are decoded before it is their turn."""
+_BEHIND: Final = 2
+"""Images that are encoded or wait for it."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of everything that was asked for.
+
+    ``failures`` are (input, error) of inputs that no output was made of, those that no job could
+    be made of first.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    failures: tuple[tuple[Path, ScaleportError], ...]
+
+    @property
+    def made(self) -> int:
+        """Outputs that this run made."""
+        return sum(outcome.result is not None and not outcome.kept for outcome in self.outcomes)
+
+    @property
+    def kept(self) -> int:
+        """Outputs of an earlier run that were found finished and unaltered."""
+        return sum(outcome.kept for outcome in self.outcomes)
+
+
+def upscale_files(
+    upscaler: Upscaler,
+    inputs: Sequence[Path | str],
+    output: str | None = None,
+    *,
+    scale: float | Iterable[float] | None = None,
+    size: tuple[int, int] | None = None,
+    bits: int = 0,
+    options: SaveOptions | None = None,
+    kind: str = "",
+    recursive: bool = False,
+    resume: bool = False,
+    tell: Tell | None = None,
+) -> Report:
+    """Upscale images, folders of images and what patterns match.
+
+    One that fails does not stop the others. The pixels are those of
+    :func:`scaleport.runtimes.file.upscale_file`.
+
+    Args:
+        upscaler: model and backend.
+        inputs: see :func:`scaleport.batch.plan.plan`, as ``output``, ``kind`` and ``recursive``.
+        output: a file, a directory, or None for beside each input.
+        scale: one number, or (scale_y, scale_x).
+        size: output size (height, width), instead of a scale.
+        bits: 8, 16 or 32 (float) bits per channel; 0 keeps those of each source.
+        options: how image files are written.
+        kind: format of the outputs, e.g. ``webp``; empty for PNG.
+        recursive: take images of folders within folders, too.
+        resume: keep outputs of an earlier run that are finished, unaltered, and of the same
+            inputs and settings.
+        tell: called with every outcome, in the order of the jobs.
+
+    Raises:
+        ScaleError: if not exactly one of ``scale`` and ``size`` is given, or it is no scale.
+        OutputError: if nothing can be written there.
+        ArtifactError: if the bundle is damaged.
+        BackendError: if the backend cannot load the model.
+    """
+    request = Request.of(scale, size, bits, options)
+    work = plan(inputs, output, request.tag, kind, recursive)
+    outcomes = run(upscaler, work.jobs, request, resume=resume, tell=tell)
+    failed = [(o.job.source, o.error) for o in outcomes if o.error is not None]
+    return Report(tuple(outcomes), (*work.failures, *failed))
+
+
+def run(
+    upscaler: Upscaler,
+    jobs: Sequence[Job],
+    request: Request,
+    *,
+    resume: bool = False,
+    record: bool | None = None,
+    tell: Tell | None = None,
+    step: Step | None = None,
+) -> list[Outcome]:
+    """Upscale files, one after the other on the model.
+
+    Args:
+        upscaler: model and backend.
+        jobs: what to read and write.
+        request: scale and format.
+        resume: see :func:`upscale_files`.
+        record: whether to keep a journal beside the outputs; None for only if there are several
+            jobs, or ``resume``.
+        tell: called with every outcome, in the order of the jobs.
+        step: called as tiles are done.
+
+    Raises:
+        OutputError: if a folder for outputs cannot be made.
+        ArtifactError: if the bundle is damaged; no other job could fare better.
+        BackendError: if the backend cannot load the model.
+    """
+    folders = sorted({job.target.parent for job in jobs})
+    for folder in folders:
+        _make(folder)
+        remove_leftovers(folder)
+    record = resume or len(jobs) > 1 if record is None else record
+    journals = {folder: Journal(folder) for folder in folders} if record else {}
+    settings = settings_digest(upscaler, request) if record else ""
+    works = [Work(upscaler, job, request, journals, settings, resume) for job in jobs]
+    outcomes: list[Outcome] = []
+
+    def done(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        if tell is not None:
+            tell(outcome)
+
+    # One image has nothing to overlap with, and stops at once when it is told to.
+    threads = len(works) > 1
+    with contextlib.ExitStack() as stack:
+        ahead, behind = _Line("decode", threads, stack), _Line("encode", threads, stack)
+        todo = deque(works)
+        for number, work in enumerate(works):
+            if step is not None:
+                step(number, 0.0)
+            while todo and len(ahead) <= _AHEAD:
+                following = todo.popleft()
+                ahead.add(following, following.load)
+            outcome = ahead.next() or _rendered(upscaler, work, number, step)
+            behind.add(work, work.finish if outcome is None else _given(outcome))
+            while len(behind) > _BEHIND:
+                done(_certain(behind.next()))
+        while len(behind):
+            done(_certain(behind.next()))
+    return outcomes
+
+
+class _Line:
+    """Works that wait for one thread, in order; those that are left at the end are dropped.
+
+    Args:
+        name: of the thread.
+        threads: False to do everything when it is added.
+        stack: what closes the line.
+    """
+
+    def __init__(self, name: str, threads: bool, stack: contextlib.ExitStack) -> None:
+        self._waiting: deque[tuple[Work, Future[Outcome | None]]] = deque()
+        self._thread = ThreadPoolExecutor(1, f"scaleport-{name}") if threads else None
+        stack.callback(self._drop)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, work: Work, call: Callable[[], Outcome | None]) -> None:
+        """Have a step of a job done."""
+        if self._thread is not None:
+            self._waiting.append((work, self._thread.submit(call)))
+            return
+        future: Future[Outcome | None] = Future()
+        self._waiting.append((work, future))
+        try:
+            future.set_result(call())
+        except Exception as error:
+            future.set_exception(error)
+
+    def next(self) -> Outcome | None:
+        """Wait for the first job; what its step returned, or the outcome of its failure."""
+        work, future = self._waiting[0]
+        # Another thread may take a signal; this one wakes up to see it.
+        while not wait([future], timeout=0.2).done:
+            pass
+        self._waiting.popleft()
+        try:
+            return future.result()
+        except Exception as error:
+            return work.failed(error)
+
+    def _drop(self) -> None:
+        for work, _ in self._waiting:
+            work.cancel()
+        if self._thread is not None:
+            self._thread.shutdown(wait=True, cancel_futures=True)
+        for work, _ in self._waiting:
+            work.discard()
+
+
+def _rendered(upscaler: Upscaler, work: Work, number: int, step: Step | None) -> Outcome | None:
+    """Run the model on a job that is decoded; the outcome if it fails."""
+    try:
+        # A backend that cannot load the model fails the whole run, not every image of it.
+        _ = upscaler.device
+    except BaseException:
+        work.discard()
+        raise
+    try:
+        work.render(None if step is None else lambda some, all_: step(number, some / all_))
+    except ArtifactError:
+        work.discard()
+        raise
+    except Exception as error:
+        return work.failed(error)
+    except BaseException:
+        work.discard()
+        raise
+    return None
+
+
+def _certain(outcome: Outcome | None) -> Outcome:
+    assert outcome is not None
+    return outcome
+
+
+def _given(outcome: Outcome) -> Callable[[], Outcome]:
+    return lambda: outcome
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write to {folder}: {error.strerror or error}") from error

@@ -1,0 +1,165 @@
+"""One job in the steps that a run overlaps: look, load, render, finish."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from scaleport.batch.journal import Entry, Journal, file_digest
+from scaleport.batch.plan import Job
+from scaleport.batch.request import Request
+from scaleport.errors import (
+    ImageError,
+    OutOfMemoryError,
+    OutputError,
+    ScaleError,
+    ScaleportError,
+)
+from scaleport.runtimes.file import FileResult, FileUpscale
+from scaleport.runtimes.upscaler import Upscaler
+from scaleport.runtimes.view import Progress
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one job.
+
+    Attributes:
+        job: the job.
+        result: what was made or kept; None if it failed.
+        error: why it failed; None if it did not.
+        kept: whether the output of an earlier run was found finished and unaltered.
+        seconds: time from opening the source to the finished output; waiting for other images
+            is part of it.
+    """
+
+    job: Job
+    result: FileResult | None = None
+    error: ScaleportError | None = None
+    kept: bool = False
+    seconds: float = 0.0
+
+
+class Work:
+    """One job of a run. The steps run one after the other, in any thread each.
+
+    Args:
+        upscaler: model and backend.
+        job: what to read and write.
+        request: scale and format.
+        journals: by folder of outputs; of folders that have none, nothing is recorded.
+        settings: of :func:`scaleport.batch.request.settings_digest`.
+        resume: whether a finished output may be kept.
+    """
+
+    def __init__(
+        self,
+        upscaler: Upscaler,
+        job: Job,
+        request: Request,
+        journals: Mapping[Path, Journal],
+        settings: str = "",
+        resume: bool = False,
+    ) -> None:
+        self.job = job
+        self._upscaler, self._request = upscaler, request
+        self._journal, self._settings = journals.get(job.target.parent), settings
+        self._resume = resume
+        self._file: FileUpscale | None = None
+        self._input_sha256 = ""
+        self._start = 0.0
+
+    def load(self) -> Outcome | None:
+        """Open and decode the source; the outcome if there is nothing to do any more.
+
+        Raises:
+            ScaleportError: if the source cannot be read or the request does not fit it.
+        """
+        self._start = time.perf_counter()
+        job, request = self.job, self._request
+        if self._journal is not None:
+            # Taken before the pixels are read: a source that changes meanwhile is made again.
+            self._input_sha256 = _input_digest(job.source)
+            if self._resume:
+                entry = self._journal.find(job.target, self._input_sha256, self._settings)
+                if entry is not None:
+                    result = FileResult(entry.input_size, entry.output_size, (), 0)
+                    return Outcome(job, result, kept=True, seconds=self._seconds())
+        try:
+            self._file = FileUpscale(
+                self._upscaler,
+                job.source,
+                job.target,
+                request.scale,
+                request.size,
+                request.bits,
+                request.options,
+            )
+        except ScaleError as error:
+            raise ScaleError(f"{job.source}: {error}") from error
+        self._file.preload()
+        return None
+
+    def render(self, progress: Progress | None = None) -> None:
+        """Run the model."""
+        assert self._file is not None
+        self._file.render(progress)
+
+    def finish(self) -> Outcome:
+        """Encode, put the output under its name and record it."""
+        assert self._file is not None
+        result = self._file.finish()
+        if self._journal is not None:
+            target = self.job.target
+            try:
+                size, digest = target.stat().st_size, file_digest(target)
+            except OSError as error:
+                raise OutputError(f"cannot read {target} again: {error}") from error
+            self._journal.add(
+                Entry(
+                    output=target.name,
+                    bytes=size,
+                    sha256=digest,
+                    input_sha256=self._input_sha256,
+                    settings=self._settings,
+                    input_size=result.input_size,
+                    output_size=result.output_size,
+                )
+            )
+        return Outcome(self.job, result, seconds=self._seconds())
+
+    def cancel(self) -> None:
+        """Have the step that another thread is at end soon, without an output."""
+        if self._file is not None:
+            self._file.cancel()
+
+    def discard(self) -> None:
+        """Drop what is half done."""
+        if self._file is not None:
+            self._file.discard()
+
+    def failed(self, error: Exception) -> Outcome:
+        """The outcome that an exception in any step means."""
+        self.discard()
+        source = self.job.source
+        if isinstance(error, MemoryError):
+            error = OutOfMemoryError(f"{source}: out of memory; smaller tiles need less")
+        elif not isinstance(error, ScaleportError):
+            said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            wrapped = ScaleportError(f"{source}: internal error, {said}")
+            wrapped.__cause__ = error
+            error = wrapped
+        return Outcome(self.job, error=error, seconds=self._seconds())
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._start
+
+
+def _input_digest(path: Path) -> str:
+    try:
+        return file_digest(path)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise ImageError(f"cannot read {path}: {why or error}") from error
