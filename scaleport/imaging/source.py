@@ -9,6 +9,7 @@ import numpy as np
 from scaleport.errors import ImageError
 from scaleport.imaging.convert import Layout, Pixels, Planes, layout_of, to_planes
 from scaleport.imaging.reading import Picture
+from scaleport.imaging.transparent import REACH, fill_transparent
 
 
 class Source(Protocol):
@@ -86,8 +87,19 @@ class PictureSource:
 
     def planes(self, top: int, left: int, bottom: int, right: int) -> Planes:
         """float32[P, 3, rows, columns] of a region, without alpha if it is the same everywhere."""
+        assert self.layout is not None
+        if self.layout.has_alpha and self.opacity is None:
+            return self._filled(top, left, bottom, right)
         found = to_planes(self._pixels(top, left, bottom, right))
         return found if self.opacity is None else found[:1]
+
+    def _filled(self, top: int, left: int, bottom: int, right: int) -> Planes:
+        """Planes whose colour goes on under what is transparent, as in the whole picture."""
+        height, width = self.shape
+        y0, x0 = max(0, top - REACH), max(0, left - REACH)
+        y1, x1 = min(height, bottom + REACH), min(width, right + REACH)
+        planes = fill_transparent(to_planes(self._pixels(y0, x0, y1, x1)))
+        return np.ascontiguousarray(planes[:, :, top - y0 : bottom - y0, left - x0 : right - x0])
 
 
 def source_of(image: Pixels | Picture) -> Source:

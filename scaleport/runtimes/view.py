@@ -20,6 +20,7 @@ from scaleport.imaging.resample import imresize, support
 from scaleport.imaging.source import source_of
 from scaleport.imaging.tiles import Span, bands, cut
 from scaleport.runtimes.base import Array, Outputs
+from scaleport.runtimes.blend import blended_rows, ramp_of
 from scaleport.runtimes.stages import Stages
 
 Region = tuple[int, int, int, int]
@@ -110,6 +111,8 @@ class View:
         height, width = self.shape
         self._rows = self._cut(height, self._manifest.height.max, halo)
         self._cols = self._cut(width, self._manifest.width.max, halo)
+        exact = self._manifest.tiling == "exact"
+        self._ramp = 0 if exact else ramp_of(self._rows, self._cols, self._manifest.receptive_field)
 
     def _cut(self, length: int, most: int, halo: int) -> list[Span]:
         """Tiles of one axis; none reaches beyond the length that graphs were built for."""
@@ -237,17 +240,16 @@ class View:
             left = grid.region(todo, grid.cols.start, grid.rows.stop, grid.cols.stop)
             total = done + sum(1 for _ in self._pieces(left))
             try:
-                for _, row in groupby(self._pieces(left), key=lambda piece: piece[0][0]):
-                    parts = []
-                    for tile, part in row:
-                        made = _sized(self._render_tile(tile, part), *part.shape)
-                        parts.append(self._finished(made, layout))
-                        done += 1
+                for parts in self._tile_rows(left):
+                    finished = []
+                    for planes, tiles in parts:
+                        finished.append(self._finished(planes, layout))
+                        done += tiles
                         if progress is not None:
-                            progress(done, total)
-                    band = parts[0]
-                    if len(parts) > 1:
-                        band = np.concatenate(parts, axis=3 if layout is None else 1)
+                            progress(min(done, total), total)
+                    band = finished[0]
+                    if len(finished) > 1:
+                        band = np.concatenate(finished, axis=3 if layout is None else 1)
                     todo += band.shape[2 if layout is None else 0]
                     yield band
             except (OutOfMemoryError, MemoryError):
@@ -255,6 +257,16 @@ class View:
                 if smaller is None:
                     raise
                 self._lay_out(smaller)
+
+    def _tile_rows(self, grid: Grid) -> Iterator[Iterator[tuple[Array, int]]]:
+        """Bands of a region as parts from left to right: planes, and how many tiles they took."""
+        if self._ramp and max(len(self._rows), len(self._cols)) > 1:
+            across = sum(1 for col in self._cols if _meets(grid.cols, col))
+            for planes in blended_rows(self._rows, self._cols, grid, self._ramp, self._render_tile):
+                yield iter([(planes, across)])
+            return
+        for _, row in groupby(self._pieces(grid), key=lambda piece: piece[0][0]):
+            yield ((self._render_tile(tile, part), 1) for tile, part in row)
 
     def _finished(self, planes: Array, layout: Layout | None) -> Array:
         """Pixels of a tile in a layout, from its planes."""
@@ -299,6 +311,9 @@ class View:
         return features
 
     def _render_tile(self, tile: Tile, part: Grid) -> Array:
+        return _sized(self._made(tile, part), *part.shape)
+
+    def _made(self, tile: Tile, part: Grid) -> Array:
         features = self._encoded(tile, part)
         if self._manifest.family == "lattice":
             return self._render_lattice(features, tile, part, native_scale(self._manifest, part))
@@ -386,6 +401,12 @@ def frozen_scale(stages: Stages, grid: Grid) -> int | None:
     scale = output[0] // height
     exact = output == (height * scale, width * scale)
     return scale if exact and stages.has(f"render_x{scale}") else None
+
+
+def _meets(axis: Axis, span: Span) -> bool:
+    """Whether a tile owns anything of an axis."""
+    first, last = _owned(axis, span)
+    return first < last
 
 
 def _owned(axis: Axis, span: Span) -> tuple[int, int]:
