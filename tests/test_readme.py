@@ -67,11 +67,31 @@ OTHERS = {line: words for line, words in SHOWN.items() if words[0] != "scaleport
 def folder(tiny_bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(tiny_bundle("liif"), tmp_path / BUNDLE)
     save_image(tmp_path / "photo.jpg", Image(PHOTO))
+    (tmp_path / "scans/old").mkdir(parents=True)
+    save_image(tmp_path / "scans/page.jpg", Image(PHOTO[:9, :8]))
+    save_image(tmp_path / "scans/old/page.tif", Image(PHOTO[:7, :6]))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
+def clip(path: Path) -> None:
+    av = pytest.importorskip("av", reason="PyAV (extra video) is not installed")
+    with av.open(str(path), "w") as made:
+        stream = made.add_stream("libx264", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
+        for _ in range(2):
+            made.mux(stream.encode(av.VideoFrame.from_ndarray(PHOTO[:24, :32], format="rgb24")))
+        made.mux(stream.encode())
+
+
 def upscaled(folder: Path) -> None:
+    if (folder / "clip.mp4").exists():
+        assert (folder / "clip_x2.mp4").stat().st_size > 500
+        return
+    made = {p.relative_to(folder).as_posix() for p in folder.glob("larger/**/*.png")}
+    if made:
+        assert {Path(name).name for name in made} <= {"page_x2.png", "page_x4.png"}
+        return
     assert load_image(folder / "photo_x2.7.png").pixels.shape == (173, 140, 3)
 
 
@@ -165,6 +185,8 @@ def test_command_does_what_it_is_shown_for(folder: Path, capfd, line: str) -> No
         images.mkdir()
         for number in range(3):
             save_image(images / f"{number}.png", Image(PHOTO))
+    if "clip.mp4" in args:
+        clip(folder / "clip.mp4")
     if args[0] == "import":
         published(folder / "FILE.pth")
     if args[0] == "eval":

@@ -12,6 +12,7 @@ from typing import Final
 from scaleport.errors import ImageError, ScaleportError
 from scaleport.imaging.files import WRITABLE
 from scaleport.paths import holds
+from scaleport.runtimes.video import VIDEO_SUFFIXES
 
 READ_SUFFIXES: Final = frozenset(WRITABLE) | {
     ".bmp",
@@ -108,5 +109,5 @@ def _matching(pattern: str, recursive: bool) -> Iterator[Source]:
         if match.is_dir():
             if "**" not in parts:
                 yield from _images_in(match, recursive, match.relative_to(root))
-        elif spelled or match.suffix.lower() in READ_SUFFIXES:
+        elif spelled or match.suffix.lower() in READ_SUFFIXES | VIDEO_SUFFIXES:
             yield Source(match, match.parent.relative_to(root))

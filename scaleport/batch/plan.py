@@ -11,6 +11,7 @@ from scaleport.batch.find import Source, find_sources
 from scaleport.errors import OutputError, ScaleportError, UsageError
 from scaleport.imaging.files import WRITABLE, check_target
 from scaleport.paths import holds
+from scaleport.runtimes.video import CONTAINERS, is_video
 
 DEFAULT_SUFFIX = ".png"
 
@@ -63,13 +64,14 @@ def plan(
     folder = _output_folder(output, several)
     file = Path(output) if output is not None and folder is None else None
     if file is not None:
-        check_target(file)
+        if not is_video(sources[0].path):
+            check_target(file)
     else:
         sources = _without_outputs(sources, folder)
     jobs: list[tuple[Source, Job]] = []
     for source in sources:
         place = source.path.parent if folder is None else folder / source.folder
-        target = file or place / f"{source.path.stem}{tag}{suffix}"
+        target = file or place / f"{source.path.stem}{tag}{_suffix(source.path, suffix)}"
         jobs.append((source, Job(source.path, target)))
     made = {job.target for _, job in jobs if job.source.parent == job.target.parent}
     wanted = [job for source, job in jobs if source.named or job.source not in made]
@@ -98,6 +100,13 @@ def _without_outputs(sources: list[Source], folder: Path | None) -> list[Source]
         return not source.named and root in target.parents and target in path.parents
 
     return [source for source in sources if not is_output(source)]
+
+
+def _suffix(source: Path, images: str) -> str:
+    """Suffix of an output: a video keeps its container where that can be written."""
+    if not is_video(source):
+        return images
+    return source.suffix if source.suffix.lower() in CONTAINERS else ".mp4"
 
 
 def _problem(job: Job, other: Job) -> str:

@@ -14,6 +14,7 @@ from scaleport.errors import ScaleError
 from scaleport.grid import parse_scale
 from scaleport.imaging.writing import SaveOptions
 from scaleport.runtimes.upscaler import Upscaler
+from scaleport.runtimes.video import VideoOptions
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,14 @@ class Request:
         size: output size (height, width) in pixels, or None if ``scale`` is given.
         bits: 8, 16 or 32 (float) bits per channel; 0 keeps those of each source.
         options: how image files are written.
+        video: how videos are written.
     """
 
     scale: tuple[float, float] | None = None
     size: tuple[int, int] | None = None
     bits: int = 0
     options: SaveOptions = field(default_factory=SaveOptions)
+    video: VideoOptions = field(default_factory=VideoOptions)
 
     @classmethod
     def of(
@@ -39,6 +42,7 @@ class Request:
         size: tuple[int, int] | None = None,
         bits: int = 0,
         options: SaveOptions | None = None,
+        video: VideoOptions | None = None,
     ) -> Request:
         """A request of one scale for both directions, a pair, or a size.
 
@@ -48,7 +52,7 @@ class Request:
         if (scale is None) == (size is None):
             raise ScaleError("give either a scale (-s 2.7) or a size (--size 1920x1080)")
         pair = None if scale is None else parse_scale(scale)
-        return cls(pair, size, bits, options or SaveOptions())
+        return cls(pair, size, bits, options or SaveOptions(), video or VideoOptions())
 
     @property
     def tag(self) -> str:

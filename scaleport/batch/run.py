@@ -6,9 +6,11 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+
+import numpy as np
 
 from scaleport.batch.journal import Journal
 from scaleport.batch.plan import Job, plan
@@ -16,8 +18,12 @@ from scaleport.batch.request import Request, settings_digest
 from scaleport.batch.work import Outcome, Work
 from scaleport.errors import ArtifactError, OutputError, ScaleportError
 from scaleport.imaging.leftovers import remove_leftovers
+from scaleport.imaging.reading import open_picture
 from scaleport.imaging.writing import SaveOptions
+from scaleport.runtimes.budget import Task, fitting_policy
+from scaleport.runtimes.file import BITS
 from scaleport.runtimes.upscaler import Upscaler
+from scaleport.runtimes.view import checked_grid
 
 Tell = Callable[[Outcome], None]
 Step = Callable[[int, float], None]
@@ -157,6 +163,34 @@ def run(
         while len(behind):
             done(_certain(behind.next()))
     return outcomes
+
+
+def fit_memory(upscaler: Upscaler, jobs: Sequence[Job], request: Request, limit: int) -> None:
+    """Choose the upscaler's tile so that a run of these jobs stays within a limit.
+
+    Args:
+        upscaler: model and backend; the tile of its policy becomes smaller if need be.
+        jobs: all that will be upscaled; what cannot be read has no say.
+        request: scale and format.
+        limit: bytes of resident memory of this process.
+
+    Raises:
+        OutOfMemoryError: if even the smallest tile does not fit.
+        BackendError: if memory cannot be measured on this system.
+    """
+    tasks = []
+    for job in jobs:
+        try:
+            picture = open_picture(job.source)
+            grid = checked_grid(upscaler.manifest, *picture.shape, request.scale, request.size)
+        except ScaleportError:
+            continue  # the run reports it
+        layout = picture.layout
+        if request.bits:
+            layout = replace(layout, dtype=np.dtype(BITS[request.bits]))
+        tasks.append(Task(grid, layout))
+    held = 1 if len(jobs) == 1 else 2 + _AHEAD + _BEHIND
+    upscaler.policy = fitting_policy(upscaler, tasks, limit, held)
 
 
 class _Line:

@@ -19,6 +19,7 @@ from scaleport.errors import (
 )
 from scaleport.runtimes.file import FileResult, FileUpscale
 from scaleport.runtimes.upscaler import Upscaler
+from scaleport.runtimes.video import VideoUpscale, is_video
 from scaleport.runtimes.view import Progress
 
 
@@ -67,7 +68,7 @@ class Work:
         self._upscaler, self._request = upscaler, request
         self._journal, self._settings = journals.get(job.target.parent), settings
         self._resume = resume
-        self._file: FileUpscale | None = None
+        self._file: FileUpscale | VideoUpscale | None = None
         self._input_sha256 = ""
         self._start = 0.0
 
@@ -78,7 +79,7 @@ class Work:
             ScaleportError: if the source cannot be read or the request does not fit it.
         """
         self._start = time.perf_counter()
-        job, request = self.job, self._request
+        job = self.job
         if self._journal is not None:
             # Taken before the pixels are read: a source that changes meanwhile is made again.
             self._input_sha256 = _input_digest(job.source)
@@ -88,19 +89,19 @@ class Work:
                     result = FileResult(entry.input_size, entry.output_size, (), 0)
                     return Outcome(job, result, kept=True, seconds=self._seconds())
         try:
-            self._file = FileUpscale(
-                self._upscaler,
-                job.source,
-                job.target,
-                request.scale,
-                request.size,
-                request.bits,
-                request.options,
-            )
+            self._file = self._opened()
         except ScaleError as error:
             raise ScaleError(f"{job.source}: {error}") from error
         self._file.preload()
         return None
+
+    def _opened(self) -> FileUpscale | VideoUpscale:
+        job, request = self.job, self._request
+        files = (self._upscaler, job.source, job.target)
+        grid = (request.scale, request.size)
+        if is_video(job.source):
+            return VideoUpscale(*files, *grid, request.video)
+        return FileUpscale(*files, *grid, request.bits, request.options)
 
     def render(self, progress: Progress | None = None) -> None:
         """Run the model."""

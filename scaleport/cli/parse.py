@@ -92,3 +92,22 @@ def decibels_of(text: str) -> float:
     if match is None or float(match[1]) <= 0:
         raise UsageError(f"a loss is a number of decibels above 0 such as 0.1dB; got {text!r}")
     return float(match[1])
+
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_UNITS |= {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+
+
+def bytes_of(option: str, text: str) -> int:
+    """``1GiB``, ``800MB`` or ``2G``: bytes.
+
+    Raises:
+        UsageError: if it is not that, or nothing.
+    """
+    match = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([kmgt]?)(i?b)?\s*", text.lower())
+    if match is None or (match[3] == "ib" and not match[2]):
+        raise UsageError(f"{option} is a size such as 1GiB or 800MB; got {text!r}")
+    count = int(float(match[1]) * _UNITS[match[2] + ("b" if match[2] and match[3] == "b" else "")])
+    if count < 1:
+        raise UsageError(f"{option} must be above 0; got {text!r}")
+    return count

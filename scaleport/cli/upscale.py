@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, error_line, put
-from scaleport.cli.parse import scale_of, size_of
+from scaleport.cli.parse import bytes_of, scale_of, size_of
 from scaleport.cli.strangers import Allow, VerifyKey
 from scaleport.errors import PartialError, ScaleError, ScaleportError, UsageError
 
@@ -26,6 +26,7 @@ Examples:
   scaleport upscale photo.png -m photo.bundle -s 2.7
   scaleport upscale scans/ -m photo.bundle -s 2,3.5 -o larger/ --recursive
   scaleport upscale 'scans/*.tif' -m photo.bundle -s 4 -o larger/ --resume
+  scaleport upscale clip.mp4 -m photo.bundle -s 2 --crf 16
   scaleport upscale photo.png -m photo.bundle --size 1920x1080 -o wall.webp --backend openvino
 """
 
@@ -70,8 +71,17 @@ def upscale(
         int, typer.Option(min=0, metavar="N", help="Processor threads; 0 leaves it to the backend.")
     ] = 0,
     tile: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Largest tile in input pixels; 0 never tiles.")
+        int,
+        typer.Option(min=0, metavar="N", help="Largest tile in input pixels; 0 never tiles."),
     ] = 256,
+    max_memory: Annotated[
+        str,
+        typer.Option(
+            "--max-memory",
+            metavar="SIZE",
+            help="E.g. 1GiB: a tile of at most --tile that keeps the process within it.",
+        ),
+    ] = "",
     device: Annotated[
         str,
         typer.Option(
@@ -100,6 +110,12 @@ def upscale(
     ] = False,
     allow: Allow = None,
     verify_key: VerifyKey = None,
+    codec: Annotated[
+        str, typer.Option(metavar="NAME", help="Of videos: an encoder of FFmpeg, e.g. libx265.")
+    ] = "libx264",
+    crf: Annotated[
+        int, typer.Option(min=0, max=51, metavar="N", help="Of x264 and x265: 0 is best.")
+    ] = 18,
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Take images of folders within folders, too.")
     ] = False,
@@ -117,13 +133,15 @@ def upscale(
 
     Alpha, colour profile and EXIF are kept. A folder stands for the images in it; below -o DIR,
     outputs lie as the images do in their folder. Of several images, one that fails is reported
-    and the others go on; what is finished is recorded beside the outputs for --resume.
+    and the others go on; what is finished is recorded beside the outputs for --resume. Videos that
+    are named keep their audio and their time stamps.
     """
     out = Output(as_json, quiet, verbose)
     from scaleport.batch.plan import plan
     from scaleport.batch.request import Request
     from scaleport.imaging.writing import SaveOptions
     from scaleport.runtimes.file import BITS
+    from scaleport.runtimes.video import VideoOptions
 
     if bits and bits not in BITS:
         raise UsageError(f"--bits must be {', '.join(map(str, BITS))}, got {bits}")
@@ -134,6 +152,7 @@ def upscale(
         None if size is None else size_of(size),
         bits,
         SaveOptions(quality, lossless),
+        VideoOptions(codec, crf),
     )
     from scaleport.batch.run import Report, run
     from scaleport.runtimes.upscaler import load
@@ -153,6 +172,10 @@ def upscale(
     if request.scale is not None:
         checked_grid(upscaler.manifest, 1, 1, request.scale, None)
     work = plan(inputs, output, request.tag, kind, recursive)
+    if max_memory:
+        from scaleport.batch.run import fit_memory
+
+        fit_memory(upscaler, work.jobs, request, bytes_of("--max-memory", max_memory))
     for _, error in work.failures:
         _complain(error, verbose)
     start = time.perf_counter()

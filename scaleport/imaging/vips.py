@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from scaleport.errors import BackendError
 
-_SYSTEM = "system error: "
+DECODED_IN_MEMORY: Final = 32 << 20
+"""Bytes of pixels up to which a file is decoded to memory; larger ones go to a temporary file."""
+
+_SYSTEM: Final = "system error: "
 
 
 @lru_cache(maxsize=1)
@@ -19,6 +22,8 @@ def libvips() -> Any:
     Raises:
         BackendError: if it is not installed or cannot find its library.
     """
+    # Read once by the library, at the first picture; what a user has set stays.
+    os.environ.setdefault("VIPS_DISC_THRESHOLD", str(DECODED_IN_MEMORY))
     try:
         import pyvips
     except (ImportError, OSError) as error:

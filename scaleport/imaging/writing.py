@@ -32,7 +32,7 @@ WRITABLE: Final = {
 
 _LONGEST_SIDE: Final = {"JPEG": 65_500, "WebP": 16_383, "AVIF": 16_384}
 _DEEP: Final = ("PNG", "TIFF")
-_IN_MEMORY: Final = 32 << 20
+WRITTEN_IN_MEMORY: Final = 32 << 20
 """Bytes of pixels up to which a picture that is written in bands is kept in memory."""
 _FORMATS: Final = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
 
@@ -142,7 +142,7 @@ class PictureWriter:
             self._target = target.resolve() if target.is_symlink() else target
         self._stem = temporary_stem(self._target)
         bands = layout.channels or 1
-        if height * width * bands * layout.dtype.itemsize > _IN_MEMORY:
+        if height * width * bands * layout.dtype.itemsize > WRITTEN_IN_MEMORY:
             with _file_errors(self._path):
                 self._raw = self._raw_path.open("xb")
 

@@ -125,12 +125,18 @@ class FileUpscale:
         """
         assert self._picture is not None
         self._picture.read(0, 0, 1, 1)
-        self._view = self._upscaler.open(self._picture)
+        self._view = self._opened()
+
+    def _opened(self) -> View:
+        assert self._picture is not None
+        # Every tile is rendered once: there is no next rendering to keep features for.
+        policy = replace(self._upscaler.policy, cache_bytes=0)
+        return View(self._upscaler.stages, self._picture, policy)
 
     def render(self, progress: Progress | None = None) -> None:
         """Upscale all of the picture; afterwards, the source is no longer needed."""
         assert self._picture is not None
-        view = self._view or self._upscaler.open(self._picture)
+        view = self._view or self._opened()
         height, width = self._result.output_size
         self._writer = PictureWriter(
             self._target, height, width, self._layout, self._picture.metadata, self._options
@@ -141,7 +147,7 @@ class FileUpscale:
             self._writer.write(band)
         tile = view.policy.tile
         notes = self._result.notes
-        if view.policy != self._upscaler.policy:
+        if tile != self._upscaler.policy.tile:
             notes += (f"memory ran out; went on with tiles of {tile} pixels",)
         self._result = replace(self._result, notes=notes, tile=tile)
         self._picture = self._view = None

@@ -104,10 +104,7 @@ class View:
         """Cut the image into tiles; features of other tiles are dropped."""
         self._policy = policy
         self._features.clear()
-        halo = self._manifest.receptive_field
-        if self._manifest.family == "lattice":
-            # The reduction from the lattice reads a little beyond what a tile owns.
-            halo += math.ceil(2 / self._manifest.scale.min) + 1
+        halo = self.halo
         height, width = self.shape
         self._rows = self._cut(height, self._manifest.height.max, halo)
         self._cols = self._cut(width, self._manifest.width.max, halo)
@@ -122,6 +119,15 @@ class View:
         elif length > most:
             tile = max(1, min(tile or most, most - 2 * halo))
         return cut(length, tile, halo)
+
+    @property
+    def halo(self) -> int:
+        """LR pixels that the crop of a tile reaches beyond what the tile owns."""
+        radius = self._manifest.receptive_field
+        if self._manifest.family == "lattice":
+            # The reduction from the lattice reads a little beyond what a tile owns.
+            radius += math.ceil(2 / self._manifest.scale.min) + 1
+        return radius
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -1,0 +1,256 @@
+"""From video file to video file, frame by frame, through PyAV (extra ``video``)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from scaleport.errors import BackendError, ImageError, OutputError, UsageError
+from scaleport.imaging.leftovers import temporary_stem
+from scaleport.runtimes.file import FileResult
+from scaleport.runtimes.upscaler import Upscaler
+from scaleport.runtimes.view import Progress, View, checked_grid
+
+CONTAINERS: Final = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+"""Containers that are written, by suffix."""
+
+VIDEO_SUFFIXES: Final = frozenset(CONTAINERS) | {".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts"}
+"""What counts as a video."""
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """How a video is written.
+
+    Attributes:
+        codec: name of an encoder of FFmpeg, e.g. ``libx264`` or ``libx265``.
+        crf: constant rate factor of x264 and x265, 0 (best) to 51.
+
+    Raises:
+        UsageError: if ``crf`` is out of range.
+    """
+
+    codec: str = "libx264"
+    crf: int = 18
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if not 0 <= self.crf <= 51:
+            raise UsageError(f"crf must be from 0 to 51, got {self.crf}")
+
+
+def is_video(path: Path) -> bool:
+    """Whether a path is called like a video."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+class VideoUpscale:
+    """The upscaling of one video in the steps of :class:`scaleport.runtimes.file.FileUpscale`.
+
+    Frames keep their time stamps; audio and subtitles are copied as they are. Colours are 8 bits;
+    rotation is undone; an odd side of the output loses its last pixel, as 4:2:0 needs.
+
+    Args:
+        upscaler: model and backend.
+        source: video file.
+        target: video file to be; its suffix chooses the container, see :data:`CONTAINERS`.
+        scale: (scale_y, scale_x), or None if ``size`` is given.
+        size: output size (height, width), or None if ``scale`` is given.
+        options: codec and quality.
+
+    Raises:
+        BackendError: if PyAV is not installed.
+        ImageError: if the source cannot be read or holds no video.
+        OutputError: if the container is not known.
+        ScaleError: if the scale or size is out of range.
+        UsageError: if the codec is not known.
+    """
+
+    def __init__(
+        self,
+        upscaler: Upscaler,
+        source: Path,
+        target: Path,
+        scale: tuple[float, float] | None = None,
+        size: tuple[int, int] | None = None,
+        options: VideoOptions | None = None,
+    ) -> None:
+        self._av = _pyav()
+        self._upscaler, self._source, self._target = upscaler, source, target
+        self._options = options or VideoOptions()
+        if target.suffix.lower() not in CONTAINERS:
+            raise OutputError(f"cannot write {target}: use one of {', '.join(CONTAINERS)}")
+        if self._options.codec not in self._av.codecs_available:
+            raise UsageError(f"FFmpeg has no codec {self._options.codec!r} here; try libx264")
+        self._part = Path(f"{temporary_stem(target)}.tmp")
+        self._cancelled = False
+        self._notes: list[str] = []
+        with self._reading(), self._av.open(str(source)) as video:
+            first = self._first_frame(video)
+            shape = self._pixels(first).shape[:2]
+            if first.format.components[0].bits > 8:
+                self._notes.append(f"{first.format.components[0].bits} bits became 8")
+        grid = checked_grid(upscaler.manifest, shape[0], shape[1], scale, size)
+        height, width = (max(2, n - n % 2) for n in grid.output_size)
+        if (height, width) != grid.output_size:
+            self._notes.append(f"made {width}x{height}: video sides are even")
+        self._result = FileResult((shape[0], shape[1]), (height, width), (), 0)
+
+    def preload(self) -> None:
+        """Nothing: frames are decoded as they are needed."""
+
+    def render(self, progress: Progress | None = None) -> None:
+        """Upscale all frames and copy what is not video."""
+        with self._reading(), self._av.open(str(self._source)) as video:
+            with self._writing():
+                settings = {"movflags": "faststart"} if self._container != "matroska" else {}
+                made = self._av.open(str(self._part), "w", format=self._container, options=settings)
+            try:
+                self._copy(video, made, progress)
+            finally:
+                with self._writing():
+                    made.close()
+
+    def finish(self) -> FileResult:
+        """Put the video under its name."""
+        with self._writing():
+            with self._part.open("rb") as file:
+                os.fsync(file.fileno())
+            if self._cancelled:
+                raise OutputError(f"{self._target} is not written: the program was stopped")
+            self._part.replace(self._target)
+        return replace(self._result, notes=tuple(dict.fromkeys(self._notes)))
+
+    def cancel(self) -> None:
+        """Have :meth:`finish` fail."""
+        self._cancelled = True
+
+    def discard(self) -> None:
+        """Drop everything but a finished target."""
+        with contextlib.suppress(OSError):
+            self._part.unlink(missing_ok=True)
+
+    @property
+    def _container(self) -> str:
+        return CONTAINERS[self._target.suffix.lower()]
+
+    def _copy(self, video: Any, made: Any, progress: Progress | None) -> None:
+        source = video.streams.video[0]
+        source.thread_type = "AUTO"
+        with self._writing():
+            target = self._stream(source, made)
+        copies = {}
+        for stream in (*video.streams.audio, *video.streams.subtitles):
+            try:
+                copies[stream.index] = made.add_stream_from_template(stream)
+            except (ValueError, self._av.FFmpegError):
+                kind = stream.type
+                self._notes.append(
+                    f"{self._target.suffix} cannot hold a stream of {kind}: left out"
+                )
+        done, total = 0, _frames(video, source)
+        for packet in video.demux(source, *(video.streams[i] for i in copies)):
+            if packet.stream.index in copies:
+                if packet.dts is not None:
+                    packet.stream = copies[packet.stream.index]
+                    with self._writing():
+                        made.mux(packet)
+                continue
+            for frame in packet.decode():
+                big = self._upscaled(frame, target.codec_context.pix_fmt)
+                with self._writing():
+                    made.mux(target.encode(big))
+                done += 1
+                if progress is not None:
+                    progress(done, max(done, total))
+        with self._writing():
+            made.mux(target.encode())
+
+    def _stream(self, source: Any, made: Any) -> Any:
+        """The video stream to be, described as the source's is."""
+        options = {"crf": str(self._options.crf)} if "26" in self._options.codec else {}
+        stream = made.add_stream(
+            self._options.codec, rate=source.average_rate or 25, options=options
+        )
+        context, given = stream.codec_context, source.codec_context
+        context.height, context.width = self._result.output_size
+        context.pix_fmt = "yuv420p"
+        context.time_base = source.time_base
+        if given.sample_aspect_ratio:
+            context.sample_aspect_ratio = given.sample_aspect_ratio
+        for name in ("colorspace", "color_range", "color_primaries", "color_trc"):
+            setattr(context, name, getattr(given, name))
+        return stream
+
+    def _upscaled(self, frame: Any, form: str) -> Any:
+        pixels = self._pixels(frame)
+        if pixels.shape[:2] != self._result.input_size:
+            raise ImageError(f"{self._source}: frames of several sizes are not supported")
+        policy = replace(self._upscaler.policy, cache_bytes=0)
+        view = View(self._upscaler.stages, pixels, policy)
+        large = view.render(size=self._result.output_size)
+        if view.policy.tile != policy.tile:
+            self._notes.append(f"memory ran out; went on with tiles of {view.policy.tile} pixels")
+        self._result = replace(self._result, tile=view.policy.tile)
+        made = self._av.VideoFrame.from_ndarray(large, format="rgb24")
+        made = made.reformat(
+            format=form, dst_colorspace=frame.colorspace, dst_color_range=frame.color_range
+        )
+        made.pts, made.time_base = frame.pts, frame.time_base
+        return made
+
+    def _pixels(self, frame: Any) -> Any:
+        """uint8 [H, W, 3], upright."""
+        pixels = frame.to_ndarray(format="rgb24")
+        turns = round(frame.rotation / 90) % 4
+        return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+
+    def _first_frame(self, video: Any) -> Any:
+        if not video.streams.video:
+            raise ImageError(f"{self._source} holds no video")
+        for frame in video.decode(video=0):
+            return frame
+        raise ImageError(f"{self._source} holds no frame")
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (self._av.FFmpegError, OSError) as error:
+            said = getattr(error, "strerror", None) or error
+            raise ImageError(f"cannot read {self._source}: {said}") from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (self._av.FFmpegError, OSError) as error:
+            said = getattr(error, "strerror", None) or error
+            raise OutputError(f"cannot write {self._target}: {said}") from error
+
+
+def _frames(video: Any, stream: Any) -> int:
+    """Number of frames, as far as the file says; 1 if it does not."""
+    if stream.frames:
+        return int(stream.frames)
+    if video.duration and stream.average_rate:
+        return max(1, int(video.duration / 1e6 * float(stream.average_rate)))
+    return 1
+
+
+def _pyav() -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise BackendError(
+            "video needs av, which is not installed: pip install 'scaleport[video]'"
+        ) from error
+    av.logging.set_level(av.logging.PANIC)
+    return av
