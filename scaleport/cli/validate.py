@@ -22,11 +22,14 @@ Examples:
   scaleport validate photo.bundle --quick --backend openvino --precision fp16
   scaleport validate photo.bundle --report report.html
   scaleport validate photo.bundle --precision int8 --data Set5 --gate-int8-loss 0.1dB
+  scaleport validate photo.bundle --save-outputs mac      # on a Mac, without PyTorch
+  scaleport validate photo.bundle --load-outputs mac      # elsewhere, with PyTorch
   scaleport validate photo.bundle --rejudge --gate-fp16-psnr 60 --no-store
 """
 
 # Wide enough for every row; a file or a pipe has no width of its own.
 _PIPE_WIDTH = 120
+_KEPT = ("backend", "precision", "cases", "device")
 
 
 def validate(
@@ -70,6 +73,20 @@ def validate(
             "--report", metavar="FILE", help="Also write a page with pictures, in one HTML file."
         ),
     ] = None,
+    saved_to: Annotated[
+        Path | None,
+        typer.Option(
+            "--save-outputs",
+            metavar="DIR",
+            help="Judge nothing: keep the outputs, for a machine that has PyTorch.",
+        ),
+    ] = None,
+    saved_in: Annotated[
+        Path | None,
+        typer.Option(
+            "--load-outputs", metavar="DIR", help="Run nothing: judge outputs that were kept."
+        ),
+    ] = None,
     no_store: Annotated[
         bool, typer.Option("--no-store", help="Leave the manifest as it is.")
     ] = False,
@@ -106,7 +123,8 @@ def validate(
     out = Output(as_json, quiet, verbose)
     asked = words_of(precisions) if precisions else ()
     if "int8" in asked or data is not None or int8_loss is not None:
-        if asked not in ((), ("int8",)) or data is None or quick or rejudge or page:
+        others = (quick, rejudge, page, saved_to, saved_in)
+        if asked not in ((), ("int8",)) or data is None or any(others):
             raise UsageError(
                 "int8 is judged by itself, on ground truth: --precision int8 --data DIR"
             )
@@ -116,8 +134,18 @@ def validate(
         from scaleport.validation.page import check_place
 
         check_place(page)
+    if saved_to is not None:
+        if saved_in is not None or rejudge or page is not None:
+            raise UsageError("--save-outputs judges nothing: it goes with what is run only")
+        chosen = [words_of(values) if values else None for values in (backends, precisions)]
+        _save(out, bundle, saved_to, chosen[0], chosen[1], quick, threads)
+        return
     gates = _gates(fp32_max_abs, fp32_psnr, fp16_max_abs, fp16_psnr)
-    if rejudge:
+    if saved_in is not None:
+        if backends or precisions or quick or rejudge:
+            raise UsageError("--load-outputs judges all that was kept: it goes with gates only")
+        parity = _judge_saved(out, bundle, saved_in, gates, threads, not no_store)
+    elif rejudge:
         if backends or precisions or quick:
             raise UsageError("--rejudge judges all stored results: it goes with gates only")
         parity = _rejudge(bundle, gates, not no_store)
@@ -125,7 +153,7 @@ def validate(
         chosen = [words_of(values) if values else None for values in (backends, precisions)]
         parity = _run(out, bundle, chosen[0], chosen[1], quick, gates, threads, not no_store)
     if page is not None:
-        _page(out, bundle, parity, page, threads, pictures=not rejudge)
+        _page(out, bundle, parity, page, threads, pictures=not rejudge and not saved_in)
     _report(out, parity)
 
 
@@ -232,6 +260,70 @@ def _run(
         )
     if keep:
         proof.store(bundle, manifest, parity, gates)
+    return parity
+
+
+def _save(
+    out: Output,
+    bundle: Path,
+    folder: Path,
+    backends: tuple[str, ...] | None,
+    precisions: tuple[str, ...] | None,
+    quick: bool,
+    threads: int,
+) -> None:
+    from scaleport.validation.outputs import save_outputs
+
+    with out.progress(1.0) as advance, out.libraries():
+        index = save_outputs(
+            bundle,
+            folder,
+            backends,
+            precisions,
+            "quick" if quick else "full",
+            threads,
+            lambda done, total, text: advance(done / total, f"{text}, {done} of {total}"),
+        )
+    runs = [(run.backend, run.precision, str(len(run.cases)), run.device) for run in index.runs]
+    failed = [case for run in index.runs for case in run.cases if case.file is None]
+    out.result(
+        {
+            "folder": folder,
+            "model": index.model,
+            "runs": [dict(zip(_KEPT, run, strict=True)) for run in runs],
+            "failed": [case.note for case in failed],
+            "left_out": index.left_out,
+        }
+    )
+    for line in table([_KEPT, *runs]):
+        out.say(line)
+    if failed:
+        out.say(f"{len(failed)} cases have no output; first: {failed[0].note}")
+    for name, reason in index.left_out.items():
+        out.say(f"{name}: {reason}")
+    out.say(f"kept in {folder}; judge them with --load-outputs where PyTorch is installed")
+
+
+def _judge_saved(
+    out: Output, bundle: Path, folder: Path, gates: Gates, threads: int, keep: bool
+) -> Parity:
+    from scaleport.bundle.reader import read_manifest
+    from scaleport.validation.outputs import judge_outputs
+    from scaleport.validation.parity import store
+
+    manifest = read_manifest(bundle)
+    with needs("torch", "the reference of validate"):
+        import torch  # noqa: F401
+    with out.progress(1.0) as advance, out.libraries():
+        parity = judge_outputs(
+            bundle,
+            folder,
+            gates,
+            threads,
+            lambda done, total, text: advance(done / total, f"{text}, {done} of {total}"),
+        )
+    if keep:
+        store(bundle, manifest, parity, gates)
     return parity
 
 

@@ -32,6 +32,7 @@ from scaleport.validation.divergence import (
     first_divergence,
     share,
     statistics,
+    without_collisions,
 )
 from scaleport.validation.gates import Gates
 from scaleport.validation.metrics import psnr
@@ -50,6 +51,7 @@ SCALE: Final = 2.7
 WHOLE: Final = "whole"
 _DEPLOY: Final = "deploy"
 _RESAMPLE: Final = "resample"
+_FOREIGN: Final = "the network has no stage {!r}; the checkpoint is not this bundle's"
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,8 @@ class _Work:
                 reference = self._whole()
                 inputs = {"image": self.image, "scale": np.array(self.scale, np.float32)}
             else:
+                if name not in feeds:
+                    raise ArtifactError(_FOREIGN.format(name))
                 reference = self._stage(name, feeds[name])
                 inputs = feeds[name]
             yield self._compare(name, inputs, reference)
@@ -228,6 +232,8 @@ class _Work:
         graph = self.graphs[name]
         path = self.bundle.file(graph.path)
         values = probe_of(self.backend)(path, feeds)
+        if self.format == "coreml":
+            values = without_collisions(values, reference)
         compared = first_divergence(name, values, reference, self.tolerance)
         if compared.divergence is not None:
             return compared
@@ -279,7 +285,7 @@ class _Work:
             return stage, stage
         built, exact = self.built.stage(name), self.exact.stage(name)
         if built is None or exact is None:
-            raise ArtifactError(f"the network has no stage {name!r}; it is not this bundle's")
+            raise ArtifactError(_FOREIGN.format(name))
         kept = self._kept(built, self.graphs[name])
         if kept:
             # Wraps the modules of the full precision, which are not to be changed: others of them.

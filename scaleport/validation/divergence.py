@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -147,6 +148,27 @@ def share(found: Array, expected: Array, tolerance: float) -> float:
         return math.inf
     peak = max(1.0, float(np.abs(b[finite]).max()))
     return float(difference.max()) / (tolerance * peak)
+
+
+def without_collisions(values: Iterable[Value], reference: Mapping[str, Any]) -> list[Value]:
+    """The values without those that only happen to have the name of a tensor of the reference.
+
+    Operations that a converter adds are named by it, after their kind and a number, and so may be
+    called like a node of PyTorch. They are told by another kind, shape or type; shapes of a
+    stage's tensors follow from its inputs, so that no fault is lost by it.
+    """
+    kept = []
+    for item in values:
+        twin = reference.get(item.name)
+        if twin is not None:
+            numbered = re.fullmatch(rf"{re.escape(item.operation)}_\d+", item.name)
+            foreign = numbered is not None and not twin.operation.startswith(item.operation)
+            same = item.value.shape == twin.value.shape
+            if foreign or not same or item.value.dtype.kind != twin.value.dtype.kind:
+                kept.append(replace(item, name=""))
+                continue
+        kept.append(item)
+    return kept
 
 
 def first_divergence(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Final, Protocol, get_args
 
 import msgspec
 import numpy as np
@@ -55,8 +55,22 @@ _NOTE_LENGTH: Final = 400
 _WHOLE_STAGES: Final = ("whole", "whole_size")
 
 
+class Run(Protocol):
+    """Anything that names a backend and a precision."""
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """Precision of its graphs."""
+        ...
+
+
 @dataclass(frozen=True)
-class _Combination:
+class Combination:
     """One backend in one precision, and what it is to run."""
 
     backend: str
@@ -67,6 +81,7 @@ class _Combination:
 
     @property
     def count(self) -> int:
+        """How many results it gives."""
         return len(self.cases) + len(self.refused)
 
 
@@ -107,7 +122,7 @@ def validate(
 
     gates = gates or Gates()
     opened = open_bundle(Path(bundle))
-    combinations, left_out = _combinations(opened, backends, precisions, selection)
+    combinations, left_out = combinations_of(opened, backends, precisions, selection)
     reference = Reference(opened, threads)
     total = sum(combination.count for combination in combinations)
     results: list[ParityResult] = []
@@ -125,7 +140,7 @@ def validate(
             results.append(judge(result, gates))
             if progress is not None:
                 progress(len(results), total, f"{name} {precision}")
-        device[name] = _device(upscaler)
+        device[name] = device_of(upscaler)
     return Parity(
         gates=gates.limits(), device=device, tool_versions=versions, results=tuple(results)
     )
@@ -172,12 +187,12 @@ def _merged(old: Parity, new: Parity) -> Parity:
     )
 
 
-def _combinations(
+def combinations_of(
     bundle: Bundle,
     backends: Sequence[str] | None,
     precisions: Sequence[str] | None,
     selection: Selection,
-) -> tuple[list[_Combination], dict[str, str]]:
+) -> tuple[list[Combination], dict[str, str]]:
     """What to run, and per backend that is left out the reason."""
     for precision in precisions or ():
         if precision not in get_args(Precision):
@@ -187,7 +202,7 @@ def _combinations(
     combinations, left_out = [], {}
     names = registry.backend_names() if backends is None else list(dict.fromkeys(backends))
     for name in names:
-        form = _form(bundle, name)
+        form = form_of(bundle, name)
         there = [p for p in bundle.precisions(form) if p in (precisions or Gates().limits())]
         reason = "" if there else _no_graphs(bundle, form)
         if not reason:
@@ -203,15 +218,22 @@ def _combinations(
             whole = _whole_stage(bundle, name, precision)
             cases = plan_cases(bundle.manifest, selection, form, bool(whole))
             refused = refused_scales(bundle.manifest)
-            combinations.append(_Combination(name, precision, whole, cases, refused))
+            combinations.append(Combination(name, precision, whole, cases, refused))
     if not combinations:
         raise BackendError(f"nothing of {bundle.path} can be run here: {left_out}")
     return combinations, left_out
 
 
-def _form(bundle: Bundle, name: str) -> str:
+def form_of(bundle: Bundle, name: str) -> str:
+    """Format of the graphs that a backend's results are about."""
     form = registry.get_backend(name).graph_format
     return "onnx" if form == "torch" else form
+
+
+def plan_of(bundle: Bundle, run: Run, selection: Selection) -> tuple[Case, ...]:
+    """The cases that a backend and precision have in a bundle's grid."""
+    whole = _whole_stage(bundle, run.backend, run.precision)
+    return plan_cases(bundle.manifest, selection, form_of(bundle, run.backend), bool(whole))
 
 
 def _no_graphs(bundle: Bundle, form: str) -> str:
@@ -226,23 +248,35 @@ def _whole_stage(bundle: Bundle, name: str, precision: str) -> str:
     return next((stage for stage in _WHOLE_STAGES if stage in there), "")
 
 
-def _device(upscaler: Upscaler) -> str:
+def device_of(upscaler: Upscaler) -> str:
+    """What graphs really ran on, for a report."""
     try:
         return upscaler.device
     except ScaleportError as error:
-        return f"none, graphs do not load: {_one_line(error)}"
+        return f"none, graphs do not load: {one_line(error)}"
 
 
 def _run(
-    upscaler: Upscaler, combination: _Combination, reference: Reference
+    upscaler: Upscaler, combination: Combination, reference: Reference
 ) -> Iterator[ParityResult]:
     """Results of one backend and precision, measured and not judged yet."""
+    for case, action in actions(upscaler, combination, reference.image):
+        expected = reference.output(case.shape, case.scale)
+        yield _measured(upscaler, combination, case, expected, action)
+    smallest = min(shapes_of(upscaler.manifest), key=lambda shape: shape.height * shape.width)
+    for scale in combination.refused:
+        yield refusal(upscaler, combination, smallest, scale)
+
+
+def actions(
+    upscaler: Upscaler, combination: Combination, image_of: Callable[[Shape], Array]
+) -> Iterator[tuple[Case, Callable[[], Array]]]:
+    """The cases of one backend and precision, each with what runs it."""
     # The cases of one shape and mode share a view, as an application would: encoded once.
     for (shape, mode), cases in groupby(combination.cases, key=lambda c: (c.shape, c.mode)):
-        image = reference.image(shape)
+        image = image_of(shape)
         view = View(upscaler.stages, image, policy_of(mode))
         for case in cases:
-            expected = reference.output(shape, case.scale)
 
             def render(scale: Scale = case.scale, view: View = view) -> Array:
                 return view.render(scale)
@@ -250,11 +284,7 @@ def _run(
             def whole(scale: Scale = case.scale, image: Array = image) -> Array:
                 return run_whole(upscaler, combination.whole, image, scale)
 
-            action = whole if mode == "whole" else render
-            yield _measured(upscaler, combination, case, expected, action)
-    smallest = min(shapes_of(upscaler.manifest), key=lambda shape: shape.height * shape.width)
-    for scale in combination.refused:
-        yield _refusal(upscaler, combination, smallest, scale)
+            yield case, whole if mode == "whole" else render
 
 
 def run_whole(upscaler: Upscaler, stage: str, image: Array, scale: Scale) -> Array:
@@ -283,30 +313,51 @@ def run_whole(upscaler: Upscaler, stage: str, image: Array, scale: Scale) -> Arr
 
 def _measured(
     upscaler: Upscaler,
-    combination: _Combination,
+    combination: Combination,
     case: Case,
     expected: Array,
     action: Callable[[], Array],
 ) -> ParityResult:
-    worst: float | None = None
-    ratio: float | None = None
+    found: Array | None = None
     note = ""
     try:
         found = action()
-        worst, ratio = max_abs(found, expected), psnr(found, expected)
     except ArtifactError:
         # Not the backend's fault, and nothing that a further case could be right about.
         raise
     except NotFiniteError as error:
-        note = _one_line(error) + locate(upscaler.stages.bundle, combination.precision, error)
+        note = one_line(error) + locate(upscaler.stages.bundle, combination.precision, error)
     except Exception as error:
-        note = _one_line(error)
+        note = one_line(error)
+    return measure(combination.backend, combination.precision, case, found, expected, note)
+
+
+def measure(
+    backend: str, precision: str, case: Case, found: Array | None, expected: Array, note: str = ""
+) -> ParityResult:
+    """The result of a case, not judged yet.
+
+    Args:
+        backend: which ran.
+        precision: of the graphs.
+        case: what was run.
+        found: float32[N, 3, Ho, Wo]; None if there is no output.
+        expected: the reference's.
+        note: why there is no output.
+    """
+    worst: float | None = None
+    ratio: float | None = None
+    if found is not None:
+        try:
+            worst, ratio = max_abs(found, expected), psnr(found, expected)
+        except ScaleportError as error:
+            note = one_line(error)
     if worst is not None and not np.isfinite(worst):
         worst, note = None, "the output holds NaN or infinity"
     equal = worst == 0
     return ParityResult(
-        backend=combination.backend,
-        precision=combination.precision,
+        backend=backend,
+        precision=precision,
         shape=(case.shape.height, case.shape.width),
         shape_name=case.shape.name,
         scale=case.scale,
@@ -318,8 +369,8 @@ def _measured(
     )
 
 
-def _refusal(
-    upscaler: Upscaler, combination: _Combination, shape: Shape, scale: Scale
+def refusal(
+    upscaler: Upscaler, combination: Combination, shape: Shape, scale: Scale
 ) -> ParityResult:
     """Whether a scale outside the declared range is refused before anything runs."""
     try:
@@ -328,7 +379,7 @@ def _refusal(
     except ScaleError:
         note = REFUSED
     except Exception as error:
-        note = f"outside the declared range, and not refused as such: {_one_line(error)}"
+        note = f"outside the declared range, and not refused as such: {one_line(error)}"
     return ParityResult(
         backend=combination.backend,
         precision=combination.precision,
@@ -343,6 +394,7 @@ def _refusal(
     )
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """An error as the note of a case."""
     text = " ".join(str(error).split())[:_NOTE_LENGTH]
     return text if isinstance(error, ScaleportError) else f"{type(error).__name__}: {text}"

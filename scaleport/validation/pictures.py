@@ -52,6 +52,18 @@ def picture(height: int, width: int, seed: int = 0) -> FloatArray:
     return clipped
 
 
+def pictures(height: int, width: int, count: int) -> FloatArray:
+    """Test images of one size, all different: float32[count, 3, height, width] in [0, 1].
+
+    Raises:
+        UsageError: if a length is below 1.
+    """
+    first = picture(height, width)
+    # Mirrored ones: what belongs to one image must not show in another.
+    images = [first if i % 2 == 0 else first[..., ::-1] for i in range(count)]
+    return np.ascontiguousarray(np.concatenate(images))
+
+
 def mirrored_picture(height: int, width: int, seed: int = 0) -> FloatArray:
     """A picture whose lower half mirrors its upper one, so that both ends show the same.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from scaleport.bundle.reader import Bundle
@@ -10,7 +9,7 @@ from scaleport.grid import Grid
 from scaleport.models import load_checkpoint
 from scaleport.runtimes.base import Array
 from scaleport.validation.cases import Scale, Shape
-from scaleport.validation.pictures import picture
+from scaleport.validation.pictures import pictures
 
 
 class Reference:
@@ -39,10 +38,7 @@ class Reference:
     def image(self, shape: Shape) -> Array:
         """The test images of a shape, float32[N, 3, H, W] in [0, 1], all different."""
         if shape not in self._images:
-            first = picture(shape.height, shape.width)
-            # Mirrored ones: what belongs to one image must not show in another.
-            images = [first if i % 2 == 0 else first[..., ::-1] for i in range(shape.batch)]
-            self._images[shape] = np.ascontiguousarray(np.concatenate(images))
+            self._images[shape] = pictures(shape.height, shape.width, shape.batch)
         return self._images[shape]
 
     def output(self, shape: Shape, scale: Scale) -> Array:

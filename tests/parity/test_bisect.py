@@ -87,6 +87,9 @@ FAULTS = {
 }
 
 
+SLOW = ("igconv", "wrong rounding")
+
+
 def rehash(bundle):
     """Make the hashes fit what the files hold now."""
     manifest = json.loads((bundle / "manifest.json").read_text())
@@ -115,8 +118,15 @@ def search(bundle, backend, fault):
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        # The whole graph of a lattice model has four parts to trace.
+        pytest.param(n, f, marks=[pytest.mark.slow] if (n, f) == SLOW else [])
+        for n in MODELS
+        for f in FAULTS
+    ],
+)
 def test_planted_fault_is_found_at_its_module(tiny_bundle, tmp_path, name, fault, backend):
     bundle = planted(tiny_bundle(name), tmp_path / "bad.bundle", fault)
     found = search(bundle, backend, fault)
@@ -237,9 +247,10 @@ def test_a_clean_bundle_has_none(every_format, backend, precision):
     assert found.divergence is None
     stages = {c.stage: c for c in found.compared}
     assert set(stages) == {"encode", "render"} | ({"whole"} if backend != "coreml" else set())
+    least = 0.6 if backend == "coreml" else 0.7
     for compared in stages.values():
         # Lengths of shapes have no twin; everything else is compared.
-        assert compared.matched >= 0.7 * compared.tensors
+        assert compared.matched >= least * compared.tensors
         assert compared.worst < 0.1
 
 

@@ -1,0 +1,389 @@
+"""Outputs made on one machine and judged on another.
+
+A Mac or a Jetson runs the parity grid and keeps what comes out; a machine with PyTorch compares it
+with the reference. Neither side believes the other: the checkpoint, the graphs, every input and
+every output are matched by their hashes. The files are plain ``.npy`` arrays and one JSON index;
+nothing of them is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from scaleport import __version__
+from scaleport.bundle.manifest import CHECKPOINT_NAME, Name, Parity, ParityResult, Sha256, Text
+from scaleport.bundle.reader import Bundle, open_bundle, sha256_file
+from scaleport.errors import ArtifactError, OutputError, UsageError
+from scaleport.grid import Grid
+from scaleport.runtimes.upscaler import load
+from scaleport.validation.cases import Case, Mode, Selection, Shape, shapes_of
+from scaleport.validation.gates import Gates, judge
+from scaleport.validation.parity import (
+    Combination,
+    Progress,
+    actions,
+    combinations_of,
+    device_of,
+    form_of,
+    measure,
+    one_line,
+    plan_of,
+    refusal,
+)
+from scaleport.validation.pictures import pictures
+from scaleport.validation.report import scale_text
+
+if TYPE_CHECKING:
+    from scaleport.validation.reference import Reference
+
+Array = npt.NDArray[Any]
+
+INDEX: Final = "outputs.json"
+FORMAT: Final = 1
+_MAX_INDEX_BYTES: Final = 64 << 20
+_MAX_CASES: Final = 100_000
+
+Side = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
+
+
+class Saved(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """One case: what went in, by its hash, and the file of what came out, or why there is none."""
+
+    mode: Mode
+    shape_name: Name
+    shape: tuple[Side, Side]
+    batch: Annotated[int, msgspec.Meta(ge=1, le=64)]
+    scale: tuple[float, float]
+    input_sha256: Sha256
+    file: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,6}\.npy\Z")] | None
+    output_sha256: Sha256 | None
+    note: Text = ""
+
+
+class SavedRun(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """All cases of one backend and precision, and the hashes of the graphs that ran."""
+
+    backend: Name
+    precision: Name
+    device: Text
+    version: Text
+    graphs: dict[str, Sha256]
+    cases: Annotated[tuple[Saved, ...], msgspec.Meta(max_length=_MAX_CASES)]
+    refused: Annotated[tuple[ParityResult, ...], msgspec.Meta(max_length=1024)]
+
+
+class Index(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """What a folder of outputs holds."""
+
+    format: int
+    model: Name
+    checkpoint_sha256: Sha256
+    selection: Selection
+    system: Text
+    scaleport: Text
+    runs: Annotated[tuple[SavedRun, ...], msgspec.Meta(max_length=64)]
+    left_out: dict[str, Text]
+
+
+def save_outputs(
+    bundle: Path | str,
+    folder: Path,
+    backends: Sequence[str] | None = None,
+    precisions: Sequence[str] | None = None,
+    selection: Selection = "full",
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> Index:
+    """Run the parity grid and keep the outputs. Needs no torch, and judges nothing.
+
+    Args:
+        bundle: the bundle directory.
+        folder: the folder to be; it may be there if it is empty. It appears when complete.
+        backends: names to run; None for all that can.
+        precisions: ``fp32`` and ``fp16``; None for those that there are.
+        selection: ``full`` or ``quick``.
+        threads: processor threads; 0 leaves it to the backends.
+        progress: called after each case.
+
+    Raises:
+        UsageError: if a name is unknown, or there are no such graphs.
+        BackendError: if nothing can run here.
+        ArtifactError: if the bundle is damaged.
+        OutputError: if the folder cannot be written, or holds something.
+    """
+    opened = open_bundle(Path(bundle))
+    combinations, left_out = combinations_of(opened, backends, precisions, selection)
+    _check_folder(folder)
+    total = sum(c.count for c in combinations)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        runs: list[SavedRun] = []
+        done = 0
+        for combination in combinations:
+            run = _save_run(opened, combination, scratch, threads, done, total, progress)
+            done += combination.count
+            runs.append(run)
+        index = Index(
+            format=FORMAT,
+            model=opened.manifest.name,
+            checkpoint_sha256=_checkpoint(opened),
+            selection=selection,
+            system=f"{platform.system()} {platform.release()} {platform.machine()}",
+            scaleport=__version__,
+            runs=tuple(runs),
+            left_out=left_out,
+        )
+        encoded = msgspec.json.format(msgspec.json.encode(index), indent=1)
+        (scratch / INDEX).write_bytes(encoded + b"\n")
+        scratch.chmod(0o755)
+        if folder.is_dir():
+            folder.rmdir()
+        scratch.rename(folder)
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return index
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        if folder.is_dir():
+            if any(folder.iterdir()):
+                raise OutputError(f"{folder} is not empty; choose another folder for the outputs")
+        elif folder.exists():
+            raise OutputError(f"{folder} is a file; choose another folder for the outputs")
+        elif not folder.absolute().parent.is_dir():
+            raise OutputError(f"cannot write {folder}: there is no directory {folder.parent}")
+        if not os.access(folder.absolute().parent, os.W_OK):
+            raise OutputError(f"cannot write {folder}: its directory is read-only")
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def _save_run(
+    bundle: Bundle,
+    combination: Combination,
+    scratch: Path,
+    threads: int,
+    done: int,
+    total: int,
+    progress: Progress | None,
+) -> SavedRun:
+    name, precision = combination.backend, combination.precision
+    upscaler = load(bundle.path, name, precision, threads=threads)
+    cases = []
+    for case, action in actions(upscaler, combination, _images):
+        file, digest, note = None, None, ""
+        try:
+            found = np.ascontiguousarray(action(), np.float32)
+        except ArtifactError:
+            raise
+        except Exception as error:
+            note = one_line(error)
+        else:
+            file = f"{done:06d}.npy"
+            np.save(scratch / file, found, allow_pickle=False)
+            digest = sha256_file(scratch / file).sha256
+        cases.append(_saved(case, file, digest, note))
+        done += 1
+        if progress is not None:
+            progress(done, total, f"{name} {precision}")
+    smallest = min(shapes_of(bundle.manifest), key=lambda shape: shape.height * shape.width)
+    refused = [refusal(upscaler, combination, smallest, scale) for scale in combination.refused]
+    return SavedRun(
+        backend=name,
+        precision=precision,
+        device=device_of(upscaler),
+        version=upscaler.stages.found.version,
+        graphs=_graph_hashes(bundle, name, precision),
+        cases=tuple(cases),
+        refused=tuple(refused),
+    )
+
+
+def _saved(case: Case, file: str | None, digest: str | None, note: str) -> Saved:
+    shape = case.shape
+    return Saved(
+        mode=case.mode,
+        shape_name=shape.name,
+        shape=(shape.height, shape.width),
+        batch=shape.batch,
+        scale=case.scale,
+        input_sha256=_hash(_images(shape)),
+        file=file,
+        output_sha256=digest,
+        note=note,
+    )
+
+
+def _images(shape: Shape) -> Array:
+    return pictures(shape.height, shape.width, shape.batch)
+
+
+def _hash(array: Array) -> str:
+    head = f"{array.dtype.str} {array.shape}".encode()
+    return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def _checkpoint(bundle: Bundle) -> str:
+    entry = bundle.manifest.files.get(CHECKPOINT_NAME)
+    if entry is None:
+        raise ArtifactError(f"{bundle.path} carries no checkpoint to match outputs by")
+    return entry.sha256
+
+
+def _graph_hashes(bundle: Bundle, backend: str, precision: str) -> dict[str, str]:
+    """Hashes of the graphs that a backend runs.
+
+    Engines are built anew for every machine, so they stand for the ONNX graphs they come from.
+    """
+    form = form_of(bundle, backend)
+    form = "onnx" if form == "tensorrt" else form
+    return {
+        name: entry.sha256
+        for name, entry in sorted(bundle.manifest.files.items())
+        if name.startswith(f"{form}/{precision}/")
+    }
+
+
+def read_index(folder: Path) -> Index:
+    """Read what a folder of outputs holds, without believing it.
+
+    Raises:
+        UsageError: if there is no such folder.
+        ArtifactError: if its index is damaged, too large, or of another version.
+    """
+    path = folder / INDEX
+    try:
+        if path.stat().st_size > _MAX_INDEX_BYTES:
+            raise ArtifactError(f"{path} is larger than {_MAX_INDEX_BYTES >> 20} MiB")
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{folder} holds no saved outputs: {path.name} cannot be read") from error
+    try:
+        index = msgspec.json.decode(data, type=Index)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ArtifactError(f"{path} is damaged: {error}") from error
+    if index.format != FORMAT:
+        raise ArtifactError(f"{path} is of format {index.format}, this version reads {FORMAT}")
+    return index
+
+
+def judge_outputs(
+    bundle: Path | str,
+    folder: Path,
+    gates: Gates | None = None,
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> Parity:
+    """Compare saved outputs with the reference.
+
+    Args:
+        bundle: the bundle that they were made with.
+        folder: what :func:`save_outputs` wrote.
+        gates: thresholds; the default ones when left out.
+        threads: processor threads of PyTorch; 0 leaves them alone.
+        progress: called after each case.
+
+    Returns:
+        Results as :func:`scaleport.validation.parity.validate` gives them.
+
+    Raises:
+        UsageError: if there is no such folder.
+        ArtifactError: if it belongs to another checkpoint or other graphs, if an input or output
+            is not the one that was hashed, or if cases are missing.
+    """
+    gates = gates or Gates()
+    opened = open_bundle(Path(bundle))
+    index = read_index(folder)
+    _match(opened, index, folder)
+    from scaleport.validation.reference import Reference
+
+    reference = Reference(opened, threads)
+    total = sum(len(run.cases) + len(run.refused) for run in index.runs)
+    results: list[ParityResult] = []
+    device = dict(index.left_out)
+    versions = {"scaleport": index.scaleport, "torch": reference.version}
+    for run in index.runs:
+        versions[run.backend] = run.version
+        device[run.backend] = f"{run.device} ({index.system}, saved outputs)"
+        for saved in run.cases:
+            results.append(judge(_judged(run, saved, folder, reference), gates))
+            if progress is not None:
+                progress(len(results), total, f"{run.backend} {run.precision}")
+        results += run.refused
+    return Parity(
+        gates=gates.limits(), device=device, tool_versions=versions, results=tuple(results)
+    )
+
+
+def _match(bundle: Bundle, index: Index, folder: Path) -> None:
+    if index.checkpoint_sha256 != _checkpoint(bundle):
+        raise ArtifactError(
+            f"{folder} holds outputs of {index.model}, checkpoint {index.checkpoint_sha256[:12]}; "
+            f"{bundle.path} is {bundle.manifest.name}, checkpoint {_checkpoint(bundle)[:12]}"
+        )
+    for run in index.runs:
+        name = f"{run.backend} {run.precision}"
+        Gates().of(run.precision)
+        here = _graph_hashes(bundle, run.backend, run.precision)
+        for path in sorted(set(here) | set(run.graphs)):
+            if here.get(path) != run.graphs.get(path):
+                raise ArtifactError(f"{folder}: {name} ran another {path} than {bundle.path} holds")
+        planned = {_key(_saved(c, None, None, "")) for c in plan_of(bundle, run, index.selection)}
+        there = [_key(saved) for saved in run.cases]
+        if len(set(there)) != len(there) or set(there) != planned:
+            odd = sorted(planned ^ set(there)) or ["a case twice"]
+            raise ArtifactError(f"{folder}: {name} has not the cases of the grid: {odd[0]}")
+
+
+def _key(saved: Saved) -> str:
+    height, width = saved.shape
+    return (
+        f"{saved.mode} {saved.shape_name} {saved.batch}x{height}x{width} {scale_text(saved.scale)}"
+    )
+
+
+def _judged(run: SavedRun, saved: Saved, folder: Path, reference: Reference) -> ParityResult:
+    shape = Shape(saved.shape_name, *saved.shape, saved.batch)
+    case = Case(shape, saved.scale, saved.mode)
+    name = f"{run.backend} {run.precision} {_key(saved)}"
+    if saved.input_sha256 != _hash(reference.image(shape)):
+        raise ArtifactError(f"{folder}: the input of {name} is not the one of this version")
+    expected = reference.output(shape, saved.scale)
+    found = None
+    if saved.file is not None:
+        found = _read(folder / saved.file, saved, name)
+    elif not saved.note:
+        raise ArtifactError(f"{folder}: {name} has neither an output nor a reason")
+    return measure(run.backend, run.precision, case, found, expected, saved.note)
+
+
+def _read(path: Path, saved: Saved, name: str) -> Array:
+    """One output; its size is known before any of it is read."""
+    try:
+        # Another size than the grid's is a fault of the backend and judged as one, if it is small.
+        height, width = Grid.from_scale(*saved.shape, saved.scale).output_size
+        limit = 4 * 4 * saved.batch * 3 * (height + 64) * (width + 64)
+        if path.is_symlink() or path.stat().st_size > limit:
+            raise ArtifactError(f"{path}, output of {name}, is no file of a fitting size")
+        if sha256_file(path).sha256 != saved.output_sha256:
+            raise ArtifactError(f"{path}, output of {name}, does not match its hash")
+        array: Array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ArtifactError(f"{path}, output of {name}, cannot be read: {error}") from error
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32:
+        raise ArtifactError(f"{path}, output of {name}, is not a float32 array")
+    return array
