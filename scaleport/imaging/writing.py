@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 
 from scaleport.errors import ImageError, OutputError, UsageError
+from scaleport.imaging import strips
 from scaleport.imaging.convert import Layout, Pixels
 from scaleport.imaging.leftovers import temporary_stem
 from scaleport.imaging.reading import Metadata
@@ -145,6 +146,7 @@ class PictureWriter:
         if height * width * bands * layout.dtype.itemsize > WRITTEN_IN_MEMORY:
             with _file_errors(self._path):
                 self._raw = self._raw_path.open("xb")
+                self._raw.write(strips.header(height, width, layout))
 
     @property
     def _raw_path(self) -> Path:
@@ -174,6 +176,7 @@ class PictureWriter:
         try:
             if self._raw is not None:
                 with _file_errors(self._path):
+                    self._raw.write(strips.directory(*self._size, self._layout))
                     self._raw.close()
             self._finish()
         finally:
@@ -217,7 +220,8 @@ class PictureWriter:
             self._parts.append(data.tobytes())
             return
         with _file_errors(self._path):
-            self._raw.write(data.tobytes())
+            little = data.dtype.newbyteorder("<")
+            self._raw.write(data.astype(little, copy=False).tobytes())
 
     def _finish(self) -> None:
         height, width = self._size
@@ -230,9 +234,7 @@ class PictureWriter:
                 data = b"".join(self._parts)
                 image = vips.Image.new_from_memory(data, width, height, bands, form)
             else:
-                image = vips.Image.rawload(
-                    str(self._raw_path), width, height, bands, format=form, access="sequential"
-                )
+                image = vips.Image.tiffload(str(self._raw_path), access="sequential")
             image = _described(image, self._layout, self._metadata, self._kind)
             self._image = image
             encode(image, self._file_path, self._kind, self._options, _kept(self._metadata))
