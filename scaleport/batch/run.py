@@ -130,12 +130,8 @@ def run(
         ArtifactError: if the bundle is damaged; no other job could fare better.
         BackendError: if the backend cannot load the model.
     """
-    folders = sorted({job.target.parent for job in jobs})
-    for folder in folders:
-        _make(folder)
-        remove_leftovers(folder)
     record = resume or len(jobs) > 1 if record is None else record
-    journals = {folder: Journal(folder) for folder in folders} if record else {}
+    journals = prepare_folders(jobs, record)
     settings = settings_digest(upscaler, request) if record else ""
     works = [Work(upscaler, job, request, journals, settings, resume) for job in jobs]
     outcomes: list[Outcome] = []
@@ -271,6 +267,23 @@ def _certain(outcome: Outcome | None) -> Outcome:
 
 def _given(outcome: Outcome) -> Callable[[], Outcome]:
     return lambda: outcome
+
+
+def prepare_folders(jobs: Sequence[Job], record: bool) -> dict[Path, Journal]:
+    """Make the folders of outputs and remove what killed runs left there; their journals.
+
+    Args:
+        jobs: what will be written.
+        record: False for no journals.
+
+    Raises:
+        OutputError: if a folder cannot be made.
+    """
+    folders = sorted({job.target.parent for job in jobs})
+    for folder in folders:
+        _make(folder)
+        remove_leftovers(folder)
+    return {folder: Journal(folder) for folder in folders} if record else {}
 
 
 def _make(folder: Path) -> None:

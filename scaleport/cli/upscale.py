@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from scaleport.batch.run import Report
     from scaleport.batch.work import Outcome
 
+ENGINES = ("local", "ray")
+
 EXAMPLES = """\b
 Examples:
   scaleport upscale photo.png -m photo.bundle -s 2.7
@@ -108,6 +110,12 @@ def upscale(
     lossless: Annotated[
         bool, typer.Option("--lossless", help="Write WebP and AVIF without loss.")
     ] = False,
+    engine: Annotated[
+        str, typer.Option(metavar="NAME", help="local, or ray for many processes or machines.")
+    ] = "local",
+    address: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Of a Ray cluster. [default: this machine]")
+    ] = "",
     allow: Allow = None,
     verify_key: VerifyKey = None,
     codec: Annotated[
@@ -137,6 +145,10 @@ def upscale(
     are named keep their audio and their time stamps.
     """
     out = Output(as_json, quiet, verbose)
+    if engine not in ENGINES:
+        raise UsageError(f"--engine is {' or '.join(ENGINES)}, got {engine!r}")
+    if address and engine != "ray":
+        raise UsageError("--address is that of a Ray cluster; add --engine ray")
     from scaleport.batch.plan import plan
     from scaleport.batch.request import Request
     from scaleport.imaging.writing import SaveOptions
@@ -154,6 +166,7 @@ def upscale(
         SaveOptions(quality, lossless),
         VideoOptions(codec, crf),
     )
+    from scaleport.batch.ray import Setup, run_on_ray
     from scaleport.batch.run import Report, run
     from scaleport.runtimes.upscaler import load
     from scaleport.runtimes.view import TilePolicy, checked_grid
@@ -182,18 +195,29 @@ def upscale(
     shares = _shares(work.jobs)
     with out.progress(shares[-1]) as advance:
         stdout = sys.stdout
+        finished: list[Outcome] = []
 
         def step(number: int, part: float) -> None:
             done = shares[number] + part * (shares[number + 1] - shares[number])
             advance(done, f"{number + 1}/{len(work.jobs)} {work.jobs[number].source}")
 
         def tell(outcome: Outcome) -> None:
+            if engine == "ray":
+                finished.append(outcome)
+                advance(shares[-1] * len(finished) / len(work.jobs), str(outcome.job.source))
             # Our own lines are not what libraries print.
             with contextlib.redirect_stdout(stdout):
                 _tell(out, outcome)
 
         with out.libraries():
-            outcomes = run(upscaler, work.jobs, request, resume=resume, tell=tell, step=step)
+            if engine == "ray":
+                chosen = (upscaler.backend, upscaler.precision, threads, device, upscaler.policy)
+                setup = Setup(bundle.absolute(), *chosen, tuple(allow or ()), verify_key)
+                outcomes = run_on_ray(
+                    setup, work.jobs, request, address=address, resume=resume, tell=tell
+                )
+            else:
+                outcomes = run(upscaler, work.jobs, request, resume=resume, tell=tell, step=step)
     failed = [(o.job.source, o.error) for o in outcomes if o.error is not None]
     report = Report(tuple(outcomes), (*work.failures, *failed))
     device = upscaler.device if report.made else ""
