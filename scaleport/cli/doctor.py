@@ -23,11 +23,13 @@ from scaleport.cli.output import (
     put,
     table,
 )
-from scaleport.errors import BackendError, ScaleportError
+from scaleport.errors import BackendError, GateFailed, ScaleportError
 
 if TYPE_CHECKING:
     from scaleport.bundle.reader import Bundle
     from scaleport.runtimes.base import Availability
+    from scaleport.validation.operators import Coverage
+    from scaleport.validation.selftest import SelfTest
 
 EXAMPLES = """\b
 Examples:
@@ -58,9 +60,11 @@ def doctor(
 ) -> None:
     """Show which backends can run here, why the others cannot, and what to install for them.
 
-    With a bundle, every file is compared with its hash, and every usable backend loads every graph
-    and upscales a small image. A backend that is not installed is not a failure, unless it was
-    asked for with --backend; -v also imports torch, to see its device.
+    Every usable backend computes a tiny network that comes with the package, and is compared with
+    what PyTorch made of it. With a bundle, every file is compared with its hash, every usable
+    backend loads every graph and upscales a small image, and the operations of the graphs are
+    counted by what they really run on. A backend that is not installed is not a failure, unless it
+    was asked for with --backend; -v also imports torch, to see its device.
     """
     from scaleport.runtimes.registry import backend_names, require
 
@@ -79,16 +83,34 @@ def doctor(
     )
     for line in table([("backend", "usable", "version", "runs on, or why not"), *_rows(found)]):
         out.say(line)
+    usable = [name for name in names if found[name].usable]
+    probed = verbose or bundle is not None or bool(backends)
+    with out.progress(None) as advance, out.libraries():
+        tests = _golden([n for n in usable if n != "torch" or probed], advance)
+    for line in table([("golden tile", "parity", "PSNR dB", "ran on"), *map(_golden_row, tests)]):
+        out.say(line)
     checks: list[Check] = []
+    covered: dict[str, tuple[Coverage, ...]] = {}
     if bundle is not None:
-        usable = [name for name in names if found[name].usable]
         with out.progress(None) as advance, out.libraries():
             checks = _check_bundle(bundle, usable, bool(backends), advance)
         out.say(f"{bundle}")
         for line in table([_check_row(check) for check in checks if check.error is None]):
             out.say(line)
-    out.result(_report(found, bundle, checks))
-    failures = [check.error for check in checks if check.error is not None]
+        if checks[0].error is None:
+            with out.progress(None) as advance, out.libraries():
+                covered = _covered(bundle, names, advance)
+        rows = [_coverage_row(n, item) for n, items in covered.items() for item in items]
+        if rows:
+            for line in table([("operations of", "graph", "count", "run by"), *rows]):
+                out.say(line)
+    out.result(_report(found, tests, bundle, checks, covered))
+    failures: list[ScaleportError] = [c.error for c in checks if c.error is not None]
+    failures += [
+        GateFailed(f"{test.backend} computes the golden tile wrongly: {test.note}")
+        for test in tests
+        if not test.passed
+    ]
     for error in failures:
         put(error_line(str(error)), err=True)
     if failures:
@@ -122,6 +144,48 @@ def _availability(name: str, probe: bool) -> Availability:
         return get_backend(name).availability()
     except ScaleportError as error:
         return Availability(False, str(error))
+
+
+def _golden(names: list[str], advance: Advance) -> list[SelfTest]:
+    from scaleport.runtimes.registry import get_backend
+    from scaleport.validation.selftest import has_tile, self_test
+
+    tests = []
+    for name in names:
+        if has_tile(get_backend(name).graph_format):
+            advance(0, f"golden tile on {name}")
+            tests.append(self_test(name))
+    return tests
+
+
+def _golden_row(test: SelfTest) -> tuple[str, ...]:
+    ratio = "-" if test.psnr is None else f"{test.psnr:.1f}"
+    return (test.backend, "ok" if test.passed else "WRONG", ratio, test.device or test.note)
+
+
+def _covered(path: Path, names: list[str], advance: Advance) -> dict[str, tuple[Coverage, ...]]:
+    from scaleport.bundle.reader import open_bundle
+    from scaleport.runtimes.registry import get_backend
+    from scaleport.validation.operators import coverage_of, is_known
+
+    bundle = open_bundle(path)
+    found = {}
+    for name in filter(is_known, names):
+        # TensorRT is asked about the graphs that engines are built from.
+        form = "onnx" if name == "tensorrt" else get_backend(name).graph_format
+        advance(0, f"operations on {name}")
+        items = [c for p in bundle.precisions(form) for c in coverage_of(bundle, name, p)]
+        if items:
+            found[name] = tuple(items)
+    return found
+
+
+def _coverage_row(name: str, item: Coverage) -> tuple[str, ...]:
+    ran = ", ".join(f"{count} {place}" for place, count in (item.places or {}).items())
+    if item.unsupported:
+        ran += f"; NOT TAKEN: {', '.join(item.unsupported)}"
+    count = f"{item.operations} of {item.kinds} kinds" if item.operations else "-"
+    return (name, f"{item.precision} {item.stage}", count, item.note or ran)
 
 
 def _check_bundle(path: Path, usable: list[str], asked: bool, advance: Advance) -> list[Check]:
@@ -188,7 +252,7 @@ def _rows(found: dict[str, Availability]) -> list[tuple[str, ...]]:
         if state.can_build and not state.usable:
             said += " Engines can be built here."
         if state.extra:
-            said += f"; pip install 'scaleport[{state.extra}]'"
+            said += f"; {_install(state)}"
         rows.append((name, "yes" if state.usable else "no", state.version or "-", said))
     return rows
 
@@ -200,8 +264,17 @@ def _check_row(check: Check) -> tuple[str, ...]:
     return (f"{check.backend} {check.precision}", "ok", counted, f"{check.seconds:.2f} s")
 
 
+def _install(state: Availability) -> str | None:
+    """The line that installs what is missing, if a package is."""
+    return f"pip install 'scaleport[{state.extra}]'" if state.extra else None
+
+
 def _report(
-    found: dict[str, Availability], bundle: Path | None, checks: list[Check]
+    found: dict[str, Availability],
+    tests: list[SelfTest],
+    bundle: Path | None,
+    checks: list[Check],
+    covered: dict[str, tuple[Coverage, ...]],
 ) -> dict[str, Any]:
     return {
         "scaleport": _version("scaleport"),
@@ -209,7 +282,10 @@ def _report(
         "numpy": _version("numpy"),
         "platform": platform.platform(),
         "backends": found,
+        "install": {name: _install(state) for name, state in found.items() if state.extra},
+        "golden_tile": tests,
         "bundle": bundle,
+        "operations": covered,
         "checks": [
             {
                 "check": check.what,
