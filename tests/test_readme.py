@@ -31,8 +31,8 @@ README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
 BUNDLE = "liif-small.bundle"
 IN_REPOSITORY = {"scaleport", "tests", "docs", "examples", "benchmarks"}
-SLOW = {"export", "calibrate", "validate", "bench"}
-DATA = {"python", "toml", "yaml"}
+SLOW = {"export", "calibrate", "validate", "bench", "bisect"}
+DATA = {"python", "toml", "yaml", "text"}
 
 PHOTO = np.random.default_rng(8).integers(0, 256, (64, 52, 3), np.uint8)
 
@@ -108,6 +108,8 @@ def calibrated(folder: Path) -> None:
 
 
 def validated(folder: Path) -> None:
+    if (folder / "report.html").exists():
+        assert "<title>Parity of" in (folder / "report.html").read_text(encoding="utf-8")
     parity = read_manifest(folder / BUNDLE).parity
     assert parity is not None
     assert all(case.passed for case in parity.results)
@@ -149,6 +151,7 @@ EFFECTS: dict[str, Callable[[Path], None]] = {
     "export": exported,
     "calibrate": calibrated,
     "validate": validated,
+    "bisect": lambda folder: None,
     "inspect": lambda folder: None,
     "doctor": lambda folder: None,
     "eval": lambda folder: None,
@@ -198,10 +201,15 @@ def test_command_does_what_it_is_shown_for(folder: Path, capfd, line: str) -> No
         manifest = read_manifest(Path(BUNDLE))
         kept = tuple(graph for graph in manifest.graphs["onnx"] if graph.precision == "fp32")
         update_manifest(Path(BUNDLE), msgspec.structs.replace(manifest, graphs={"onnx": kept}))
+    if "--load-outputs" in args:  # what another line of the page keeps
+        assert main(["validate", BUNDLE, "--quick", "--save-outputs", args[-1]]) == 0
     code = main(args)
     out, err = capfd.readouterr()
     assert (code, err) == (0, "")
     assert out
+    if "--save-outputs" in args:
+        assert (folder / args[-1] / "outputs.json").is_file()
+        return
     effect(folder)
 
 

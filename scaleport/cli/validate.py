@@ -340,7 +340,7 @@ def _page(
         with out.progress(None) as advance, out.libraries():
             evidence = gather(bundle, parity, threads, lambda text: advance(0, text))
     write_page(target, render_page(read_manifest(bundle), parity, evidence))
-    out.note(f"wrote {target}")
+    out.say(f"wrote {target}")
 
 
 def _report(out: Output, parity: Parity) -> None:
