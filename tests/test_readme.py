@@ -281,7 +281,8 @@ def test_link_leads_to_a_file(page: Path, target: str) -> None:
 
 
 def test_shipped_weights_are_those_the_readme_names() -> None:
-    named = set(re.findall(r"\b(?:\w+-small|scaleport-s)\b", README.read_text(encoding="utf-8")))
+    names = r"\b(?:\w+-small|scaleport-(?:s|m|any))\b"
+    named = set(re.findall(names, README.read_text(encoding="utf-8")))
     assert named == set(shipped_weights())
 
 
