@@ -208,6 +208,8 @@ def _absolute(path: Path) -> Path:
 def _ray() -> Any:
     # Nothing is reported to anybody unless the user wants that.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Remarks about its own workings, on the terminal of whoever started this.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray
         import ray.data

@@ -221,7 +221,7 @@ class PictureWriter:
             return
         with _file_errors(self._path):
             little = data.dtype.newbyteorder("<")
-            self._raw.write(data.astype(little, copy=False).tobytes())
+            self._raw.write(data.astype(little, copy=False).data)
 
     def _finish(self) -> None:
         height, width = self._size

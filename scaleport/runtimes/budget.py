@@ -121,8 +121,8 @@ def bytes_needed(task: Task, cost: Cost, tile: int, halo: int, held: int, blende
     crop = min(side, height) * min(side, width)
     pixel = (layout.channels or 1) * layout.dtype.itemsize
     band_rows = min(rows, round(tile * rows / height) + 1) if tile else rows
-    # A band in parts, joined, and as bytes; where tiles are blended, its planes twice as well.
-    band = band_rows * columns * (3 * pixel + (24 * layout.planes if blended else 0))
+    # A band and what is being added to the next one; where tiles are blended, its planes twice.
+    band = band_rows * columns * (2 * pixel + (24 * layout.planes if blended else 0))
     source = min(height * width * pixel, DECODED_IN_MEMORY)
     target = min(rows * columns * pixel, WRITTEN_IN_MEMORY)
     files = held * (source + target) + target

@@ -247,17 +247,19 @@ class View:
             total = done + sum(1 for _ in self._pieces(left))
             try:
                 for parts in self._tile_rows(left):
-                    finished = []
+                    joined: Array | None = None
+                    filled = 0
                     for planes, tiles in parts:
-                        finished.append(self._finished(planes, layout))
+                        part = self._finished(planes, layout)
+                        joined, filled = _joined(
+                            joined, part, filled, left.shape[1], layout is None
+                        )
                         done += tiles
                         if progress is not None:
                             progress(min(done, total), total)
-                    band = finished[0]
-                    if len(finished) > 1:
-                        band = np.concatenate(finished, axis=3 if layout is None else 1)
-                    todo += band.shape[2 if layout is None else 0]
-                    yield band
+                    assert joined is not None
+                    todo += joined.shape[2 if layout is None else 0]
+                    yield joined
             except (OutOfMemoryError, MemoryError):
                 smaller = self._smaller()
                 if smaller is None:
@@ -407,6 +409,26 @@ def frozen_scale(stages: Stages, grid: Grid) -> int | None:
     scale = output[0] // height
     exact = output == (height * scale, width * scale)
     return scale if exact and stages.has(f"render_x{scale}") else None
+
+
+def _joined(
+    band: Array | None, part: Array, filled: int, width: int, batch: bool
+) -> tuple[Array, int]:
+    """A band with the next part in its place, and how many columns it holds now.
+
+    The first part makes room for all: parts kept until the end would take as much again.
+    """
+    axis = 3 if batch else 1
+    if band is None:
+        if part.shape[axis] == width:
+            return part, width
+        band = np.empty((*part.shape[:axis], width, *part.shape[axis + 1 :]), part.dtype)
+    stop = filled + part.shape[axis]
+    if batch:
+        band[..., filled:stop] = part
+    else:
+        band[:, filled:stop] = part
+    return band, stop
 
 
 def _meets(axis: Axis, span: Span) -> bool:
