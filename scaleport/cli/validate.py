@@ -22,8 +22,8 @@ Examples:
   scaleport validate photo.bundle --quick --backend openvino --precision fp16
   scaleport validate photo.bundle --report report.html
   scaleport validate photo.bundle --precision int8 --data Set5 --gate-int8-loss 0.1dB
-  scaleport validate photo.bundle --save-outputs mac      # on a Mac, without PyTorch
-  scaleport validate photo.bundle --load-outputs mac      # elsewhere, with PyTorch
+  scaleport validate photo.bundle --save-outputs mac
+  scaleport validate photo.bundle --load-outputs mac
   scaleport validate photo.bundle --rejudge --gate-fp16-psnr 60 --no-store
 """
 
