@@ -145,6 +145,11 @@ def parsed(args: list[str]) -> None:
     assert find_recipe(recipe) if not recipe.startswith("own") else recipe
 
 
+def signed(folder: Path) -> None:
+    assert (folder / "photo.key.pub").is_file()
+    assert (folder / BUNDLE / "manifest.sig").exists() == (folder / "wants.sig").exists()
+
+
 EFFECTS: dict[str, Callable[[Path], None]] = {
     "import": imported,
     "upscale": upscaled,
@@ -156,6 +161,7 @@ EFFECTS: dict[str, Callable[[Path], None]] = {
     "doctor": lambda folder: None,
     "eval": lambda folder: None,
     "bench": lambda folder: None,
+    "sign": signed,
 }
 
 
@@ -188,6 +194,15 @@ def test_command_does_what_it_is_shown_for(folder: Path, capfd, line: str) -> No
         images.mkdir()
         for number in range(3):
             save_image(images / f"{number}.png", Image(PHOTO))
+    if "--key" in args or "--verify-key" in args:
+        pytest.importorskip("cryptography")
+        from scaleport.bundle.signing import new_key, sign_bundle
+
+        new_key(folder / "photo.key")
+        if "--key" in args:
+            (folder / "wants.sig").touch()
+        else:
+            sign_bundle(folder / BUNDLE, folder / "photo.key")
     if "clip.mp4" in args:
         clip(folder / "clip.mp4")
     if args[0] == "import":

@@ -29,7 +29,7 @@ Size = tuple[int, int]
 Tile = tuple[Span, Span]
 
 _SMALLEST_TILE: Final = 16
-_CACHED_MAP: Final = 2 << 20
+_CACHED_MAP: Final = 4 << 20
 """Bytes of a decoder's map that stays in the processor's cache from one layer to the next."""
 _FEWEST_PIXELS: Final = 2048
 """Below this, what a call costs by itself would show."""

@@ -84,5 +84,5 @@ def test_a_decoder_makes_as_many_pixels_at_once_as_fit_the_cache(stages) -> None
     view = View(stages, image, TilePolicy())
     stages.backend.calls.clear()
     view.render(4.0)
-    # 12 bytes of features per LR pixel: 2 MiB of them are 174 762 output pixels, 218 rows of 800.
-    assert stages.backend.calls.count("render") == 4
+    # 12 bytes of features per LR pixel: 4 MiB of them are 349 525 output pixels, 436 rows of 800.
+    assert stages.backend.calls.count("render") == 2
