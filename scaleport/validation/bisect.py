@@ -30,6 +30,8 @@ from scaleport.validation.divergence import (
     Compared,
     Divergence,
     first_divergence,
+    matched_by_module,
+    names_agree,
     share,
     statistics,
     without_collisions,
@@ -234,6 +236,13 @@ class _Work:
         values = probe_of(self.backend)(path, feeds)
         if self.format == "coreml":
             values = without_collisions(values, reference)
+        elif not names_agree(values, reference):
+            self.notes.append(
+                f"{name} was exported by another version and names its tensors otherwise: its "
+                "convolutions are compared by module, and its outputs; export again for more"
+            )
+            outputs = [tensor.name for tensor in graph.outputs]
+            reference = matched_by_module(values, reference, outputs)
         compared = first_divergence(name, values, reference, self.tolerance)
         if compared.divergence is not None:
             return compared

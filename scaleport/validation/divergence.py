@@ -171,6 +171,65 @@ def without_collisions(values: Iterable[Value], reference: Mapping[str, Any]) ->
     return kept
 
 
+def names_agree(values: Iterable[Value], reference: Mapping[str, Any]) -> bool:
+    """Whether equal names mean equal tensors.
+
+    A graph of another version of the exporter has the same names for other tensors. It shows in
+    their rank, their kind of number, or their module, none of which a wrong value changes.
+    """
+    for item in values:
+        twin = reference.get(item.name)
+        if twin is None:
+            continue
+        floats = item.value.dtype.kind == "f", twin.value.dtype.kind == "f"
+        if item.value.ndim != twin.value.ndim or floats[0] != floats[1]:
+            return False
+        if item.module and twin.module and _path(item) not in (twin.module, ""):
+            return False
+    return True
+
+
+def _path(item: Value) -> str:
+    """Module of a value as the reference names it; that of a whole graph begins with its part."""
+    if item.module.startswith("_empty_nn_module"):
+        return ""
+    part, slash, _ = item.name.partition("/")
+    return f"{part}: {item.module}" if slash else item.module
+
+
+def matched_by_module(
+    values: Iterable[Value], reference: Mapping[str, Any], outputs: Iterable[str]
+) -> dict[str, Any]:
+    """A reference for a graph whose names mean nothing: by module, kind of number and shape.
+
+    Of several tensors of one module and shape the nearest is taken, since calls of a module may
+    come in another order. Values outside any module have no twin, outputs keep theirs.
+
+    Args:
+        values: of the graph.
+        reference: by name.
+        outputs: names of the graph's outputs, which are declared and so always mean the same.
+    """
+    groups: dict[tuple[str, str, tuple[int, ...]], list[Any]] = {}
+    for tensor in reference.values():
+        if tensor.module and tensor.value.dtype.kind == "f":
+            key = (tensor.module, "f", tensor.value.shape)
+            groups.setdefault(key, []).append(tensor)
+    found = {name: reference[name] for name in outputs if name in reference}
+    for item in values:
+        path = _path(item)
+        near = groups.get((path, item.value.dtype.kind, item.value.shape), [])
+        # One that a converter adds inside a module has no twin; its module's result has.
+        if item.name not in found and near and _is_result(item):
+            used = [share(item.value, tensor.value, 1.0) for tensor in near]
+            found[item.name] = near[used.index(min(used))]
+    return found
+
+
+def _is_result(item: Value) -> bool:
+    return item.operation in ("Conv", "Convolution", "GroupConvolution", "Gemm", "Relu")
+
+
 def first_divergence(
     stage: str, values: Iterable[Value], reference: Mapping[str, Any], tolerance: float
 ) -> Compared:
