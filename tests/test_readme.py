@@ -235,6 +235,10 @@ def test_every_verb_is_shown() -> None:
 @pytest.mark.parametrize("line", OTHERS)
 def test_other_command_names_what_there_is(line: str) -> None:
     tool, *args = OTHERS[line]
+    if tool in {"base64", "openssl"}:
+        tested = (ROOT / "tests/bundle/test_signing.py").read_text(encoding="utf-8")
+        assert tool in tested
+        return
     assert tool in {"make", "pytest", "pre-commit", "python", "pip"}, (
         "say here how to check this command"
     )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scaleport.bundle.manifest import Graph, SizeRange
-from scaleport.bundle.reader import open_bundle
+from scaleport.bundle.reader import open_bundle, read_manifest
 from scaleport.errors import ArtifactError, BackendError, ExportError, UsageError
 from scaleport.export.exporter import export_bundle
 from scaleport.export.formats import FORMATS, writer_of
@@ -55,7 +55,8 @@ def test_a_format_without_its_tools_is_skipped_with_the_reason(checkpoint, tmp_p
     manifest = export_bundle(checkpoint, tmp_path / "m.bundle", options)
     assert manifest.skipped == {"openvino": "openvino is not installed: pip install it"}
     assert set(manifest.graphs) == {"onnx", "coreml"}
-    assert open_bundle(tmp_path / "m.bundle", verify="all").manifest == manifest
+    # The stand-in writers make no graphs, so files are not looked into.
+    assert read_manifest(tmp_path / "m.bundle") == manifest
 
 
 def test_a_refused_graph_ends_the_export_and_leaves_nothing(checkpoint, tmp_path, writers):
