@@ -245,6 +245,7 @@ def test_core_ml_programs(tiny_bundle, tiny_checkpoint, huge, tmp_path, monkeypa
 def test_a_clean_bundle_has_none(every_format, backend, precision):
     found = bisect(every_format("liif"), backend, precision)
     assert found.divergence is None
+    assert found.notes == ()
     stages = {c.stage: c for c in found.compared}
     assert set(stages) == {"encode", "render"} | ({"whole"} if backend != "coreml" else set())
     least = 0.6 if backend == "coreml" else 0.7

@@ -71,6 +71,8 @@ def test_names_of_another_export():
     assert not names_agree([value("a", ONE[None])], {"a": twin()})
     assert not names_agree([value("a", ONE.astype(np.int32))], {"a": twin()})
     assert not names_agree([value("a", module="m.1")], {"a": twin(module="m.2")})
+    assert names_agree([value("front/lr")], {"front/lr": twin(module="front")})
+    assert names_agree([value("base", module="m.1")], {"base": twin(module="encode: m.1")})
     assert names_agree([value("encode/a", module="m.1")], {"encode/a": twin(module="encode: m.1")})
 
 
