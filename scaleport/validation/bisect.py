@@ -40,8 +40,9 @@ from scaleport.validation.gates import Gates
 from scaleport.validation.metrics import psnr
 from scaleport.validation.pictures import picture
 from scaleport.validation.probes import probe_of, source_format
+from scaleport.validation.steps import own_choice, remark
 from scaleport.validation.traced import Tensor, reference_tensors, trace_for
-from scaleport.validation.whole_reference import whole_tensors
+from scaleport.validation.whole_reference import part_of, whole_tensors
 
 Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
@@ -221,18 +222,21 @@ class _Work:
                 continue
             self.step(f"{self.backend} {self.precision} {name}")
             if name == WHOLE:
-                reference = self._whole()
                 inputs = {"image": self.image, "scale": np.array(self.scale, np.float32)}
             else:
                 if name not in feeds:
                     raise ArtifactError(_FOREIGN.format(name))
-                reference = self._stage(name, feeds[name])
                 inputs = feeds[name]
-            yield self._compare(name, inputs, reference)
+            yield self._compare(name, inputs)
 
-    def _compare(self, name: str, feeds: Feeds, reference: Mapping[str, Tensor]) -> Compared:
+    def _reference(self, name: str, feeds: Feeds, chosen: Feeds) -> dict[str, Tensor]:
+        return self._whole(chosen) if name == WHOLE else self._stage(name, feeds, chosen)
+
+    def _compare(self, name: str, feeds: Feeds) -> Compared:
         graph = self.graphs[name]
         path = self.bundle.file(graph.path)
+        chosen: Feeds = {}
+        reference: Mapping[str, Tensor] = self._reference(name, feeds, chosen)
         values = probe_of(self.backend)(path, feeds)
         if self.format == "coreml":
             values = without_collisions(values, reference)
@@ -244,6 +248,13 @@ class _Work:
             outputs = [tensor.name for tensor in graph.outputs]
             reference = matched_by_module(values, reference, outputs)
         compared = first_divergence(name, values, reference, self.tolerance)
+        while (made := own_choice(compared, values, reference)) is not None:
+            assert compared.divergence is not None
+            tensor = compared.divergence.tensor
+            self.notes.append(f"{name}: {remark(tensor, made, reference[tensor].value)}")
+            chosen[tensor] = made
+            reference = self._reference(name, feeds, chosen)
+            compared = first_divergence(name, values, reference, self.tolerance)
         if compared.divergence is not None:
             return compared
         return replace(compared, divergence=self._as_shipped(graph, feeds, reference))
@@ -281,10 +292,10 @@ class _Work:
                 )
         return None
 
-    def _stage(self, name: str, feeds: Feeds) -> dict[str, Tensor]:
+    def _stage(self, name: str, feeds: Feeds, chosen: Feeds) -> dict[str, Tensor]:
         """All tensors of a stage in PyTorch."""
         self._built_once(name)
-        return reference_tensors(*self._programs[name], feeds)
+        return reference_tensors(*self._programs[name], feeds, chosen)
 
     def _built(self, name: str) -> tuple[Stage, Stage]:
         """A stage as it was exported, and in float32."""
@@ -309,7 +320,7 @@ class _Work:
         paths = dict(stage.module.named_modules())
         return tuple(word for word in graph.float32_nodes.split("; ") if word and word in paths)
 
-    def _whole(self) -> dict[str, Tensor]:
+    def _whole(self, chosen: Feeds) -> dict[str, Tensor]:
         names = [name for name in ("prepare", "encode") if self.built.stage(name) is not None]
         if self.built.render is not None:
             names.append("render")
@@ -318,7 +329,13 @@ class _Work:
         if self.native:
             names.append(_RESAMPLE)
         stages = tuple(self._built_once(name) for name in names)
-        return whole_tensors(self.image, self.scale, self.bundle.manifest, stages, self._stage)
+
+        def run(name: str, feeds: Feeds) -> dict[str, Tensor]:
+            prefix = f"{part_of(name)}/"
+            own = {n.removeprefix(prefix): v for n, v in chosen.items() if n.startswith(prefix)}
+            return self._stage(name, feeds, own)
+
+        return whole_tensors(self.image, self.scale, self.bundle.manifest, stages, run)
 
     def _built_once(self, name: str) -> Stage:
         if name not in self._programs:

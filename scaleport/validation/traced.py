@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,15 @@ _NARROW = (torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor of the reference: the module that made it, the operation, its value."""
+    """One tensor of the reference: the module that made it, the operation, its value.
+
+    ``source`` is the name of the operation's first input.
+    """
 
     module: str
     operation: str
     value: Array
+    source: str = ""
 
 
 def trace_for(format: str, stage: Stage) -> torch.export.ExportedProgram:
@@ -51,7 +56,11 @@ def trace_for(format: str, stage: Stage) -> torch.export.ExportedProgram:
 
 
 def reference_tensors(
-    program: torch.export.ExportedProgram, stage: Stage, exact: Stage, feeds: Mapping[str, Array]
+    program: torch.export.ExportedProgram,
+    stage: Stage,
+    exact: Stage,
+    feeds: Mapping[str, Array],
+    chosen: Mapping[str, Array] = MappingProxyType({}),
 ) -> dict[str, Tensor]:
     """Run a traced program node by node, in float32 whatever the precision of its build.
 
@@ -60,6 +69,7 @@ def reference_tensors(
         stage: the stage as it was built; names its inputs and outputs.
         exact: the same stage in float32, whose weights are taken.
         feeds: one array per input of the stage.
+        chosen: values by name, which take the place of what PyTorch makes there.
 
     Returns:
         Tensors by name. Outputs have the names of the stage's ports.
@@ -79,7 +89,7 @@ def reference_tensors(
         better = weights.get(target)
         fits = better is not None and own is not None and better.shape == own.shape
         arguments.append(_widened(better if fits else own))
-    recorder = _Recorder(program.graph_module)
+    recorder = _Recorder(program.graph_module, chosen)
     with torch.inference_mode():
         results = recorder.run(*arguments)
     found = recorder.tensors
@@ -101,18 +111,22 @@ def module_of(node: torch.fx.Node) -> str:
 class _Recorder(torch.fx.Interpreter):
     """Runs a program in float32 and keeps what every node makes."""
 
-    def __init__(self, module: torch.fx.GraphModule) -> None:
+    def __init__(self, module: torch.fx.GraphModule, chosen: Mapping[str, Array]) -> None:
         super().__init__(module, garbage_collect_values=False)
+        self.chosen = chosen
         self.tensors: dict[str, Tensor] = {}
         self.arrays: dict[int, Array] = {}
 
     def run_node(self, n: torch.fx.Node) -> Any:
         """Run one node and keep its result, if that is a tensor."""
         result = super().run_node(n)
+        if n.name in self.chosen:
+            result = torch.from_numpy(np.array(self.chosen[n.name]))
         if isinstance(result, torch.Tensor) and n.op == "call_function":
             array = _array(result)
             self.arrays[id(result)] = array
-            self.tensors[n.name] = Tensor(module_of(n), _operation(n), array)
+            source = n.all_input_nodes[0].name if n.all_input_nodes else ""
+            self.tensors[n.name] = Tensor(module_of(n), _operation(n), array, source)
         return result
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:

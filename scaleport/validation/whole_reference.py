@@ -55,17 +55,24 @@ def whole_tensors(
         found[_joined("front", name, {"wanted": "size"}, _BORDER)] = tensor
     known = {"image": image, **{n: t.value for n, t in found.items()}}
     for stage in stages:
-        prefix = "render" if stage.name.startswith("render") else stage.name
+        prefix = part_of(stage.name)
         rename = _renames(prefix, bool(natives))
         border = {port.name for port in (*stage.inputs, *stage.outputs)}
         feeds = {port.name: known[rename.get(port.name, port.name)] for port in stage.inputs}
         for name, tensor in run(stage.name, feeds).items():
             module = f"{prefix}: {tensor.module}" if tensor.module else prefix
-            found[_joined(prefix, name, rename, border)] = replace(tensor, module=module)
+            source = _joined(prefix, tensor.source, rename, border)
+            joined = replace(tensor, module=module, source=source)
+            found[_joined(prefix, name, rename, border)] = joined
         for port in stage.outputs:
             made = rename.get(port.name, port.name)
             known[made] = found[made].value
     return found
+
+
+def part_of(stage: str) -> str:
+    """Prefix that a stage's tensors have in the joined graph."""
+    return "render" if stage.startswith("render") else stage
 
 
 def _joined(prefix: str, name: str, rename: dict[str, str], border: Any) -> str:
