@@ -8,6 +8,9 @@ The rule, and why:
   TensorRT takes symmetric int8 only: :func:`scaleport.export.qdq.symmetric` rewrites the pairs;
 * what a convolution makes is quantised too, after its ReLU if it has one, since ONNX Runtime runs
   integer convolutions only between quantised tensors;
+* a matrix product whose result stays float gets its bias as a sum of its own: ONNX Runtime computes
+  a ``Gemm`` with a float bias in integers only where the result is quantised, and otherwise turns
+  its inputs back into float and multiplies those, three times slower;
 * everything else reads the float tensor: residual sums, softmax, normalisation and the grid never
   see a rounded value that they need not see.
 """
@@ -89,6 +92,7 @@ def place(model: onnx.ModelProto, layers: Sequence[Layer], ranges: Ranges) -> on
     constants = {i.name: i for i in graph.initializer}
     added: dict[str, onnx.TensorProto] = {}
     nodes = []
+    rounded = _rounded(model, edge)
 
     def pair(tensor: str) -> list[onnx.NodeProto]:
         step, zero = unsigned_scale(*ranges[tensor])
@@ -105,7 +109,7 @@ def place(model: onnx.ModelProto, layers: Sequence[Layer], ranges: Ranges) -> on
                 node.input[place_] = f"{name}/{_QUANTISED}"
         if ours:
             nodes += _weight(node, constants[node.input[1]], added)
-        nodes.append(node)
+        nodes += _without_bias(node) if ours and node.output[0] not in rounded else [node]
         for name in node.output:
             if name in edge.tensors:
                 nodes += pair(name)
@@ -118,6 +122,26 @@ def place(model: onnx.ModelProto, layers: Sequence[Layer], ranges: Ranges) -> on
     del graph.initializer[:]
     graph.initializer.extend(tensors)
     return result
+
+
+def _rounded(model: onnx.ModelProto, edge: Borders) -> set[str]:
+    """Results that are quantised, themselves or what a ReLU makes of them."""
+    tensors = set(edge.tensors)
+    relus = (node for node in model.graph.node if node.op_type == "Relu")
+    return tensors | {relu.input[0] for relu in relus if relu.output[0] in tensors}
+
+
+def _without_bias(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """A matrix product and its bias as two operations; anything else as it is."""
+    if node.op_type != "Gemm" or len(node.input) < 3:
+        return [node]
+    product = onnx.NodeProto()
+    product.CopyFrom(node)
+    product.output[0] = f"{node.output[0]}/product"
+    del product.input[2:]
+    added = helper.make_node("Add", [product.output[0], node.input[2]], [node.output[0]])
+    added.metadata_props.extend(node.metadata_props)
+    return [product, added]
 
 
 def unsigned_scale(low: float, high: float) -> tuple[float, int]:
