@@ -101,7 +101,7 @@ def test_training_form_by_hand(name: str, encode: int | None, render: int) -> No
 def test_deploy_form_by_hand() -> None:
     liif = NETWORKS["edsr-baseline-liif"].macs.deploy
     assert liif.encode == EDSR + 9 * 64 * 256
-    assert liif.render == 4 * 3 * 256 * 256 + 256 * 3
+    assert liif.render == 4 * (3 * 256 * 256 + 256 * 3)
     metasr = NETWORKS["edsr-baseline-metasr"].macs
     assert metasr.deploy.render == 27 * 64
     assert metasr.deploy_general == 27 * 64 * 257 / 16

@@ -76,7 +76,6 @@ class LocalEnsemble(QueryUpsampler):
     rewrites: tuple[str, ...] = (
         "layers that read features hoisted to LR size",
         "positions as tables per axis",
-        "last layer once, after the blend",
     )
 
     @abc.abstractmethod
@@ -189,7 +188,7 @@ class LocalEnsemble(QueryUpsampler):
         """The module of the render stage."""
 
     def deploy(self, encoder: nn.Module, norm: Normalisation, dtype: torch.dtype) -> DeployForm:
-        """Deploy form: features hoisted to LR size, separable positions, last layer merged."""
+        """Deploy form: features hoisted to LR size, positions as tables per axis."""
         lift = HoistedLayers(self)
         base = Port("base", ("N", "H", "W", lift.conv.out_channels))
         return DeployForm(
@@ -227,8 +226,10 @@ class EnsembleRender(nn.Module):
     """Decode output pixels from the hoisted features.
 
     The position enters the layers that read it linearly and each of its values depends on one axis
-    only, so it becomes one table per output row and one per output column. The ensemble weights
-    sum to one, so the last, linear layer is applied once after the weighted sum.
+    only, so it becomes one table per output row and one per output column. The last layer is
+    applied at every neighbour and pixels are blended: once, after a blend of the hidden values,
+    would take fewer multiplications, but each pass over those values costs more than the three
+    columns of the last product, above all in int8, which then stays int8 up to the pixel.
     """
 
     position: Tensor
@@ -277,7 +278,7 @@ class EnsembleRender(nn.Module):
         raise NotImplementedError
 
     def _decode(self, lines: Tensor, col: Tensor, table: Tensor) -> Tensor:
-        """The hidden layers at one neighbour: float[N, Ho, Wo, width]."""
+        """The pixels that one neighbour predicts: float[N, Ho, Wo, 3]."""
         x: Tensor | None = None
         start = 0
         for count, width in enumerate(self.widths):
@@ -290,8 +291,8 @@ class EnsembleRender(nn.Module):
             x = functional.relu(read if x is None else self.hidden[count - 1](x) + read)
         for layer in self.hidden[len(self.widths) - 1 :]:
             x = functional.relu(layer(x))
-        assert x is not None
-        return x
+        out: Tensor = self.last(x)
+        return out.to(border_dtype(self.dtype))
 
     def forward(
         self,
@@ -305,8 +306,9 @@ class EnsembleRender(nn.Module):
         """Map float32[N, H, W, sum of widths] and the grid to float32[N, 3, Ho, Wo]."""
         h, w = base.shape[1], base.shape[2]
         base = base.to(self.dtype)
-        weight_y = row_offset.to(self.dtype)[None, :, None, None]
-        weight_x = col_offset.to(self.dtype)[None, None, :, None]
+        border = border_dtype(self.dtype)
+        weight_y = row_offset.to(border)[None, :, None, None]
+        weight_x = col_offset.to(border)[None, None, :, None]
         cols, tables = [], []
         for step_x in (0, 1):
             cols.append(clamp_index(col_index + step_x, w))
@@ -322,5 +324,5 @@ class EnsembleRender(nn.Module):
                 x = self._decode(lines, cols[step_x], tables[step_x])
                 cols_out.append(x * (weight_x if step_x else 1 - weight_x))
             rows_out.append((cols_out[0] + cols_out[1]) * (weight_y if step_y else 1 - weight_y))
-        out: Tensor = self.last(rows_out[0] + rows_out[1])
-        return out.permute(0, 3, 1, 2).to(border_dtype(self.dtype))
+        out: Tensor = rows_out[0] + rows_out[1]
+        return out.permute(0, 3, 1, 2)
