@@ -7,7 +7,6 @@ there. A line that a power cut tore is ignored, its image is made again.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from scaleport.bundle.digest import sha256_file
 from scaleport.bundle.manifest import Sha256
 from scaleport.errors import OutputError
 from scaleport.imaging.leftovers import temporary_stem
@@ -40,19 +40,6 @@ class Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
     settings: Sha256
     input_size: tuple[Count, Count]
     output_size: tuple[Count, Count]
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file.
-
-    Raises:
-        OSError: if it cannot be read.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 class Journal:
@@ -107,11 +94,10 @@ class Journal:
         if entry is None or (entry.input_sha256, entry.settings) != (input_sha256, settings):
             return None
         try:
-            if target.stat().st_size != entry.bytes or file_digest(target) != entry.sha256:
-                return None
+            found = sha256_file(target)
         except OSError:
             return None
-        return entry
+        return entry if (found.bytes, found.sha256) == (entry.bytes, entry.sha256) else None
 
     def add(self, entry: Entry) -> None:
         """Record a finished output.

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from scaleport.batch.journal import Entry, Journal, file_digest
+from scaleport.batch.journal import Entry, Journal
 from scaleport.batch.plan import Job
 from scaleport.batch.request import Request
+from scaleport.bundle.digest import sha256_file
 from scaleport.errors import (
     ImageError,
     OutOfMemoryError,
@@ -115,14 +116,14 @@ class Work:
         if self._journal is not None:
             target = self.job.target
             try:
-                size, digest = target.stat().st_size, file_digest(target)
+                written = sha256_file(target)
             except OSError as error:
                 raise OutputError(f"cannot read {target} again: {error}") from error
             self._journal.add(
                 Entry(
                     output=target.name,
-                    bytes=size,
-                    sha256=digest,
+                    bytes=written.bytes,
+                    sha256=written.sha256,
                     input_sha256=self._input_sha256,
                     settings=self._settings,
                     input_size=result.input_size,
@@ -160,7 +161,7 @@ class Work:
 
 def _input_digest(path: Path) -> str:
     try:
-        return file_digest(path)
+        return sha256_file(path).sha256
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise ImageError(f"cannot read {path}: {why or error}") from error

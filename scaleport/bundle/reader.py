@@ -9,7 +9,6 @@ see :mod:`scaleport.bundle.graph_checks`. All that can be wrong is an
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator
@@ -18,6 +17,7 @@ from typing import Literal, get_args
 
 import msgspec
 
+from scaleport.bundle.digest import sha256_file
 from scaleport.bundle.graph_checks import check_graph, checked_allowances
 from scaleport.bundle.manifest import (
     CHECKPOINT_NAME,
@@ -38,7 +38,6 @@ MAX_MANIFEST_BYTES = 16 << 20
 MAX_BUNDLE_BYTES = 64 << 30
 """Most that the listed files may hold together."""
 
-_CHUNK = 1 << 20
 _REMEDY = "export the model again"
 
 
@@ -51,16 +50,6 @@ class _Head(msgspec.Struct):
 def entries_under(files: Iterable[str], relpath: str) -> list[str]:
     """The listed files that a path stands for: itself, or all below it if it is a directory."""
     return [name for name in files if name == relpath or name.startswith(relpath + "/")]
-
-
-def sha256_file(path: Path) -> FileEntry:
-    """Hash and size in bytes of a file, read in pieces; raises OSError."""
-    digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-    return FileEntry(sha256=digest.hexdigest(), bytes=size)
 
 
 def check_consistent(manifest: Manifest) -> None:

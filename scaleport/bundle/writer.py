@@ -19,13 +19,13 @@ from typing import IO
 
 import msgspec
 
+from scaleport.bundle.digest import sha256_file
 from scaleport.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, decode, encode
 from scaleport.bundle.paths import path_key, path_problem
 from scaleport.bundle.reader import (
     MAX_MANIFEST_BYTES,
     check_consistent,
     read_manifest,
-    sha256_file,
 )
 from scaleport.errors import OutputError, UsageError
 

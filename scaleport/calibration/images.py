@@ -16,13 +16,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from scaleport.bundle.digest import sha256_file
 from scaleport.errors import UsageError
 from scaleport.grid import Grid, output_length
 from scaleport.imaging.pairs import SUFFIXES, Array, Pair, make_pair, read_rgb
 from scaleport.imaging.resample import imresize
 
 _SMALLEST: Final = 8
-_CHUNK: Final = 1 << 20
 
 Advance = Callable[[int, int], None]
 """Called with (done, in all)."""
@@ -115,14 +115,10 @@ def find_images(folder: Path, held_out: int, advance: Advance | None = None) -> 
 
 
 def _file_digest(path: Path) -> bytes:
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
+        return bytes.fromhex(sha256_file(path).sha256)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-    return digest.digest()
 
 
 def scales_for(low: float, high: float, count: int) -> npt.NDArray[np.float64]:

@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from scaleport.bundle.digest import sha256_file
 from scaleport.bundle.manifest import ScaleRange, SizeRange, Tensor
 from scaleport.errors import (
     ArtifactError,
@@ -35,7 +36,6 @@ from scaleport.runtimes.engine_record import (
     EngineInfo,
     ShapeRange,
     engine_key,
-    file_sha256,
     mismatch,
     record_path,
 )
@@ -158,7 +158,7 @@ def graph_sha256(onnx_path: Path) -> str:
     import onnx
 
     try:
-        own = file_sha256(onnx_path)
+        own = sha256_file(onnx_path).sha256
         model = onnx.load(str(onnx_path), load_external_data=False)
     except OSError as error:
         raise ArtifactError(f"{onnx_path} cannot be read: {error.strerror}") from error
@@ -178,7 +178,7 @@ def graph_sha256(onnx_path: Path) -> str:
         weights = onnx_path.parent / place
         if not weights.is_file():
             raise ArtifactError(f"weights {place} of {onnx_path.name} are missing")
-        digest.update(file_sha256(weights).encode())
+        digest.update(sha256_file(weights).sha256.encode())
     return digest.hexdigest()
 
 

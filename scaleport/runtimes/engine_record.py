@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from scaleport.bundle.digest import sha256_file
 from scaleport.bundle.manifest import Sha256
 from scaleport.errors import ArtifactError, one_line
 
@@ -120,15 +121,6 @@ def record_path(engine: Path) -> Path:
     return engine.with_name(engine.name + ".json")
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
 def read_record(engine: Path) -> EngineInfo | None:
     """The record of an engine; None when there is none, as beside an engine of other tools.
 
@@ -151,7 +143,8 @@ def read_record(engine: Path) -> EngineInfo | None:
             f"{path.name} has version {info.record_version}, this release reads {RECORD_VERSION}: "
             "build the engine again"
         )
-    if engine.stat().st_size != info.bytes or file_sha256(engine) != info.engine_sha256:
+    found = sha256_file(engine)
+    if (found.bytes, found.sha256) != (info.bytes, info.engine_sha256):
         raise ArtifactError(
             f"{engine.name} is not the engine that {path.name} describes: build it again from "
             "its ONNX graph"

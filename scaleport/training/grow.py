@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from scaleport.bundle.digest import sha256_file
 from scaleport.errors import UsageError
 from scaleport.models import Network, load_checkpoint
 from scaleport.models.encoders.edsr import EDSR
 from scaleport.models.upsamplers.igconv import IGConv
-from scaleport.training.state import Start, digest
+from scaleport.training.state import Start
 
 PER_CHANNEL = ("freq", "amplitude")
 """Tables of IGConv with 9 rows per channel; the rows of the first channels come first."""
@@ -50,7 +51,7 @@ def grow_from(network: Network, path: Path) -> Start:
                 grown[:] = 0
             value.copy_(grown)
     fresh = tuple(sorted(name for name in new if name not in old))
-    return Start(digest(path), fresh, ())
+    return Start(sha256_file(path).sha256, fresh, ())
 
 
 def embed(large: Tensor, small: Tensor) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from scaleport.bundle.digest import sha256_file
 from scaleport.errors import ArtifactError, OutputError, UsageError
 from scaleport.models import Network, load_checkpoint
 
@@ -67,11 +67,6 @@ class Start:
     unused: tuple[str, ...]
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a checkpoint's file, as hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def begin_with(network: Network, path: Path) -> Start:
     """Take over the weights of a checkpoint by name, as far as their shapes agree.
 
@@ -89,7 +84,7 @@ def begin_with(network: Network, path: Path) -> Start:
         raise UsageError(f"{path} has no weights for the encoder of this recipe")
     network.load_state_dict(fits, strict=False)
     return Start(
-        digest(path),
+        sha256_file(path).sha256,
         tuple(sorted(set(own) - set(fits))),
         tuple(sorted(set(other) - set(fits))),
     )

@@ -22,8 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from scaleport import __version__
+from scaleport.bundle.digest import sha256_file
 from scaleport.bundle.manifest import CHECKPOINT_NAME, Name, Parity, ParityResult, Sha256, Text
-from scaleport.bundle.reader import Bundle, open_bundle, sha256_file
+from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import ArtifactError, OutputError, UsageError
 from scaleport.grid import Grid
 from scaleport.runtimes.upscaler import load

@@ -15,7 +15,8 @@ from onnx import numpy_helper
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from scaleport.bundle.reader import read_manifest, sha256_file
+from scaleport.bundle.digest import sha256_file
+from scaleport.bundle.reader import read_manifest
 from scaleport.cli.main import main
 from scaleport.errors import ArtifactError, BackendError, UsageError
 from scaleport.export import coreml, write_openvino
