@@ -7,6 +7,7 @@ there. A line that a power cut tore is ignored, its image is made again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from pathlib import Path
@@ -14,10 +15,10 @@ from typing import Annotated, Final
 
 import msgspec
 
+from scaleport.atomic import write_bytes
 from scaleport.bundle.digest import sha256_file
 from scaleport.bundle.manifest import Sha256
 from scaleport.errors import OutputError
-from scaleport.imaging.leftovers import temporary_stem
 
 JOURNAL_NAME: Final = ".scaleport-journal.jsonl"
 
@@ -71,14 +72,8 @@ class Journal:
     def _rewrite(self) -> None:
         """Drop lines that later ones replace."""
         text = b"".join(_line(entry) for entry in self._entries.values())
-        stem = temporary_stem(self._path)
-        new = stem.with_name(f"{stem.name}.tmp")
-        try:
-            new.write_bytes(text)
-            new.replace(self._path)
-        except OSError:
-            new.unlink(missing_ok=True)
-        else:
+        with contextlib.suppress(OutputError):
+            write_bytes(self._path, text)
             self._torn = False
 
     def find(self, target: Path, input_sha256: str, settings: str) -> Entry | None:

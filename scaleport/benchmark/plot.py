@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from scaleport.benchmark.run import Row
 from scaleport.errors import OutputError, UsageError
+from scaleport.figures import save_figure
 
 SUFFIXES: Final = (".png", ".svg", ".pdf")
 
@@ -61,15 +60,7 @@ def plot(rows: Sequence[Row], path: Path, title: str = "") -> None:
     axes.set_xticks(range(len(groups)), groups)
     axes.set(ylabel="output megapixels per second", title=title)
     axes.legend()
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(draft, format=path.suffix[1:].lower(), dpi=150)
-        draft.replace(path)
-    except (OSError, ValueError) as error:
-        raise OutputError(f"cannot write {path}: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
+    save_figure(figure, path, dpi=150)
 
 
 def _group(row: Row) -> str:

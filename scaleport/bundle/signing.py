@@ -15,6 +15,7 @@ import secrets
 from pathlib import Path
 from typing import Any, Final
 
+from scaleport.atomic import write_new
 from scaleport.bundle.manifest import MANIFEST_NAME, SIGNATURE_NAME
 from scaleport.errors import ArtifactError, BackendError, OutputError, UsageError, one_line
 
@@ -79,10 +80,7 @@ def sign_bundle(bundle: Path, key: Path) -> Path:
     target = bundle / SIGNATURE_NAME
     temporary = bundle / f".{SIGNATURE_NAME}.{secrets.token_hex(8)}.tmp"
     try:
-        with temporary.open("xb") as file:
-            file.write(signature)
-            file.flush()
-            os.fsync(file.fileno())
+        write_new(temporary, signature)
         temporary.replace(target)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error

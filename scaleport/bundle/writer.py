@@ -19,6 +19,7 @@ from typing import IO
 
 import msgspec
 
+from scaleport.atomic import write_new
 from scaleport.bundle.digest import sha256_file
 from scaleport.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, decode, encode
 from scaleport.bundle.paths import path_key, path_problem
@@ -209,10 +210,7 @@ def update_manifest(bundle_dir: Path, manifest: Manifest) -> None:
     data = _checked_bytes(manifest)
     temporary = bundle_dir / f".{MANIFEST_NAME}.{secrets.token_hex(8)}.tmp"
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        write_new(temporary, data)
         # Checked after the temporary file is in the directory: if an export swaps the bundle from
         # here on, the file goes with the old one and the replacement below fails.
         if read_manifest(bundle_dir).files != manifest.files:

@@ -18,7 +18,8 @@ from scaleport.calibration.images import ImageSet, Sampling
 from scaleport.calibration.layers import Layer
 from scaleport.calibration.ranges import Method
 from scaleport.calibration.search import Outcome
-from scaleport.errors import BackendError, OutputError
+from scaleport.errors import BackendError
+from scaleport.figures import save_figure
 
 
 def describe(
@@ -115,12 +116,4 @@ def plot(record: Quantisation, target: Path, title: str = "") -> None:
         axes.axhline(record.max_loss, linestyle="--", color="gray")
         axes.annotate("budget", (0, record.max_loss), textcoords="offset points", xytext=(0, 4))
     axes.set(xlabel="layers in int8, %", ylabel="worst loss, dB", title=title)
-    temporary = target.with_name(f".{target.stem}.tmp{target.suffix}")
-    try:
-        figure.savefig(temporary)
-        temporary.replace(target)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise OutputError(f"cannot write {target}: {reason or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_figure(figure, target)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scaleport.atomic import write_text
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, table
 from scaleport.cli.parse import decibels_of, size_range_of, words_of
 from scaleport.errors import OutputError, UsageError
@@ -167,14 +168,7 @@ def _write(record: Quantisation, report: Path | None, picture: Path | None, name
     from scaleport.calibration.report import as_dict, plot
 
     if report is not None:
-        temporary = report.with_name(f".{report.name}.tmp")
-        try:
-            temporary.write_text(json.dumps(as_dict(record), indent=1) + "\n", encoding="utf-8")
-            temporary.replace(report)
-        except OSError as error:
-            raise OutputError(f"cannot write {report}: {error.strerror or error}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_text(report, json.dumps(as_dict(record), indent=1) + "\n")
     if picture is not None:
         plot(record, picture, name)
 

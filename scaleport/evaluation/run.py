@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Pillow
 
-from scaleport.errors import ImageError, OutputError, UsageError
+from scaleport.atomic import atomic_path
+from scaleport.errors import ImageError, UsageError
 from scaleport.evaluation.metrics import Metric
 from scaleport.evaluation.protocols import Pixels, Protocol
 from scaleport.evaluation.subjects import Subject
@@ -147,18 +148,15 @@ def _measured(
 
 
 def write_csv(path: Path, scores: Sequence[Score], metrics: Sequence[Metric]) -> None:
-    """Write one line per score.
+    """Write one line per score, all of them or no file.
 
     Raises:
         OutputError: if the file cannot be written.
     """
     names = [metric.name for metric in metrics]
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["set", "images", "scale", "method", *names])
-            for row in scores:
-                numbers = [f"{row.values[name]:.6g}" for name in names]
-                writer.writerow([row.images, row.count, f"{row.scale:g}", row.subject, *numbers])
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    with atomic_path(path) as new, new.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["set", "images", "scale", "method", *names])
+        for row in scores:
+            numbers = [f"{row.values[name]:.6g}" for name in names]
+            writer.writerow([row.images, row.count, f"{row.scale:g}", row.subject, *numbers])

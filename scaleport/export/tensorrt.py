@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from scaleport.atomic import write_new
 from scaleport.bundle.digest import sha256_file
 from scaleport.bundle.manifest import ScaleRange, SizeRange, Tensor
 from scaleport.errors import (
@@ -245,9 +245,9 @@ def _write(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _put(part, plan)
+            write_new(part, plan)
             info = _count_layers(info, part, library, device)
-            _put(record_part, msgspec.json.format(msgspec.json.encode(info), indent=1) + b"\n")
+            write_new(record_part, msgspec.json.format(msgspec.json.encode(info), indent=1) + b"\n")
             # The record first: if only one of the two gets its name, the hashes disagree and
             # readers refuse the pair. An engine without a record would pass for another tool's.
             record_part.replace(record_path(target))
@@ -268,13 +268,6 @@ def _count_layers(
         return info
     layers = int(open_engine(engine, library, device).num_layers)
     return msgspec.structs.replace(info, engine_layers=layers)
-
-
-def _put(path: Path, data: bytes) -> None:
-    with path.open("xb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def _choose(options: TensorRTOptions) -> tuple[Library, Device | None]:

@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from scaleport.atomic import write_text
 from scaleport.catalogue import (
     COMMAND,
     FAMILIES,
@@ -169,17 +170,6 @@ def in_document(text: str, section: str) -> str:
     return head + section + tail
 
 
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def main() -> None:
     """Write the file of the package and the table of the document."""
     from rich.console import Console
@@ -200,8 +190,8 @@ def main() -> None:
     made = make(counted, catalogue() if arguments.changed else None)
     data = msgspec.json.format(msgspec.json.encode(made), indent=1)
     document = in_document(DOCUMENT.read_text(encoding="utf-8"), table(made.networks))
-    _replace(FILE, data.decode() + "\n")
-    _replace(DOCUMENT, document)
+    write_text(FILE, data.decode() + "\n")
+    write_text(DOCUMENT, document)
 
 
 if __name__ == "__main__":

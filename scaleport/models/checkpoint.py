@@ -6,7 +6,6 @@ its configuration may not ask for more than its weights fill.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import struct
@@ -17,8 +16,9 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
+from scaleport.atomic import write_bytes
 from scaleport.bundle.strict import refuse_duplicates, refuse_excess
-from scaleport.errors import ArtifactError, OutputError, PluginError, UsageError, one_line
+from scaleport.errors import ArtifactError, PluginError, UsageError, one_line
 from scaleport.models.bounded import bounded
 from scaleport.models.network import Network, build_network
 
@@ -42,15 +42,7 @@ def save_checkpoint(network: Network, path: Path, info: dict[str, Any] | None = 
     meta = {"format_version": FORMAT_VERSION, "config": network.config, "info": info or {}}
     state = {k: v.detach().float().contiguous().cpu() for k, v in network.state_dict().items()}
     data = safetensors.torch.save(state, {_KEY: json.dumps(meta, sort_keys=True)})
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    write_bytes(path, data)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from scaleport.atomic import atomic_path, write_text
 from scaleport.errors import ImageError, OutputError, UsageError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
@@ -83,29 +82,23 @@ def build_cache(
     known = _read_index(index_path, key)
     if known is not None and data_path.is_file():
         return ImageCache(data_path, known)
-    temporary = data_path.with_name(f"{data_path.name}.{os.getpid()}.tmp")
     try:
         target.mkdir(parents=True, exist_ok=True)
-        entries, offset = [], 0
-        with temporary.open("wb") as out:
-            for count, (path, (name, _, _)) in enumerate(zip(files, listing, strict=True)):
-                pixels = read_rgb(path)
-                lossy = path.suffix.lower() in _LOSSY
-                height, width, _ = pixels.shape
-                entries.append(Entry(name, height, width, offset, lossy))
-                offset += pixels.size
-                out.write(pixels.tobytes())
-                if progress is not None:
-                    progress(count + 1, len(files))
-        temporary.replace(data_path)
-        index = {"key": key, "entries": [vars(entry) for entry in entries]}
-        temporary.write_text(json.dumps(index), encoding="utf-8")
-        temporary.replace(index_path)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    entries, offset = [], 0
+    with atomic_path(data_path) as new, new.open("wb") as out:
+        for count, (path, (name, _, _)) in enumerate(zip(files, listing, strict=True)):
+            pixels = read_rgb(path)
+            lossy = path.suffix.lower() in _LOSSY
+            height, width, _ = pixels.shape
+            entries.append(Entry(name, height, width, offset, lossy))
+            offset += pixels.size
+            out.write(pixels.tobytes())
+            if progress is not None:
+                progress(count + 1, len(files))
+    index = {"key": key, "entries": [vars(entry) for entry in entries]}
+    write_text(index_path, json.dumps(index))
     return ImageCache(data_path, entries)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from scaleport.errors import OutputError, UsageError
+from scaleport.errors import UsageError
+from scaleport.figures import save_figure
 from scaleport.training.log import Row
 
 PLOT_FILE = "training.svg"
@@ -53,7 +54,4 @@ def plot_log(rows: Sequence[Row], path: Path, title: str = "") -> None:
         lines += right.plot(places, values, "o-", color="tab:red", ms=3, label="validation PSNR")
         right.set_ylabel("PSNR on luma, dB")
     axes.legend(handles=lines, loc="center right")
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as error:
-        raise OutputError(f"cannot write {path}: {error}") from error
+    save_figure(figure, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 
+from scaleport.atomic import atomic_path
 from scaleport.bundle.digest import sha256_file
 from scaleport.errors import ArtifactError, OutputError, UsageError
 from scaleport.models import Network, load_checkpoint
@@ -23,15 +23,11 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
     Raises:
         OutputError: if it cannot be written.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        torch.save(state, temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error}") from error
+    with atomic_path(path, sync=True) as new:
+        try:
+            torch.save(state, new)
+        except RuntimeError as error:
+            raise OutputError(f"cannot write {path}: {error}") from error
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import msgspec
 import torch
 
+from scaleport.atomic import write_bytes, write_text
 from scaleport.bundle.manifest import Manifest, ParityResult
 from scaleport.errors import ArtifactError, ScaleportError, UnsupportedOpError, UsageError
 from scaleport.export.exporter import export_bundle
@@ -209,12 +210,10 @@ def read_rows(path: Path) -> dict[str, Row]:
 
 
 def write_rows(path: Path, rows: dict[str, Row]) -> None:
-    """Keep rows, in the order of the compositions; complete or not at all."""
+    """Keep rows, in the order of the compositions, complete or not at all; raises OutputError."""
     ordered = [rows[name] for name in COMPOSITIONS if name in rows]
     data: Any = msgspec.json.format(msgspec.json.encode(ordered), indent=1)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data + b"\n")
-    temporary.replace(path)
+    write_bytes(path, data + b"\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -249,7 +248,7 @@ def main(arguments: list[str] | None = None) -> int:
                 rows[name] = measure(name)
                 write_rows(options.json, rows)
                 progress.advance(task)
-        options.table.write_text(table(rows), encoding="utf-8")
+        write_text(options.table, table(rows))
     except ScaleportError as error:
         console.print(f"error: {error}", markup=False, soft_wrap=True)
         return error.exit_code

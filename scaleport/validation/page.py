@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import platform
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -14,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
+from scaleport.atomic import write_text
 from scaleport.bundle.manifest import CHECKPOINT_NAME, Manifest, Parity, ParityResult
 from scaleport.errors import BackendError, OutputError
 from scaleport.validation.cases import REFUSED
@@ -117,22 +116,7 @@ def write_page(path: Path, text: str) -> None:
     Raises:
         OutputError: if it cannot be written.
     """
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            # Made for its owner alone; a report is as readable as any other file.
-            mask = os.umask(0)
-            os.umask(mask)
-            Path(name).chmod(0o666 & ~mask)
-            Path(name).replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(name).unlink()
-            raise
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    write_text(path, text)
 
 
 def check_place(path: Path) -> None:
