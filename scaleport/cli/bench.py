@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scaleport.cli.options import Backends
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, table
 from scaleport.cli.parse import scale_of, size_of, words_of
 from scaleport.errors import ScaleError, UsageError
@@ -28,10 +29,7 @@ Examples:
 
 def bench(
     bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE", help="One bundle or more.")],
-    backends: Annotated[
-        list[str] | None,
-        typer.Option("--backend", metavar="LIST", help="[default: all that can run here]"),
-    ] = None,
+    backends: Backends = None,
     precisions: Annotated[
         list[str] | None,
         typer.Option("--precision", metavar="LIST", help="[default: all in the bundle]"),

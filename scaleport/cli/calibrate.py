@@ -6,16 +6,24 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from scaleport.atomic import write_text
+from scaleport.cli.options import (
+    BundleOutput,
+    Checkpoint,
+    Height,
+    OverwriteBundle,
+    Threads,
+    Width,
+    bundle_target,
+    formats_of,
+    sizes_of,
+)
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, table
-from scaleport.cli.parse import decibels_of, size_range_of, words_of
-from scaleport.errors import OutputError, UsageError
-from scaleport.export.formats import FORMATS
-from scaleport.paths import holds
+from scaleport.cli.parse import decibels_of, words_of
 from scaleport.shipped import find_checkpoint
 
 if TYPE_CHECKING:
@@ -31,12 +39,7 @@ _FORMATS = ("onnx", "openvino")
 
 
 def calibrate(
-    checkpoint: Annotated[
-        str,
-        typer.Argument(
-            metavar="CHECKPOINT|NAME", help="A checkpoint file, or the name of a shipped one."
-        ),
-    ],
+    checkpoint: Checkpoint,
     data: Annotated[
         Path, typer.Option("--data", metavar="DIR", help="Folder of images like yours.")
     ],
@@ -48,10 +51,7 @@ def calibrate(
             help="Most PSNR that may be lost on held-out images, such as 0.1dB.",
         ),
     ] = "0.1dB",
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="The bundle to write. [default: NAME.bundle here]"),
-    ] = None,
+    output: BundleOutput = None,
     formats: Annotated[
         list[str] | None,
         typer.Option(
@@ -87,20 +87,10 @@ def calibrate(
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write all figures as JSON.")
     ] = None,
-    height: Annotated[
-        str | None,
-        typer.Option(metavar="MIN:OPT:MAX", help="Input heights that engines are built for."),
-    ] = None,
-    width: Annotated[
-        str | None,
-        typer.Option(metavar="MIN:OPT:MAX", help="Input widths that engines are built for."),
-    ] = None,
-    threads: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Processor threads; 0 is up to the backend.")
-    ] = 0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an existing bundle.")
-    ] = False,
+    height: Height = None,
+    width: Width = None,
+    threads: Threads = 0,
+    overwrite: OverwriteBundle = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
@@ -113,13 +103,8 @@ def calibrate(
     """
     out = Output(as_json, quiet, verbose)
     source = find_checkpoint(checkpoint)
-    target = output or Path(f"{source.stem}.bundle")
-    if holds(target.exists) and not overwrite:
-        raise OutputError(f"{target} exists; choose another name with -o, or add --overwrite")
-    chosen = words_of(formats) if formats else _FORMATS
-    for name in chosen:
-        if name not in FORMATS:
-            raise UsageError(f"unknown format {name!r}; known: {', '.join(FORMATS)}")
+    target = bundle_target(output, source, overwrite)
+    chosen = formats_of(formats) if formats else _FORMATS
     others = words_of(precisions) if precisions is not None else ("fp32", "fp16")
     budget = decibels_of(max_loss)
     with needs("export", "calibration"):
@@ -128,15 +113,11 @@ def calibrate(
         from scaleport.export.exporter import export_bundle
         from scaleport.export.plan import ExportOptions
 
-    sizes: dict[str, Any] = {}
-    for name, text in (("height", height), ("width", width)):
-        if text is not None:
-            sizes[name] = size_range_of(f"--{name}", text)
     options = ExportOptions(
         formats=chosen,
         precisions=tuple(dict.fromkeys((*others, "int8"))),  # type: ignore[arg-type]
         overwrite=overwrite,
-        **sizes,
+        **sizes_of(height, width),
     )
     sampling = Sampling(patches=patches, held_out=held_out, seed=seed)
     settings = CalibrationOptions(
@@ -177,6 +158,7 @@ def _report(
     out: Output, record: Quantisation, source: Path, target: Path | None, seconds: float
 ) -> None:
     from scaleport.calibration.report import as_dict
+    from scaleport.cli.contents import loss_table
 
     plain = as_dict(record)
     out.result({"checkpoint": source, "bundle": target, "seconds": seconds, **plain})
@@ -184,17 +166,7 @@ def _report(
         f"{plain['int8_layers']} of {len(record.layers)} layers in int8, worst loss "
         f"{plain['worst_loss']:.3f} dB, allowed {record.max_loss:g} dB"
     )
-    rows = [
-        (
-            loss.backend,
-            f"x{loss.scale:g}",
-            f"{loss.fp32:.2f}",
-            f"{loss.int8:.2f}",
-            f"{loss.fp32 - loss.int8:+.3f}",
-        )
-        for loss in record.losses
-    ]
-    for line in table([("backend", "scale", "fp32 dB", "int8 dB", "loss dB"), *rows]):
+    for line in loss_table(record.losses):
         out.say(line)
     kept = [layer for layer in record.layers if layer.precision == "fp32"]
     if kept:

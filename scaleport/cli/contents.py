@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from scaleport.bundle.manifest import Manifest, Parity
+from scaleport.bundle.manifest import Manifest, Parity, QuantisationLoss
+from scaleport.cli.output import table
 
 
 def graph_groups(manifest: Manifest) -> list[dict[str, Any]]:
@@ -55,6 +57,21 @@ def parity_groups(parity: Parity) -> list[dict[str, Any]]:
             worst = group["psnr"]
             group["psnr"] = case.psnr if worst is None else min(worst, case.psnr)
     return [{"backend": b, "precision": p, **group} for (b, p), group in groups.items()]
+
+
+def loss_table(losses: Sequence[QuantisationLoss]) -> list[str]:
+    """Lines of what int8 costs per backend and scale, PSNR in dB."""
+    rows = [
+        (
+            loss.backend,
+            f"x{loss.scale:g}",
+            f"{loss.fp32:.2f}",
+            f"{loss.int8:.2f}",
+            f"{loss.fp32 - loss.int8:+.3f}",
+        )
+        for loss in losses
+    ]
+    return table([("backend", "scale", "fp32 dB", "int8 dB", "loss dB"), *rows])
 
 
 def scale_text(manifest: Manifest) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scaleport.cli.options import Device, Threads
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, table
 from scaleport.cli.parse import words_of
 from scaleport.errors import UsageError
@@ -68,15 +69,11 @@ def evaluate(
     precision: Annotated[
         str, typer.Option(metavar="NAME", help="Graphs of a bundle: fp32, fp16. [default: first]")
     ] = "",
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="The backend's own name of a device.")
-    ] = "",
+    device: Device = "",
     csv: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Write the scores there too.")
     ] = None,
-    threads: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Processor threads; 0 is up to the backend.")
-    ] = 0,
+    threads: Threads = 0,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,

@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scaleport.cli.options import (
+    BundleOutput,
+    Checkpoint,
+    Height,
+    OverwriteBundle,
+    Width,
+    bundle_target,
+    formats_of,
+    sizes_of,
+)
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, size_text, table
-from scaleport.cli.parse import size_range_of, whole_numbers_of, words_of
-from scaleport.errors import OutputError, UsageError
-from scaleport.export.formats import FORMATS
-from scaleport.paths import holds
+from scaleport.cli.parse import whole_numbers_of, words_of
+from scaleport.errors import UsageError
 from scaleport.shipped import find_checkpoint
 
 if TYPE_CHECKING:
@@ -27,16 +35,8 @@ Examples:
 
 
 def export(
-    checkpoint: Annotated[
-        str,
-        typer.Argument(
-            metavar="CHECKPOINT|NAME", help="A checkpoint file, or the name of a shipped one."
-        ),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="The bundle to write. [default: NAME.bundle here]"),
-    ] = None,
+    checkpoint: Checkpoint,
+    output: BundleOutput = None,
     formats: Annotated[
         list[str] | None,
         typer.Option(
@@ -58,14 +58,8 @@ def export(
             help="Native scales that get a plain convolution graph. [default: all]",
         ),
     ] = None,
-    height: Annotated[
-        str | None,
-        typer.Option(metavar="MIN:OPT:MAX", help="Input heights that engines are built for."),
-    ] = None,
-    width: Annotated[
-        str | None,
-        typer.Option(metavar="MIN:OPT:MAX", help="Input widths that engines are built for."),
-    ] = None,
+    height: Height = None,
+    width: Width = None,
     keep: Annotated[
         list[str] | None,
         typer.Option(
@@ -74,9 +68,7 @@ def export(
             help="Modules that fp16 graphs compute in float32, such as encoder.tail.",
         ),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an existing bundle.")
-    ] = False,
+    overwrite: OverwriteBundle = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
@@ -87,9 +79,7 @@ def export(
     """
     out = Output(as_json, quiet, verbose)
     source = find_checkpoint(checkpoint)
-    target = output or Path(f"{source.stem}.bundle")
-    if holds(target.exists) and not overwrite:
-        raise OutputError(f"{target} exists; choose another name with -o, or add --overwrite")
+    target = bundle_target(output, source, overwrite)
     chosen = _chosen(formats, precisions, freeze, height, width)
     with needs("export", "export"):
         from scaleport.export.exporter import export_bundle
@@ -115,21 +105,14 @@ def _chosen(
     """The options that were given, checked as far as the network is not needed for it."""
     chosen: dict[str, Any] = {}
     if formats is not None:
-        chosen["formats"] = words_of(formats)
-        for name in chosen["formats"]:
-            if name not in FORMATS:
-                raise UsageError(f"unknown format {name!r}; known: {', '.join(FORMATS)}")
+        chosen["formats"] = formats_of(formats)
     if precisions is not None:
         chosen["precisions"] = words_of(precisions)
         if "int8" in chosen["precisions"]:
             raise UsageError("int8 needs images to calibrate on: use scaleport calibrate")
     if freeze is not None:
         chosen["freeze_scales"] = whole_numbers_of("--freeze-scale", freeze)
-    if height is not None:
-        chosen["height"] = size_range_of("--height", height)
-    if width is not None:
-        chosen["width"] = size_range_of("--width", width)
-    return chosen
+    return {**chosen, **sizes_of(height, width)}
 
 
 def _summary(source: Path, target: Path, manifest: Manifest, seconds: float) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from scaleport.cli.contents import model_text
+from scaleport.cli.options import refuse_existing
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs
 from scaleport.cli.parse import whole_numbers_of
 from scaleport.errors import OutputError, UsageError
@@ -61,8 +62,7 @@ def import_(
         raise UsageError(f"there is no file {source}")
     if output.suffix != CHECKPOINT_SUFFIX:
         raise OutputError(f"a checkpoint's name ends in {CHECKPOINT_SUFFIX}; got {output}")
-    if holds(output.exists) and not overwrite:
-        raise OutputError(f"{output} exists; choose another name or add --overwrite")
+    refuse_existing(output, overwrite)
     if not holds(output.parent.is_dir):
         raise OutputError(f"cannot write {output}: there is no directory {output.parent}")
     with needs("torch", "import"):

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scaleport.cli.options import Device, Threads
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, error_line, put
 from scaleport.cli.parse import bytes_of, scale_of, size_of
 from scaleport.cli.strangers import Allow, VerifyKey
-from scaleport.errors import PartialError, ScaleError, ScaleportError, UsageError
+from scaleport.errors import PartialError, ScaleportError, UsageError
 
 if TYPE_CHECKING:
     from scaleport.batch.plan import Job
@@ -69,9 +70,7 @@ def upscale(
         str,
         typer.Option(metavar="NAME", help="fp32, fp16 or int8. [default: the first in the bundle]"),
     ] = "",
-    threads: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Processor threads; 0 leaves it to the backend.")
-    ] = 0,
+    threads: Threads = 0,
     tile: Annotated[
         int,
         typer.Option(min=0, metavar="N", help="Largest tile in input pixels; 0 never tiles."),
@@ -84,12 +83,7 @@ def upscale(
             help="E.g. 1GiB: a tile of at most --tile that keeps the process within it.",
         ),
     ] = "",
-    device: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="The backend's own name of a device, e.g. GPU or cuda:1."
-        ),
-    ] = "",
+    device: Device = "",
     kind: Annotated[
         str,
         typer.Option(
@@ -157,8 +151,6 @@ def upscale(
 
     if bits and bits not in BITS:
         raise UsageError(f"--bits must be {', '.join(map(str, BITS))}, got {bits}")
-    if (scale is None) == (size is None):
-        raise ScaleError("give either a scale (-s 2.7) or a size (--size 1920x1080)")
     request = Request.of(
         None if scale is None else scale_of(scale),
         None if size is None else size_of(size),

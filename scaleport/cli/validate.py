@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scaleport.cli.options import Backends, Threads
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, table
 from scaleport.cli.parse import decibels_of, words_of
 from scaleport.errors import GateFailed, UsageError
@@ -34,15 +35,7 @@ _KEPT = ("backend", "precision", "cases", "device")
 
 def validate(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle to compare.")],
-    backends: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--backend",
-            metavar="LIST",
-            help="Backends to run, which must be usable: comma-separated or repeated. "
-            "[default: all that can run here]",
-        ),
-    ] = None,
+    backends: Backends = None,
     precisions: Annotated[
         list[str] | None,
         typer.Option(
@@ -108,9 +101,7 @@ def validate(
         float | None,
         typer.Option("--gate-fp16-psnr", metavar="DB", help="Least PSNR. [default: 55]"),
     ] = None,
-    threads: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Processor threads; 0 is up to the backend.")
-    ] = 0,
+    threads: Threads = 0,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
@@ -165,6 +156,7 @@ def _judge_int8(
     gate: str | None,
     threads: int,
 ) -> None:
+    from scaleport.cli.contents import loss_table
     from scaleport.validation.loss import MAX_LOSS, measure_losses
 
     most = MAX_LOSS if gate is None else decibels_of(gate)
@@ -178,17 +170,7 @@ def _judge_int8(
         )
     worst = max(loss.fp32 - loss.int8 for loss in losses)
     out.result({"images": data, "max_loss": most, "worst_loss": worst, "losses": losses})
-    rows = [
-        (
-            loss.backend,
-            f"x{loss.scale:g}",
-            f"{loss.fp32:.2f}",
-            f"{loss.int8:.2f}",
-            f"{loss.fp32 - loss.int8:+.3f}",
-        )
-        for loss in losses
-    ]
-    for line in table([("backend", "scale", "fp32 dB", "int8 dB", "loss dB"), *rows]):
+    for line in loss_table(losses):
         out.say(line)
     # NaN is over any gate.
     if not worst <= most:

@@ -23,7 +23,7 @@ from scaleport.bundle.manifest import (
 )
 from scaleport.bundle.writer import BundleWriter
 from scaleport.errors import BackendError, UnsupportedOpError, UsageError
-from scaleport.export.formats import FORMATS, writer_of
+from scaleport.export.formats import FORMATS, check_formats, writer_of
 from scaleport.export.plan import ExportOptions, ExportPlan
 from scaleport.export.receptive import receptive_field
 from scaleport.grid import SIZE_RULE
@@ -92,11 +92,7 @@ def export_bundle(
         OutputError: if the bundle cannot be written.
     """
     options = options or ExportOptions()
-    unknown = [name for name in options.formats if name not in FORMATS]
-    if unknown or not options.formats:
-        raise UsageError(
-            f"unknown format {', '.join(unknown) or '(none)'}; known: {', '.join(FORMATS)}"
-        )
+    check_formats(options.formats)
     if "int8" in options.precisions and quantise is None:
         raise UsageError("int8 needs images to calibrate on: use scaleport calibrate")
     network = load_checkpoint(checkpoint)

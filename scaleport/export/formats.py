@@ -7,7 +7,7 @@ the export then goes on without the format and the manifest says why.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -26,13 +26,25 @@ FORMATS: dict[str, str] = {
 """Format name to module. ONNX comes first: it is the source of OpenVINO and TensorRT."""
 
 
+def check_formats(names: Collection[str]) -> None:
+    """Refuse names of no format, and no names.
+
+    Raises:
+        UsageError: of those that are unknown; the message lists the known ones.
+    """
+    unknown = [repr(name) for name in names if name not in FORMATS]
+    if unknown or not names:
+        raise UsageError(
+            f"unknown format {', '.join(unknown) or '(none)'}; known: {', '.join(FORMATS)}"
+        )
+
+
 def writer_of(name: str) -> Callable[[ExportPlan], list[Graph]]:
     """The ``write`` function of a format.
 
     Raises:
         UsageError: if the name is unknown; the message lists the known ones.
     """
-    if name not in FORMATS:
-        raise UsageError(f"unknown format {name!r}; known: {', '.join(FORMATS)}")
+    check_formats((name,))
     write: Callable[[ExportPlan], list[Graph]] = import_module(FORMATS[name]).write
     return write

@@ -1,0 +1,94 @@
+"""Options that several verbs take, and what is made of their values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from scaleport.cli.parse import size_range_of, words_of
+from scaleport.errors import OutputError
+from scaleport.export.formats import check_formats
+from scaleport.paths import holds
+
+Checkpoint = Annotated[
+    str,
+    typer.Argument(
+        metavar="CHECKPOINT|NAME", help="A checkpoint file, or the name of a shipped one."
+    ),
+]
+BundleOutput = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="The bundle to write. [default: NAME.bundle here]"),
+]
+OverwriteBundle = Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")]
+Height = Annotated[
+    str | None,
+    typer.Option(
+        "--height", metavar="MIN:OPT:MAX", help="Input heights that engines are built for."
+    ),
+]
+Width = Annotated[
+    str | None,
+    typer.Option("--width", metavar="MIN:OPT:MAX", help="Input widths that engines are built for."),
+]
+Backends = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--backend",
+        metavar="LIST",
+        help="Backends to run, which must be usable: comma-separated or repeated. "
+        "[default: all that can run here]",
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="The backend's own name of a device, e.g. GPU or cuda:1.",
+    ),
+]
+Threads = Annotated[
+    int,
+    typer.Option(
+        "--threads", metavar="N", min=0, help="Processor threads; 0 is up to the backend."
+    ),
+]
+
+
+def bundle_target(output: Path | None, checkpoint: Path, overwrite: bool) -> Path:
+    """Where the bundle of a checkpoint is written: as asked, or ``NAME.bundle`` here.
+
+    Raises:
+        OutputError: if it exists and may not be replaced.
+    """
+    target = output or Path(f"{checkpoint.stem}.bundle")
+    refuse_existing(target, overwrite)
+    return target
+
+
+def refuse_existing(target: Path, overwrite: bool) -> None:
+    """Keep what is there, unless it may be replaced.
+
+    Raises:
+        OutputError: if the target exists.
+    """
+    if not overwrite and holds(target.exists):
+        raise OutputError(f"{target} exists; choose another name with -o, or add --overwrite")
+
+
+def formats_of(values: list[str]) -> tuple[str, ...]:
+    """Formats by name, each once; raises UsageError of one that is unknown."""
+    names = words_of(values)
+    check_formats(names)
+    return names
+
+
+def sizes_of(height: str | None, width: str | None) -> dict[str, Any]:
+    """What was given of ``--height`` and ``--width``, as size ranges by name; raises UsageError."""
+    given = {"height": height, "width": width}
+    return {
+        name: size_range_of(f"--{name}", text) for name, text in given.items() if text is not None
+    }
