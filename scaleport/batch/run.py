@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from scaleport.batch.journal import Journal
-from scaleport.batch.plan import Job, plan
+from scaleport.batch.plan import Job, Plan, plan
 from scaleport.batch.request import Request, settings_digest
 from scaleport.batch.work import Outcome, Work
 from scaleport.errors import ArtifactError, OutputError, ScaleportError
@@ -45,6 +45,13 @@ class Report:
 
     outcomes: tuple[Outcome, ...]
     failures: tuple[tuple[Path, ScaleportError], ...]
+
+    @classmethod
+    def of(cls, work: Plan, outcomes: Iterable[Outcome]) -> Report:
+        """The report of a plan whose jobs came to these outcomes."""
+        ran = tuple(outcomes)
+        failed = ((o.job.source, o.error) for o in ran if o.error is not None)
+        return cls(ran, (*work.failures, *failed))
 
     @property
     def made(self) -> int:
@@ -99,8 +106,7 @@ def upscale_files(
     request = Request.of(scale, size, bits, options)
     work = plan(inputs, output, request.tag, kind, recursive)
     outcomes = run(upscaler, work.jobs, request, resume=resume, tell=tell)
-    failed = [(o.job.source, o.error) for o in outcomes if o.error is not None]
-    return Report(tuple(outcomes), (*work.failures, *failed))
+    return Report.of(work, outcomes)
 
 
 def run(

@@ -210,8 +210,7 @@ def upscale(
                 )
             else:
                 outcomes = run(upscaler, work.jobs, request, resume=resume, tell=tell, step=step)
-    failed = [(o.job.source, o.error) for o in outcomes if o.error is not None]
-    report = Report(tuple(outcomes), (*work.failures, *failed))
+    report = Report.of(work, outcomes)
     device = upscaler.device if report.made else ""
     if device:
         out.say(f"{upscaler.backend} on {device}, {upscaler.precision}")
