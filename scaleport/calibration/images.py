@@ -19,7 +19,8 @@ import numpy.typing as npt
 from scaleport.bundle.digest import sha256_file
 from scaleport.errors import UsageError
 from scaleport.grid import Grid, output_length
-from scaleport.imaging.pairs import SUFFIXES, Array, Pair, make_pair, read_rgb
+from scaleport.imaging.folders import KNOWN, images_below
+from scaleport.imaging.pairs import Array, Pair, make_pair, read_rgb
 from scaleport.imaging.resample import imresize
 
 _SMALLEST: Final = 8
@@ -91,11 +92,10 @@ def find_images(folder: Path, held_out: int, advance: Advance | None = None) -> 
     """
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}; --data takes a folder of images")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    files = images_below(folder)
     if len(files) < 2:
-        kinds = ", ".join(sorted(SUFFIXES))
         raise UsageError(
-            f"{folder} holds {len(files) or 'no'} images ({kinds}); calibration needs at least 2: "
+            f"{folder} holds {len(files) or 'no'} images ({KNOWN}); calibration needs at least 2: "
             "one to calibrate on, one to judge by"
         )
     digest = hashlib.sha256()

@@ -15,8 +15,7 @@ from scaleport.errors import ImageError, UsageError
 from scaleport.evaluation.metrics import Metric
 from scaleport.evaluation.protocols import Pixels, Protocol
 from scaleport.evaluation.subjects import Subject
-
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+from scaleport.imaging.folders import KNOWN, images_in
 
 Progress = Callable[[int, int, str], None]
 
@@ -60,22 +59,18 @@ def find_sets(folder: Path, names: Sequence[str] = ()) -> list[ImageSet]:
     """
     if not folder.is_dir():
         raise UsageError(f"no such folder: {folder}")
-    own = _images(folder)
+    own = images_in(folder)
     if own and not names:
         return [ImageSet(folder.resolve().name, own)]
     below = sorted(path for path in folder.iterdir() if path.is_dir())
-    sets = [ImageSet(path.name, files) for path in below if (files := _images(path))]
+    sets = [ImageSet(path.name, files) for path in below if (files := images_in(path))]
     if not sets:
-        raise UsageError(f"no images in {folder}; known: {', '.join(sorted(SUFFIXES))}")
+        raise UsageError(f"no images in {folder}; known: {KNOWN}")
     by_name = {found.name: found for found in sets}
     missing = [name for name in names if name not in by_name]
     if missing:
         raise UsageError(f"no set {', '.join(missing)} in {folder}; there: {', '.join(by_name)}")
     return [by_name[name] for name in names] if names else sets
-
-
-def _images(folder: Path) -> tuple[Path, ...]:
-    return tuple(sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES))
 
 
 def read_image(path: Path, protocol: Protocol) -> Pixels:

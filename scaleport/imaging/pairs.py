@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,6 @@ import numpy.typing as npt
 from scaleport.grid import output_length
 from scaleport.imaging.files import load_image
 from scaleport.imaging.resample import imresize
-
-SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
-"""What counts as an image in a folder of them."""
 
 Array = npt.NDArray[Any]
 

@@ -14,8 +14,8 @@ from PIL import Image, UnidentifiedImageError
 
 from scaleport.atomic import atomic_path, write_text
 from scaleport.errors import ImageError, OutputError, UsageError
+from scaleport.imaging.folders import KNOWN, images_below
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 _LOSSY = frozenset({".jpg", ".jpeg"})
 
 Pixels = npt.NDArray[np.uint8]
@@ -70,9 +70,9 @@ def build_cache(
     """
     if not folder.is_dir():
         raise UsageError(f"no such folder: {folder}")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    files = images_below(folder)
     if not files:
-        raise UsageError(f"no images below {folder}; known: {', '.join(sorted(SUFFIXES))}")
+        raise UsageError(f"no images below {folder}; known: {KNOWN}")
     listing = [
         (p.relative_to(folder).as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in files
     ]

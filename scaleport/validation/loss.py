@@ -16,7 +16,8 @@ import numpy as np
 from scaleport.bundle.manifest import Manifest, QuantisationLoss
 from scaleport.bundle.reader import open_bundle
 from scaleport.errors import BackendError, UsageError
-from scaleport.imaging.pairs import SUFFIXES, make_pair, read_colours
+from scaleport.imaging.folders import images_in
+from scaleport.imaging.pairs import make_pair, read_colours
 from scaleport.runtimes import registry
 from scaleport.runtimes.upscaler import Upscaler, load
 from scaleport.validation.metrics import psnr_y
@@ -66,15 +67,14 @@ def measure_losses(
         BackendError: if a backend cannot run here.
         ImageError: if a file is not an image.
     """
-    files = []
-    if folder.is_dir():
-        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    files = images_in(folder) if folder.is_dir() else ()
     if not files:
         raise UsageError(f"{folder} holds no images to judge int8 by")
     opened = open_bundle(Path(bundle))
     if backends is None:
-        there = [n for n in ("onnxruntime", "openvino") if _has_int8(opened.path, n)]
-        backends = [n for n in there if registry.get_backend(n).availability().usable]
+        known = [registry.get_backend(name) for name in ("onnxruntime", "openvino")]
+        there = [b for b in known if "int8" in opened.precisions(b.graph_format)]
+        backends = [b.name for b in there if b.availability().usable]
     if not backends:
         raise BackendError(f"{opened.path} holds no int8 graphs that can run here")
     scales = judged_scales(opened.manifest) if scales is None else scales
@@ -93,11 +93,6 @@ def measure_losses(
             exact, small = (float(v) for v in np.mean(values, axis=0))
             found.append(QuantisationLoss(backend=backend, scale=scale, fp32=exact, int8=small))
     return tuple(found)
-
-
-def _has_int8(bundle: Path, backend: str) -> bool:
-    form = registry.get_backend(backend).graph_format
-    return "int8" in open_bundle(bundle).precisions(form)
 
 
 def score(upscaler: Upscaler, path: Path, scale: float) -> float:
