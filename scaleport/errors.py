@@ -26,6 +26,20 @@ def one_line(reason: object) -> str:
     return shown if len(shown) <= LONGEST_REASON else shown[: LONGEST_REASON - 3] + "..."
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error that says something; its kind if none does."""
+    return (_lines(error) or [repr(error)])[0]
+
+
+def last_line(error: BaseException) -> str:
+    """The last line instead, for libraries that put where they were in front of what is wrong."""
+    return (_lines(error) or [repr(error)])[-1]
+
+
+def _lines(error: BaseException) -> list[str]:
+    return [line for line in str(error).splitlines() if line.strip()]
+
+
 class ScaleportError(Exception):
     """Base of all errors that a user can act on. Anything else is a bug (exit code 70).
 

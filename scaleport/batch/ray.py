@@ -22,7 +22,7 @@ from scaleport.batch.plan import Job
 from scaleport.batch.request import Request, settings_digest
 from scaleport.batch.run import Tell, prepare_folders
 from scaleport.batch.work import Outcome, Work
-from scaleport.errors import ArtifactError, BackendError, ScaleportError
+from scaleport.errors import ArtifactError, BackendError, ScaleportError, last_line
 from scaleport.runtimes.file import FileResult
 from scaleport.runtimes.upscaler import load
 from scaleport.runtimes.view import TilePolicy
@@ -101,8 +101,7 @@ def run_on_ray(
     except ScaleportError:
         raise
     except Exception as error:
-        said = str(error).strip().splitlines() or [repr(error)]
-        raise BackendError(f"Ray failed: {said[-1]}") from error
+        raise BackendError(f"Ray failed: {last_line(error)}") from error
     finally:
         if started and ray.is_initialized():
             ray.shutdown()

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from scaleport.bundle.manifest import SizeRange
-from scaleport.errors import BackendError, ExportError, OutputError, UsageError
+from scaleport.errors import BackendError, ExportError, OutputError, UsageError, first_line
 from scaleport.export.coreml_lowering import corrected_frontend
 from scaleport.export.trace import TraceSizes, dynamic_shapes, example_inputs
 from scaleport.grid import output_length
@@ -175,7 +175,7 @@ def trace_program(stage: Stage) -> torch.export.ExportedProgram:
                 prefer_deferred_runtime_asserts_over_guards=True,
             ).run_decompositions({})
     except Exception as error:
-        raise ExportError(f"stage {stage.name!r} cannot be traced: {_reason(error)}") from error
+        raise ExportError(f"stage {stage.name!r} cannot be traced: {first_line(error)}") from error
     # Indexing with None leaves a slice per dimension; the converter would give each result a
     # dynamic length of its own.
     for node in list(traced.graph.nodes):
@@ -194,10 +194,6 @@ def _takes_all(node: torch.fx.Node) -> bool:
     bounds += [0, sys.maxsize, 1][len(bounds) :]
     border = any(user.op == "output" for user in node.users)
     return bounds == [0, sys.maxsize, 1] and not border
-
-
-def _reason(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), repr(error))
 
 
 def _convert(stage: Stage, traced: torch.export.ExportedProgram, options: CoreMLOptions) -> Any:
@@ -241,7 +237,7 @@ def _convert(stage: Stage, traced: torch.export.ExportedProgram, options: CoreML
         raise
     except Exception as error:
         raise ExportError(
-            f"stage {stage.name!r} cannot become Core ML: {_reason(error)}"
+            f"stage {stage.name!r} cannot become Core ML: {first_line(error)}"
         ) from error
 
 
@@ -325,7 +321,7 @@ def _with_int8_weights(model: Any, stage: Stage) -> Any:
         return optimise.linear_quantize_weights(model, config=config)
     except Exception as error:
         raise ExportError(
-            f"stage {stage.name!r} cannot have int8 weights in Core ML: {_reason(error)}"
+            f"stage {stage.name!r} cannot have int8 weights in Core ML: {first_line(error)}"
         ) from error
 
 

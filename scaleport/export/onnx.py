@@ -15,7 +15,7 @@ import onnx
 import onnxslim
 import torch
 
-from scaleport.errors import ExportError
+from scaleport.errors import ExportError, first_line
 from scaleport.export.lint import assert_same_graph
 from scaleport.export.trace import (
     SECOND_TRACE,
@@ -70,7 +70,7 @@ def trace_program(stage: Stage, sizes: TraceSizes) -> torch.onnx.ONNXProgram:
                 verbose=False,
             )
         except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            reason = first_line(error)
             raise ExportError(f"stage {stage.name!r} cannot be traced: {reason}") from error
     assert program is not None
     return program
@@ -138,7 +138,7 @@ def check(model: onnx.ModelProto, what: str) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:
-        raise ExportError(f"{what} is not valid ONNX: {str(error).splitlines()[0]}") from error
+        raise ExportError(f"{what} is not valid ONNX: {first_line(error)}") from error
 
 
 def simplify(model: onnx.ModelProto, what: str) -> onnx.ModelProto:

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 
 from scaleport.bundle.manifest import Graph
-from scaleport.errors import BackendError, ExportError
+from scaleport.errors import BackendError, ExportError, last_line
 from scaleport.export.plan import ExportPlan
 from scaleport.runtimes.openvino import shared_core
 
@@ -64,5 +64,5 @@ def convert(model: onnx.ModelProto, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         openvino.save_model(converted, str(target), compress_to_fp16=False)
     except Exception as error:
-        reason = next((t for t in reversed(str(error).splitlines()) if t.strip()), repr(error))
+        reason = last_line(error)
         raise ExportError(f"OpenVINO refuses graph {model.graph.name!r}: {reason}") from error

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from scaleport.atomic import write_bytes
 from scaleport.bundle.strict import refuse_duplicates, refuse_excess
-from scaleport.errors import ArtifactError, PluginError, UsageError, one_line
+from scaleport.errors import ArtifactError, PluginError, UsageError, first_line, one_line
 from scaleport.models.bounded import bounded
 from scaleport.models.network import Network, build_network
 
@@ -117,7 +117,7 @@ def load_checkpoint(path: Path | str) -> Network:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         network.load_state_dict(state)
     except (SafetensorError, OSError, RuntimeError) as error:
-        reason = one_line(str(error).splitlines()[0])
+        reason = one_line(first_line(error))
         raise ArtifactError(f"{path} does not hold the weights it declares: {reason}") from error
     for name, value in network.state_dict().items():
         if not torch.isfinite(value).all():

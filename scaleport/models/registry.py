@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint
 from typing import Any, Generic, TypeVar
 
 from scaleport import plugins
-from scaleport.errors import PluginError, UsageError
+from scaleport.errors import PluginError, UsageError, first_line
 from scaleport.models.base import Encoder, Upsampler
 from scaleport.plugins import claims, load, origin, refusal
 
@@ -155,7 +155,7 @@ class Registry(Generic[T]):
             raise
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
             # What a value of the wrong kind meets inside a constructor, or of torch's own checks.
-            reason = (str(error).splitlines() or [""])[0]
+            reason = first_line(error)
             raise UsageError(f"{self.kind} {name!r} refuses its options: {reason}") from error
 
 

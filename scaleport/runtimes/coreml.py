@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from scaleport.errors import BackendError, OutOfMemoryError, UsageError
+from scaleport.errors import BackendError, OutOfMemoryError, UsageError, first_line
 from scaleport.runtimes.base import (
     Availability,
     Feeds,
@@ -79,7 +79,7 @@ class CoreMLSession:
         except MemoryError as error:
             raise OutOfMemoryError("Core ML ran out of memory; use smaller tiles") from error
         except Exception as error:
-            raise BackendError(f"Core ML failed: {_reason(error)}") from error
+            raise BackendError(f"Core ML failed: {first_line(error)}") from error
 
 
 def _is_single(spec: TensorSpec) -> bool:
@@ -163,8 +163,4 @@ def _load_model(path: Path, units: str) -> Any:
             str(path), compute_units=getattr(coremltools.ComputeUnit, units)
         )
     except Exception as error:
-        raise BackendError(f"Core ML refuses {path.name}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), repr(error))
+        raise BackendError(f"Core ML refuses {path.name}: {first_line(error)}") from error

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from scaleport.errors import BackendError, OutOfMemoryError
+from scaleport.errors import BackendError, OutOfMemoryError, first_line
 from scaleport.runtimes.base import (
     Availability,
     Feeds,
@@ -41,7 +41,7 @@ class OnnxRuntimeSession:
         try:
             results = self._session.run(self._names, arrays)
         except Exception as error:
-            text = str(error).splitlines()[0]
+            text = first_line(error)
             if "allocate memory" in text or "bad_alloc" in text:
                 raise OutOfMemoryError(f"ONNX Runtime ran out of memory: {text}") from error
             raise BackendError(f"ONNX Runtime failed: {text}") from error
@@ -101,7 +101,7 @@ class OnnxRuntimeBackend:
             )
         except Exception as error:
             raise BackendError(
-                f"ONNX Runtime refuses {graph.path.name}: {str(error).splitlines()[0]}"
+                f"ONNX Runtime refuses {graph.path.name}: {first_line(error)}"
             ) from error
         return OnnxRuntimeSession(session)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from scaleport.errors import BackendError, OutOfMemoryError, UsageError
+from scaleport.errors import BackendError, OutOfMemoryError, UsageError, last_line
 from scaleport.runtimes.base import (
     Availability,
     Feeds,
@@ -50,7 +50,7 @@ class OpenVinoSession:
                 list(arrays.values()), share_inputs=True, share_outputs=False
             )
         except Exception as error:
-            text = next((t for t in reversed(str(error).splitlines()) if t.strip()), repr(error))
+            text = last_line(error)
             if "bad_alloc" in str(error) or "allocate" in text:
                 raise OutOfMemoryError(f"OpenVINO ran out of memory: {text}") from error
             raise BackendError(f"OpenVINO failed: {text}") from error
@@ -114,7 +114,7 @@ class OpenVinoBackend:
         try:
             compiled = core.compile_model(core.read_model(str(graph.path)), device, config)
         except Exception as error:
-            text = next((t for t in reversed(str(error).splitlines()) if t.strip()), repr(error))
+            text = last_line(error)
             raise BackendError(f"OpenVINO refuses {graph.path.name}: {text}") from error
         real = compiled.get_property("EXECUTION_DEVICES")
         device = ", ".join(real) if isinstance(real, list) else str(real)

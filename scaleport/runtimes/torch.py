@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scaleport.errors import BackendError, OutOfMemoryError, UsageError
+from scaleport.errors import BackendError, OutOfMemoryError, UsageError, first_line
 from scaleport.runtimes.base import (
     Availability,
     Feeds,
@@ -49,7 +49,7 @@ class TorchSession:
         except torch.OutOfMemoryError as error:
             raise OutOfMemoryError(f"PyTorch ran out of memory: {error}") from error
         except RuntimeError as error:
-            text = str(error).splitlines()[0]
+            text = first_line(error)
             if "allocate memory" in text:
                 raise OutOfMemoryError(f"PyTorch ran out of memory: {text}") from error
             raise BackendError(f"PyTorch failed: {text}") from error
@@ -113,5 +113,5 @@ class TorchBackend:
         try:
             return TorchSession(stage, device)
         except (RuntimeError, AssertionError) as error:  # the latter: built without CUDA
-            text = (str(error).splitlines() or [""])[0]
+            text = first_line(error)
             raise BackendError(f"PyTorch cannot use device {device!r}: {text}") from error

@@ -14,7 +14,7 @@ import numpy as np
 
 from scaleport.bundle.manifest import Graph
 from scaleport.bundle.reader import Bundle
-from scaleport.errors import ScaleportError, UsageError
+from scaleport.errors import ScaleportError, UsageError, first_line
 from scaleport.grid import Grid
 
 _LENGTHS: Final = {"N": 1, "H": 11, "W": 13, "Ho": 22, "Wo": 26, "S": 2}
@@ -99,8 +99,7 @@ def _onnxruntime(path: Path, graph: Graph) -> Coverage:
             session.run(None, _feeds(graph))
             events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
         except Exception as error:
-            reason = next((t for t in str(error).splitlines() if t.strip()), repr(error))
-            return Coverage("onnx", graph.precision, graph.stage, note=reason)
+            return Coverage("onnx", graph.precision, graph.stage, note=first_line(error))
     ran = {
         event["name"]: event["args"]
         for event in events

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from scaleport.errors import BackendError, UsageError
+from scaleport.errors import BackendError, UsageError, first_line
 from scaleport.runtimes.engine_library import installed
 from scaleport.runtimes.mil import Evaluator, read_program
 from scaleport.validation.divergence import Value
@@ -101,7 +101,7 @@ def onnxruntime_values(path: Path, feeds: Feeds) -> list[Value]:
         names = [value.name for value in session.get_outputs()]
         results = session.run(names, dict(feeds))
     except Exception as error:
-        raise BackendError(f"ONNX Runtime refuses {path.name}: {_first(error)}") from error
+        raise BackendError(f"ONNX Runtime refuses {path.name}: {first_line(error)}") from error
     return _named(model, dict(zip(names, results, strict=True)))
 
 
@@ -134,7 +134,7 @@ def openvino_values(path: Path, feeds: Feeds) -> list[Value]:
         answer = request.infer(dict(feeds), share_outputs=False)
         arrays = [np.asarray(answer[i]) for i in range(len(compiled.outputs))]
     except Exception as error:
-        raise BackendError(f"OpenVINO refuses {path.name}: {_first(error)}") from error
+        raise BackendError(f"OpenVINO refuses {path.name}: {first_line(error)}") from error
     added = {tuple(names): array for (_, names, _), array in zip(more, arrays[own:], strict=True)}
     outputs = dict(zip((tuple(sorted(o.get_names())) for o in model.outputs), arrays, strict=True))
     known = {**outputs, **added}
@@ -189,12 +189,8 @@ def tensorrt_values(path: Path, feeds: Feeds) -> list[Value]:
             results = runner.infer(dict(feeds))
             values = {name: np.array(value) for name, value in results.items()}
     except Exception as error:
-        raise BackendError(f"TensorRT refuses {path.name}: {_first(error)}") from error
+        raise BackendError(f"TensorRT refuses {path.name}: {first_line(error)}") from error
     return _named(model, values)
-
-
-def _first(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), repr(error))
 
 
 PROBES: Final[dict[str, Probe]] = {

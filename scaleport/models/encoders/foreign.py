@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scaleport.errors import UsageError
+from scaleport.errors import UsageError, first_line
 from scaleport.models.base import Encoder, Tiling
 from scaleport.models.layers import count_windows, crop, pad_to_windows
 from scaleport.models.registry import ENCODERS
@@ -34,8 +34,7 @@ def describe(state: dict[str, Tensor]) -> Any:
     try:
         found = spandrel.ModelLoader(device="cpu").load_from_state_dict(dict(state))
     except Exception as error:  # whatever its detectors and foreign constructors raise
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise UsageError(f"spandrel cannot build this network: {reason}") from error
+        raise UsageError(f"spandrel cannot build this network: {first_line(error)}") from error
     plain = isinstance(found, spandrel.ImageModelDescriptor)
     if not plain or (found.input_channels, found.output_channels) != (3, 3):
         raise UsageError("this network does not map images of three colours to such images")
