@@ -26,6 +26,7 @@ from scaleport.benchmark.work import deploy_work, macs
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import ScaleportError, UsageError
 from scaleport.grid import Grid
+from scaleport.runtimes.base import stored_format
 from scaleport.runtimes.registry import AUTO_ORDER, backend_names, get_backend
 from scaleport.runtimes.view import checked_grid
 
@@ -199,10 +200,10 @@ def _contenders(bundle: Bundle, settings: Settings, skipped: dict[str, str]) -> 
             skipped[PYTORCH[way]] = str(error)
     names = settings.backends or _usable(bundle, skipped)
     for name in names:
-        form = get_backend(name).graph_format
-        there = bundle.precisions("onnx" if form == "torch" else form)
+        backend = get_backend(name)
+        there = bundle.precisions(stored_format(backend))
         for precision in settings.precisions or there:
-            if form == "torch" and precision == "int8":
+            if backend.graph_format == "torch" and precision == "int8":
                 continue
             try:
                 found.append(of_backend(bundle.path, name, precision, settings.threads))

@@ -190,6 +190,7 @@ def _coverage_row(name: str, item: Coverage) -> tuple[str, ...]:
 
 def _check_bundle(path: Path, usable: list[str], asked: bool, advance: Advance) -> list[Check]:
     from scaleport.bundle.reader import open_bundle
+    from scaleport.runtimes.base import stored_format
     from scaleport.runtimes.registry import get_backend
 
     advance(0, "hashes")
@@ -202,9 +203,7 @@ def _check_bundle(path: Path, usable: list[str], asked: bool, advance: Advance) 
     checks = [Check("hashes", graphs=len(bundle.manifest.files), seconds=_since(start))]
     tried = False
     for name in usable:
-        form = get_backend(name).graph_format
-        # PyTorch runs the checkpoint, whose stages are those of the ONNX graphs.
-        precisions: tuple[str, ...] = bundle.precisions("onnx" if form == "torch" else form)
+        precisions: tuple[str, ...] = bundle.precisions(stored_format(get_backend(name)))
         if not precisions and asked:
             precisions = ("fp32",)
         for precision in precisions:
@@ -221,6 +220,7 @@ def _check_bundle(path: Path, usable: list[str], asked: bool, advance: Advance) 
 def _try(bundle: Bundle, backend: str, precision: str) -> Check:
     import numpy as np
 
+    from scaleport.runtimes.base import stored_format
     from scaleport.runtimes.upscaler import load
 
     scales = bundle.manifest.scale
@@ -229,10 +229,11 @@ def _try(bundle: Bundle, backend: str, precision: str) -> Check:
     start = time.perf_counter()
     try:
         upscaler = load(bundle.path, backend, precision)
-        form = upscaler.stages.backend.graph_format
-        graphs = bundle.graphs("onnx" if form == "torch" else form, None, precision)
+        own = upscaler.stages.backend
+        graphs = bundle.graphs(stored_format(own), None, precision)
         # PyTorch has no whole graphs, only the stages.
-        stages = [g.stage for g in graphs if form != "torch" or not g.stage.startswith("whole")]
+        torch = own.graph_format == "torch"
+        stages = [g.stage for g in graphs if not torch or not g.stage.startswith("whole")]
         for stage in stages:
             upscaler.stages.session(stage)
         upscaler(image.astype(np.uint8).reshape(*_TRIAL_SIZE, 3), scale)

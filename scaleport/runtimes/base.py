@@ -122,3 +122,11 @@ class Backend(Protocol):
             BackendError: if the backend is not usable here or refuses the graph.
         """
         ...
+
+
+def stored_format(backend: Backend) -> str:
+    """Format of the graphs in a bundle that a backend's results are about.
+
+    PyTorch has no files of its own: it runs the checkpoint, in the stages of the ONNX graphs.
+    """
+    return "onnx" if backend.graph_format == "torch" else backend.graph_format

@@ -26,6 +26,7 @@ from scaleport.runtimes.base import (
     Outputs,
     Session,
     SessionOptions,
+    stored_format,
 )
 
 _CONSTANTS_KEPT = 32
@@ -59,9 +60,8 @@ class Stages:
         self._constants: OrderedDict[tuple[bytes, ...], Outputs] = OrderedDict()
 
     def _graphs(self) -> dict[str, Graph]:
-        # The torch backend needs no file of its own: it has the stages of the ONNX graphs.
-        form = "onnx" if self.backend.graph_format == "torch" else self.backend.graph_format
-        return {g.stage: g for g in self.bundle.graphs(form, None, self.precision)}
+        graphs = self.bundle.graphs(stored_format(self.backend), None, self.precision)
+        return {graph.stage: graph for graph in graphs}
 
     def has(self, stage: str) -> bool:
         """Whether the bundle holds a graph of this stage in this format and precision."""

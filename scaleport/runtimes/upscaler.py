@@ -10,7 +10,7 @@ from scaleport.bundle.manifest import Manifest
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import BackendError, UsageError
 from scaleport.imaging.reading import Picture
-from scaleport.runtimes.base import Array, SessionOptions
+from scaleport.runtimes.base import Array, SessionOptions, stored_format
 from scaleport.runtimes.registry import AUTO_ORDER, backend_names, get_backend, require
 from scaleport.runtimes.stages import Stages
 from scaleport.runtimes.view import Progress, TilePolicy, View
@@ -148,7 +148,7 @@ def load(
     """
     opened = open_bundle(Path(bundle), allow=allow, verify_key=verify_key)
     chosen, found = require(_choose(opened) if backend == "auto" else backend)
-    form = "onnx" if chosen.graph_format == "torch" else chosen.graph_format
+    form = stored_format(chosen)
     there = opened.precisions(form)
     if not precision and there:
         precision = there[0]

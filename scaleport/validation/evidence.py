@@ -21,7 +21,7 @@ from scaleport.runtimes.view import View
 from scaleport.validation.cases import Shape, policy_of
 from scaleport.validation.metrics import max_abs, psnr
 from scaleport.validation.page import Evidence, Picture
-from scaleport.validation.parity import run_whole
+from scaleport.validation.parity import run_whole, whole_stage
 from scaleport.validation.raster import data_uri, error_map, to_pixels
 from scaleport.validation.reference import Reference
 
@@ -100,11 +100,8 @@ def _again(bundle: Bundle, upscaler: Upscaler, reference: Reference, case: Parit
     image = reference.image(shape)
     expected = reference.output(shape, case.scale)
     if case.mode == "whole":
-        form = upscaler.stages.backend.graph_format
-        there = {graph.stage for graph in bundle.graphs(form, None, upscaler.precision)}
-        found = run_whole(
-            upscaler, "whole" if "whole" in there else "whole_size", image, case.scale
-        )
+        stage = whole_stage(bundle, upscaler.backend, upscaler.precision)
+        found = run_whole(upscaler, stage, image, case.scale)
     else:
         found = View(upscaler.stages, image, policy_of(case.mode)).render(case.scale)
     y, x = case.scale

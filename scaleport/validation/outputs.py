@@ -27,8 +27,10 @@ from scaleport.bundle.manifest import CHECKPOINT_NAME, Name, Parity, ParityResul
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import ArtifactError, OutputError, UsageError
 from scaleport.grid import Grid
+from scaleport.runtimes.base import stored_format
+from scaleport.runtimes.registry import get_backend
 from scaleport.runtimes.upscaler import load
-from scaleport.validation.cases import Case, Mode, Selection, Shape, shapes_of
+from scaleport.validation.cases import Case, Mode, Selection, Shape
 from scaleport.validation.gates import Gates, judge
 from scaleport.validation.parity import (
     Combination,
@@ -36,11 +38,10 @@ from scaleport.validation.parity import (
     actions,
     combinations_of,
     device_of,
-    form_of,
     measure,
     one_line,
     plan_of,
-    refusal,
+    refusals,
 )
 from scaleport.validation.pictures import pictures
 from scaleport.validation.report import scale_text
@@ -201,8 +202,6 @@ def _save_run(
         done += 1
         if progress is not None:
             progress(done, total, f"{name} {precision}")
-    smallest = min(shapes_of(bundle.manifest), key=lambda shape: shape.height * shape.width)
-    refused = [refusal(upscaler, combination, smallest, scale) for scale in combination.refused]
     return SavedRun(
         backend=name,
         precision=precision,
@@ -210,7 +209,7 @@ def _save_run(
         version=upscaler.stages.found.version,
         graphs=_graph_hashes(bundle, name, precision),
         cases=tuple(cases),
-        refused=tuple(refused),
+        refused=tuple(refusals(upscaler, combination)),
     )
 
 
@@ -250,7 +249,7 @@ def _graph_hashes(bundle: Bundle, backend: str, precision: str) -> dict[str, str
 
     Engines are built anew for every machine, so they stand for the ONNX graphs they come from.
     """
-    form = form_of(bundle, backend)
+    form = stored_format(get_backend(backend))
     form = "onnx" if form == "tensorrt" else form
     return {
         name: entry.sha256

@@ -26,7 +26,7 @@ from scaleport.errors import (
 )
 from scaleport.grid import Grid
 from scaleport.runtimes import registry
-from scaleport.runtimes.base import Array
+from scaleport.runtimes.base import Array, stored_format
 from scaleport.runtimes.upscaler import Upscaler, load
 from scaleport.runtimes.view import View
 from scaleport.validation.cases import (
@@ -202,7 +202,7 @@ def combinations_of(
     combinations, left_out = [], {}
     names = registry.backend_names() if backends is None else list(dict.fromkeys(backends))
     for name in names:
-        form = form_of(bundle, name)
+        form = stored_format(registry.get_backend(name))
         there = [p for p in bundle.precisions(form) if p in (precisions or Gates().limits())]
         reason = "" if there else _no_graphs(bundle, form)
         if not reason:
@@ -215,7 +215,7 @@ def combinations_of(
             left_out[name] = NOT_RUN + " ".join(reason.split())
             continue
         for precision in there:
-            whole = _whole_stage(bundle, name, precision)
+            whole = whole_stage(bundle, name, precision)
             cases = plan_cases(bundle.manifest, selection, form, bool(whole))
             refused = refused_scales(bundle.manifest)
             combinations.append(Combination(name, precision, whole, cases, refused))
@@ -224,16 +224,11 @@ def combinations_of(
     return combinations, left_out
 
 
-def form_of(bundle: Bundle, name: str) -> str:
-    """Format of the graphs that a backend's results are about."""
-    form = registry.get_backend(name).graph_format
-    return "onnx" if form == "torch" else form
-
-
 def plan_of(bundle: Bundle, run: Run, selection: Selection) -> tuple[Case, ...]:
     """The cases that a backend and precision have in a bundle's grid."""
-    whole = _whole_stage(bundle, run.backend, run.precision)
-    return plan_cases(bundle.manifest, selection, form_of(bundle, run.backend), bool(whole))
+    whole = whole_stage(bundle, run.backend, run.precision)
+    form = stored_format(registry.get_backend(run.backend))
+    return plan_cases(bundle.manifest, selection, form, bool(whole))
 
 
 def _no_graphs(bundle: Bundle, form: str) -> str:
@@ -242,7 +237,8 @@ def _no_graphs(bundle: Bundle, form: str) -> str:
     return f"the bundle has no {form} graphs to compare{why}"
 
 
-def _whole_stage(bundle: Bundle, name: str, precision: str) -> str:
+def whole_stage(bundle: Bundle, name: str, precision: str) -> str:
+    """The stage of a backend's whole graph, see :func:`run_whole`; empty if it has none."""
     form = registry.get_backend(name).graph_format
     there = {graph.stage for graph in bundle.graphs(form, None, precision)}
     return next((stage for stage in _WHOLE_STAGES if stage in there), "")
@@ -263,9 +259,7 @@ def _run(
     for case, action in actions(upscaler, combination, reference.image):
         expected = reference.output(case.shape, case.scale)
         yield _measured(upscaler, combination, case, expected, action)
-    smallest = min(shapes_of(upscaler.manifest), key=lambda shape: shape.height * shape.width)
-    for scale in combination.refused:
-        yield refusal(upscaler, combination, smallest, scale)
+    yield from refusals(upscaler, combination)
 
 
 def actions(
@@ -369,10 +363,17 @@ def measure(
     )
 
 
-def refusal(
+def refusals(upscaler: Upscaler, combination: Combination) -> Iterator[ParityResult]:
+    """Whether scales outside the declared range are refused before anything runs."""
+    # What is not refused is computed, so nothing larger than need be.
+    smallest = min(shapes_of(upscaler.manifest), key=lambda shape: shape.height * shape.width)
+    for scale in combination.refused:
+        yield _refusal(upscaler, combination, smallest, scale)
+
+
+def _refusal(
     upscaler: Upscaler, combination: Combination, shape: Shape, scale: Scale
 ) -> ParityResult:
-    """Whether a scale outside the declared range is refused before anything runs."""
     try:
         upscaler(picture(shape.height, shape.width), scale=scale)
         note = "outside the declared range, and not refused"
