@@ -21,30 +21,27 @@ from pathlib import Path
 
 import numpy as np
 
+from scaleport.atomic import write_text
 from scaleport.export.exporter import export_bundle
 from scaleport.export.plan import ExportOptions
 from scaleport.imaging.files import Image, save_image
 from scaleport.shipped import find_checkpoint
 
 CHILD = """
-import json, re, sys, time
-from pathlib import Path
+import json, sys, time
+from scaleport.benchmark.memory import peak_bytes
 from scaleport.runtimes.file import upscale_file
 from scaleport.runtimes.upscaler import load
 from scaleport.runtimes.view import TilePolicy
 bundle, backend, source, target, scale, tile, threads = sys.argv[1:]
 
-# Of this program alone: what getrusage says includes the process that it was forked from.
-def peak():
-    return int(re.search(r"VmHWM:\\s*([0-9]+) kB", Path("/proc/self/status").read_text())[1]) * 1024
-
 up = load(bundle, backend, threads=int(threads), policy=TilePolicy(tile=int(tile)))
 up.device
-loaded = peak()
+loaded = peak_bytes()
 start = time.perf_counter()
 upscale_file(up, source, target, float(scale))
 seconds = time.perf_counter() - start
-print(json.dumps({"loaded": loaded, "peak": peak(), "seconds": seconds}))
+print(json.dumps({"loaded": loaded, "peak": peak_bytes(), "seconds": seconds}))
 """
 
 
@@ -104,7 +101,7 @@ def main() -> None:
                         flush=True,
                     )
     if args.json:
-        args.json.write_text(json.dumps(rows, indent=1) + "\n")
+        write_text(args.json, json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":
