@@ -10,23 +10,20 @@ int8 is; a quality budget may keep a few of them float. Run it on an otherwise i
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import statistics
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from speed import BASELINE
+from ratio_tables import BASELINE, main
 
 import scaleport
-from scaleport.benchmark.timing import machine, ratio, rounds
+from scaleport.benchmark.timing import ratio, rounds
 from scaleport.calibration.images import Sampling
 from scaleport.calibration.quantiser import CalibrationOptions, Quantiser
-from scaleport.export.exporter import export_bundle, tool_versions
+from scaleport.export.exporter import export_bundle
 from scaleport.export.plan import ExportOptions
 from scaleport.grid import Grid
 from scaleport.imaging.files import Image, save_image
@@ -99,34 +96,16 @@ def measure(bundle: Path, threads: int, count: int) -> dict[str, object]:
     return result
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="also write the figures here")
-    parser.add_argument("--bundles", type=Path, help="keep the exported bundles here, and reuse")
-    parser.add_argument("--export-only", action="store_true", help="measure nothing")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = arguments.bundles or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        bundles = {name: export(folder, name) for name in HEADS}
-        if arguments.export_only:
-            return
-        figures: dict[str, object] = {
-            "machine": machine(),
-            "threads": arguments.threads,
-            "tools": tool_versions(),
-        }
-        for name, bundle in bundles.items():
-            figures[name] = measure(bundle, arguments.threads, arguments.rounds)
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+def export_all(scratch: Path) -> None:
+    """Export what is measured."""
+    for name in HEADS:
+        export(scratch, name)
+
+
+def measure_all(scratch: Path, threads: int, count: int) -> dict[str, object]:
+    """A table per upsampler."""
+    return {name: measure(export(scratch, name), threads, count) for name in HEADS}
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, export_all, measure_all)

@@ -9,26 +9,22 @@ turns, round by round, and the ratios are medians over rounds. Run it on an othe
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from published_liif import upscale
+from ratio_tables import BASELINE, main
 
 import scaleport
-from scaleport.benchmark.timing import machine, ratio, ratios, rounds
-from scaleport.export.exporter import export_bundle, tool_versions
+from scaleport.benchmark.timing import ratio, ratios, rounds
+from scaleport.export.exporter import export_bundle
 from scaleport.export.plan import ExportOptions
 from scaleport.grid import Grid
 from scaleport.models import build_network, save_checkpoint
 from scaleport.runtimes.stages import Stages
-
-BASELINE = {"name": "edsr", "width": 64, "blocks": 16}
 
 
 def export(upsampler: dict[str, object], scratch: Path, name: str) -> Path:
@@ -126,34 +122,13 @@ def lattice(scratch: Path, threads: int, count: int) -> dict[str, object]:
     return result
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="also write the figures here")
-    parser.add_argument("--bundles", type=Path, help="keep the exported bundles here, and reuse")
-    parser.add_argument("--export-only", action="store_true", help="measure nothing")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = arguments.bundles or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        export_all(folder)
-        if arguments.export_only:
-            return
-        figures = {
-            "machine": machine(),
-            "threads": arguments.threads,
-            "tools": tool_versions(),
-            "liif_96x96_x4": liif(folder, arguments.threads, arguments.rounds),
-            "igconv_against_spconv": lattice(folder, arguments.threads, arguments.rounds),
-        }
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+def measure(folder: Path, threads: int, count: int) -> dict[str, object]:
+    """All tables."""
+    return {
+        "liif_96x96_x4": liif(folder, threads, count),
+        "igconv_against_spconv": lattice(folder, threads, count),
+    }
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, export_all, measure)
