@@ -20,8 +20,9 @@ import numpy as np
 import scaleport
 from scaleport.benchmark.timing import Spread, Work, ratios, rounds, surroundings
 from scaleport.grid import Grid
+from scaleport.runtimes.scales import native_scale
 from scaleport.runtimes.upscaler import Upscaler
-from scaleport.runtimes.view import TilePolicy, native_scale
+from scaleport.runtimes.view import TilePolicy
 
 
 def bare(upscaler: Upscaler, image: np.ndarray, grid: Grid) -> Work:

@@ -22,8 +22,8 @@ from scaleport.imaging.reading import open_picture
 from scaleport.imaging.writing import SaveOptions
 from scaleport.runtimes.budget import Task, fitting_policy
 from scaleport.runtimes.file import BITS
+from scaleport.runtimes.scales import checked_grid
 from scaleport.runtimes.upscaler import Upscaler
-from scaleport.runtimes.view import checked_grid
 
 Tell = Callable[[Outcome], None]
 Step = Callable[[int, float], None]

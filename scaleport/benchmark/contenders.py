@@ -17,8 +17,8 @@ from scaleport.bundle.reader import Bundle
 from scaleport.errors import ArtifactError, BackendError, UsageError
 from scaleport.grid import Grid
 from scaleport.imaging.convert import Planes
+from scaleport.runtimes.scales import native_scale
 from scaleport.runtimes.upscaler import load
-from scaleport.runtimes.view import native_scale
 
 if TYPE_CHECKING:
     import torch

@@ -28,7 +28,7 @@ from scaleport.errors import ScaleportError, UsageError
 from scaleport.grid import Grid
 from scaleport.runtimes.base import stored_format
 from scaleport.runtimes.registry import AUTO_ORDER, backend_names, get_backend
-from scaleport.runtimes.view import checked_grid
+from scaleport.runtimes.scales import checked_grid
 
 Advance = Callable[[float, str], None]
 Peak = tuple[float | None, float | None]

@@ -10,7 +10,7 @@ from scaleport.bundle.manifest import Manifest
 from scaleport.catalogue import Work, catalogue
 from scaleport.errors import ScaleportError
 from scaleport.grid import Grid
-from scaleport.runtimes.view import native_scale
+from scaleport.runtimes.scales import native_scale
 
 
 def deploy_work(manifest: Manifest) -> Work | None:

@@ -160,8 +160,9 @@ def upscale(
     )
     from scaleport.batch.ray import Setup, run_on_ray
     from scaleport.batch.run import Report, run
+    from scaleport.runtimes.scales import checked_grid
     from scaleport.runtimes.upscaler import load
-    from scaleport.runtimes.view import TilePolicy, checked_grid
+    from scaleport.runtimes.view import TilePolicy
 
     policy = TilePolicy(tile=tile)
     upscaler = load(

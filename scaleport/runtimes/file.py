@@ -12,8 +12,9 @@ import numpy as np
 from scaleport.errors import UsageError
 from scaleport.imaging.reading import Picture, open_picture
 from scaleport.imaging.writing import PictureWriter, SaveOptions, check_fits
+from scaleport.runtimes.scales import checked_grid
 from scaleport.runtimes.upscaler import Upscaler
-from scaleport.runtimes.view import Progress, View, checked_grid
+from scaleport.runtimes.view import Progress, View
 
 BITS: Final = {8: np.uint8, 16: np.uint16, 32: np.float32}
 """Bits per channel, and the type of such pixels; 32 are floats."""

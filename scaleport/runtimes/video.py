@@ -15,8 +15,9 @@ import numpy as np
 from scaleport.errors import BackendError, ImageError, OutputError, UsageError
 from scaleport.imaging.leftovers import temporary_stem
 from scaleport.runtimes.file import FileResult
+from scaleport.runtimes.scales import checked_grid
 from scaleport.runtimes.upscaler import Upscaler
-from scaleport.runtimes.view import Progress, View, checked_grid
+from scaleport.runtimes.view import Progress, View
 
 CONTAINERS: Final = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Containers that are written, by suffix."""

@@ -11,9 +11,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from scaleport.bundle.manifest import Manifest
-from scaleport.errors import BackendError, OutOfMemoryError, ScaleError
-from scaleport.grid import Axis, Grid, output_length, parse_scale
+from scaleport.errors import BackendError, OutOfMemoryError
+from scaleport.grid import Axis, Grid
 from scaleport.imaging.convert import Layout, from_planes
 from scaleport.imaging.reading import Picture
 from scaleport.imaging.resample import imresize, support
@@ -21,6 +20,7 @@ from scaleport.imaging.source import source_of
 from scaleport.imaging.tiles import Span, bands, cut
 from scaleport.runtimes.base import Array, Outputs
 from scaleport.runtimes.blend import blended_rows, ramp_of
+from scaleport.runtimes.scales import checked_grid, frozen_scale, native_scale
 from scaleport.runtimes.stages import Stages
 
 Region = tuple[int, int, int, int]
@@ -50,38 +50,6 @@ class TilePolicy:
     tile: int = 256
     render_pixels: int = 0
     cache_bytes: int = 256 << 20
-
-
-def checked_grid(
-    manifest: Manifest,
-    height: int,
-    width: int,
-    scale: float | Iterable[float] | None,
-    size: tuple[int, int] | None,
-) -> Grid:
-    """The grid of a request, within the range that the model declares.
-
-    Raises:
-        ScaleError: if not exactly one of ``scale`` and ``size`` is given, or it is out of range.
-    """
-    if (scale is None) == (size is None):
-        raise ScaleError("give either scale or size")
-    low, high = manifest.scale.min, manifest.scale.max
-    if scale is not None:
-        pair = parse_scale(scale)
-        if not all(low <= value <= high for value in pair):
-            shown = f"{pair[0]:g}" if pair[0] == pair[1] else f"({pair[0]:g}, {pair[1]:g})"
-            raise ScaleError(
-                f"scale {shown} is outside the range of this model, {low:g} to {high:g}"
-            )
-        return Grid.from_scale(height, width, pair)
-    assert size is not None
-    for n, N in zip((height, width), size, strict=True):
-        if not output_length(n, low) <= N <= output_length(n, high):
-            raise ScaleError(
-                f"{N} pixels from {n} is outside the range of this model, x{low:g} to x{high:g}"
-            )
-    return Grid.from_size(height, width, *size)
 
 
 class View:
@@ -385,30 +353,6 @@ def _sized(planes: Array, height: int, width: int) -> Array:
             "were asked for; the backend is at fault"
         )
     return planes
-
-
-def native_scale(manifest: Manifest, grid: Grid) -> int:
-    """Smallest native scale of a lattice model that reaches both axes of an output.
-
-    Raises:
-        ScaleError: if there is none.
-    """
-    for scale in sorted(manifest.scale.native):
-        if all(n * scale >= N for n, N in zip(grid.input_size, grid.output_size, strict=True)):
-            return scale
-    raise ScaleError(f"this model renders x{max(manifest.scale.native)} at most")
-
-
-def frozen_scale(stages: Stages, grid: Grid) -> int | None:
-    """The integer scale of an output that a query model has a graph of its own for, if any.
-
-    Such a graph makes whole crops, like one of a lattice model; the output has to be that lattice
-    exactly, in both directions.
-    """
-    (height, width), output = grid.input_size, grid.output_size
-    scale = output[0] // height
-    exact = output == (height * scale, width * scale)
-    return scale if exact and stages.has(f"render_x{scale}") else None
 
 
 def _joined(

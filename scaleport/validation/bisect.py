@@ -23,8 +23,8 @@ from scaleport.models.checkpoint import load_checkpoint
 from scaleport.models.network import Network
 from scaleport.runtimes import registry
 from scaleport.runtimes.base import SessionOptions
+from scaleport.runtimes.scales import checked_grid, native_scale
 from scaleport.runtimes.stages import Stages
-from scaleport.runtimes.view import checked_grid, native_scale
 from scaleport.validation.divergence import (
     TOLERANCES,
     Compared,

@@ -1,0 +1,66 @@
+"""Which output a request comes to, and the scale of the graph that makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from scaleport.bundle.manifest import Manifest
+from scaleport.errors import ScaleError
+from scaleport.grid import Grid, output_length, parse_scale
+from scaleport.runtimes.stages import Stages
+
+
+def checked_grid(
+    manifest: Manifest,
+    height: int,
+    width: int,
+    scale: float | Iterable[float] | None,
+    size: tuple[int, int] | None,
+) -> Grid:
+    """The grid of a request, within the range that the model declares.
+
+    Raises:
+        ScaleError: if not exactly one of ``scale`` and ``size`` is given, or it is out of range.
+    """
+    if (scale is None) == (size is None):
+        raise ScaleError("give either scale or size")
+    low, high = manifest.scale.min, manifest.scale.max
+    if scale is not None:
+        pair = parse_scale(scale)
+        if not all(low <= value <= high for value in pair):
+            shown = f"{pair[0]:g}" if pair[0] == pair[1] else f"({pair[0]:g}, {pair[1]:g})"
+            raise ScaleError(
+                f"scale {shown} is outside the range of this model, {low:g} to {high:g}"
+            )
+        return Grid.from_scale(height, width, pair)
+    assert size is not None
+    for n, N in zip((height, width), size, strict=True):
+        if not output_length(n, low) <= N <= output_length(n, high):
+            raise ScaleError(
+                f"{N} pixels from {n} is outside the range of this model, x{low:g} to x{high:g}"
+            )
+    return Grid.from_size(height, width, *size)
+
+
+def native_scale(manifest: Manifest, grid: Grid) -> int:
+    """Smallest native scale of a lattice model that reaches both axes of an output.
+
+    Raises:
+        ScaleError: if there is none.
+    """
+    for scale in sorted(manifest.scale.native):
+        if all(n * scale >= N for n, N in zip(grid.input_size, grid.output_size, strict=True)):
+            return scale
+    raise ScaleError(f"this model renders x{max(manifest.scale.native)} at most")
+
+
+def frozen_scale(stages: Stages, grid: Grid) -> int | None:
+    """The integer scale of an output that a query model has a graph of its own for, if any.
+
+    Such a graph makes whole crops, like one of a lattice model; the output has to be that lattice
+    exactly, in both directions.
+    """
+    (height, width), output = grid.input_size, grid.output_size
+    scale = output[0] // height
+    exact = output == (height * scale, width * scale)
+    return scale if exact and stages.has(f"render_x{scale}") else None
