@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scaleport.atomic import write_bytes
 from scaleport.errors import OutputError, UsageError
 
 LOG_FILE = "log.csv"
@@ -62,14 +64,13 @@ class Log:
         path = work / LOG_FILE
         kept = [row for row in read_log(path) if row.step <= step] if path.is_file() else []
         self._events = _event_writer(work / "tensorboard", step) if tensorboard else None
+        # At once: who is killed here must not lose the rows of hours.
+        write_bytes(path, _lines(kept if step else []).encode())
         try:
-            self._file = path.open("w", newline="", encoding="utf-8")
+            self._file = path.open("a", newline="", encoding="utf-8")
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
         self._writer = csv.writer(self._file)
-        self._writer.writerow(COLUMNS)
-        for row in kept if step else []:
-            self._write(row)
 
     def __enter__(self) -> Log:
         return self
@@ -89,9 +90,21 @@ class Log:
                 self._events.add_scalar("val_psnr_y", row.psnr, row.step)
 
     def _write(self, row: Row) -> None:
-        cells = [row.step, f"{row.lr:.3e}", f"{row.loss:.6f}", f"{row.seconds:.1f}"]
-        self._writer.writerow([*cells, "" if row.psnr is None else f"{row.psnr:.3f}"])
+        self._writer.writerow(_cells(row))
         self._file.flush()
+
+
+def _cells(row: Row) -> list[object]:
+    cells = [row.step, f"{row.lr:.3e}", f"{row.loss:.6f}", f"{row.seconds:.1f}"]
+    return [*cells, "" if row.psnr is None else f"{row.psnr:.3f}"]
+
+
+def _lines(rows: list[Row]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    writer.writerows(_cells(row) for row in rows)
+    return text.getvalue()
 
 
 def _event_writer(folder: Path, step: int) -> Any:
