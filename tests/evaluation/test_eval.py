@@ -135,7 +135,9 @@ def test_lpips_says_what_it_misses(monkeypatch):
         find_metrics(("lpips",))
 
 
-@pytest.mark.parametrize("name", ["igconv-small", "liif-small", "scaleport-s", "scaleport-any"])
+@pytest.mark.parametrize(
+    "name", ["igconv-small", "liif-small", "scaleport-s", "scaleport-m", "scaleport-any"]
+)
 def test_shipped_weights_beat_bicubic(name):
     """Set5, all five images, at every scale that the network declares."""
     folder = os.environ.get("SCALEPORT_DATA")
