@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scaleport.atomic import write_text
 from scaleport.cli.options import Backends, Threads
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, table
 from scaleport.cli.parse import decibels_of, words_of
@@ -313,7 +314,7 @@ def _page(
     out: Output, bundle: Path, parity: Parity, target: Path, threads: int, pictures: bool
 ) -> None:
     from scaleport.bundle.reader import read_manifest
-    from scaleport.validation.page import render_page, write_page
+    from scaleport.validation.page import render_page
 
     evidence = None
     if pictures:
@@ -321,7 +322,7 @@ def _page(
 
         with out.progress(None) as advance, out.libraries():
             evidence = gather(bundle, parity, threads, lambda text: advance(0, text))
-    write_page(target, render_page(read_manifest(bundle), parity, evidence))
+    write_text(target, render_page(read_manifest(bundle), parity, evidence))
     out.say(f"wrote {target}")
 
 

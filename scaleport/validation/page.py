@@ -12,7 +12,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
-from scaleport.atomic import write_text
 from scaleport.bundle.manifest import CHECKPOINT_NAME, Manifest, Parity, ParityResult
 from scaleport.errors import BackendError, OutputError
 from scaleport.validation.cases import REFUSED
@@ -108,15 +107,6 @@ def render_page(manifest: Manifest, parity: Parity, evidence: Evidence | None = 
         decades=ERROR_RANGE,
         inf=math.inf,
     )
-
-
-def write_page(path: Path, text: str) -> None:
-    """Write the page under its name when it is complete.
-
-    Raises:
-        OutputError: if it cannot be written.
-    """
-    write_text(path, text)
 
 
 def check_place(path: Path) -> None:

@@ -12,12 +12,13 @@ import pytest
 import torch
 from validation_samples import manifest, parity, result
 
+from scaleport.atomic import write_text
 from scaleport.cli.main import main
 from scaleport.errors import OutputError
 from scaleport.models.network import build_network
 from scaleport.validation.evidence import gather, worst_case
 from scaleport.validation.gates import NOT_RUN
-from scaleport.validation.page import check_place, render_page, worst_first, write_page
+from scaleport.validation.page import check_place, render_page, worst_first
 from scaleport.validation.parity import validate
 from scaleport.validation.raster import data_uri, error_map, to_pixels
 
@@ -131,7 +132,7 @@ def test_hostile_strings_are_shown_not_obeyed():
 
 def test_writing(tmp_path):
     target = tmp_path / "r.html"
-    write_page(target, "äöü")
+    write_text(target, "äöü")
     assert target.read_text("utf-8") == "äöü"
     assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
     with pytest.raises(OutputError, match="there is no directory"):
@@ -139,7 +140,7 @@ def test_writing(tmp_path):
     with pytest.raises(OutputError, match="it is a directory"):
         check_place(tmp_path)
     with pytest.raises(OutputError, match="cannot write"):
-        write_page(tmp_path / "attic" / "r.html", "x")
+        write_text(tmp_path / "attic" / "r.html", "x")
 
 
 def test_error_maps():
