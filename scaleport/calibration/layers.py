@@ -17,7 +17,7 @@ import torch
 from onnx import numpy_helper
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from scaleport.export.onnx import MODULE_KEY
+from scaleport.export.onnx import module_of
 from scaleport.export.trace import TraceSizes, example_inputs
 from scaleport.models.base import Stage
 
@@ -97,13 +97,6 @@ def find_layers(
             )
         )
     return tuple(layers)
-
-
-def module_of(node: onnx.NodeProto) -> str:
-    """Path of the PyTorch module that a node came from; empty if it is not known."""
-    found = next((p.value for p in node.metadata_props if p.key == MODULE_KEY), "")
-    # The tracer's own word for "none".
-    return "" if found.startswith("_empty_nn_module") else found
 
 
 def _weight_of(

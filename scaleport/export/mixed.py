@@ -10,7 +10,7 @@ import onnx
 from torch import Tensor, nn
 
 from scaleport.errors import UsageError
-from scaleport.export.onnx import MODULE_KEY
+from scaleport.export.onnx import module_of
 from scaleport.models.base import Stage
 
 _MOVES = ("Cast", "Identity", "Shape", "Constant")
@@ -81,7 +81,6 @@ def float32_operations(model: onnx.ModelProto) -> tuple[str, ...]:
         if node.op_type in _MOVES:
             continue
         if any(types.get(name) == onnx.TensorProto.FLOAT for name in node.output):
-            module = next((p.value for p in node.metadata_props if p.key == MODULE_KEY), "")
-            module = "" if module.startswith("_empty_nn_module") else module
+            module = module_of(node)
             found.add(f"{module or model.graph.name}: {node.op_type}")
     return tuple(sorted(found))

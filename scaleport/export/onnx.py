@@ -112,6 +112,13 @@ def _clean(model: onnx.ModelProto, stage: Stage) -> None:
         _set_module(node, path[-1] if path else "")
 
 
+def module_of(node: onnx.NodeProto) -> str:
+    """Path of the PyTorch module that a node came from; empty if it is not known."""
+    found = next((p.value for p in node.metadata_props if p.key == MODULE_KEY), "")
+    # The tracer's own word for "none".
+    return "" if found.startswith("_empty_nn_module") else found
+
+
 def _set_module(node: onnx.NodeProto, path: str) -> None:
     del node.metadata_props[:]
     if path:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from scaleport.export.onnx import MODULE_KEY
+from scaleport.export.onnx import module_of
 
 Array = npt.NDArray[Any]
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
@@ -49,7 +49,7 @@ def first_overflow(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> str:
     for node in model.graph.node:
         if all(_finite(values.get(name)) for name in node.output):
             continue
-        module = next((p.value for p in node.metadata_props if p.key == MODULE_KEY), "")
+        module = module_of(node)
         largest = max((_largest(values.get(name)) for name in node.input), default=0.0)
         where = f" in {module}" if module else ""
         name = node.name or node.output[0]

@@ -194,7 +194,7 @@ def names_agree(values: Iterable[Value], reference: Mapping[str, Any]) -> bool:
 
 def _path(item: Value) -> str:
     """Module of a value as the reference names it; that of a whole graph begins with its part."""
-    if not item.module or item.module.startswith("_empty_nn_module"):
+    if not item.module:
         return ""
     part, slash, _ = item.name.partition("/")
     return f"{part}: {item.module}" if slash else item.module
@@ -216,8 +216,7 @@ def matched_by_module(
     groups: dict[tuple[str, str, tuple[int, ...]], list[Any]] = {}
     for tensor in reference.values():
         if tensor.module and tensor.value.dtype.kind == "f":
-            key = (tensor.module, "f", tensor.value.shape)
-            groups.setdefault(key, []).append(tensor)
+            groups.setdefault((tensor.module, "f", tensor.value.shape), []).append(tensor)
     found = {name: reference[name] for name in outputs if name in reference}
     for item in values:
         path = _path(item)

@@ -30,7 +30,6 @@ Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
 Probe = Callable[[Path, Feeds], list[Value]]
 
-_MODULE_KEY: Final = "module"
 _RTX: Final = "POLYGRAPHY_USE_TENSORRT_RTX"
 
 
@@ -57,9 +56,11 @@ def source_format(backend: str) -> str:
 
 
 def _named(model: onnx.ModelProto, values: Mapping[str, Any]) -> list[Value]:
+    from scaleport.export.onnx import module_of
+
     found: list[Value] = []
     for node in model.graph.node:
-        module = next((p.value for p in node.metadata_props if p.key == _MODULE_KEY), "")
+        module = module_of(node)
         found += [
             Value(name, node.op_type, np.asarray(values[name]), module)
             for name in node.output
