@@ -1,4 +1,4 @@
-"""Metrics by name, from torchmetrics where they are more than a mean."""
+"""Metrics by name, from scikit-image and torchmetrics where they are more than a mean."""
 
 from __future__ import annotations
 
@@ -42,18 +42,30 @@ def _ssim(result: Planes, truth: Planes) -> float:
     """11x11 Gaussian of sigma 1.5, only where it fits into the image, mean over planes."""
     if min(truth.shape[:2]) < 11:
         raise ImageError(f"SSIM needs 11x11 pixels within the border, got {truth.shape[:2]}")
-    functional = _torchmetrics("ssim")
-    images = [_nchw(planes) for planes in (result, truth)]
-    _, everywhere = functional.structural_similarity_index_measure(
-        *images, data_range=255.0, return_full_image=True
+    try:
+        from skimage.metrics import structural_similarity
+    except ImportError as error:
+        raise _missing("ssim", error) from error
+    _, everywhere = structural_similarity(
+        result,
+        truth,
+        data_range=255.0,
+        channel_axis=2 if truth.ndim == 3 else None,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        full=True,
     )
-    # Beyond these 5 pixels torchmetrics mirrors the image; published values leave them out.
-    return float(everywhere[..., 5:-5, 5:-5].mean())
+    # Beyond these 5 pixels the window is mirrored; published values leave them out.
+    return float(everywhere[5:-5, 5:-5].mean())
 
 
 def _lpips(result: Planes, truth: Planes) -> float:
     """AlexNet features (arXiv 1801.03924) of RGB."""
-    functional = _torchmetrics("lpips")
+    try:
+        from torchmetrics.functional import image as functional
+    except ImportError as error:
+        raise _missing("lpips", error) from error
     images = [_nchw(planes).float() / 127.5 - 1 for planes in (result, truth)]
     try:
         return float(functional.learned_perceptual_image_patch_similarity(*images, "alex"))
@@ -69,14 +81,8 @@ def _lpips(result: Planes, truth: Planes) -> float:
         ) from error
 
 
-def _torchmetrics(metric: str) -> Any:
-    try:
-        from torchmetrics.functional import image
-    except ImportError as error:
-        raise BackendError(
-            f"{metric} needs {error.name or error}; run: pip install 'scaleport[eval]'"
-        ) from error
-    return image
+def _missing(metric: str, error: ImportError) -> BackendError:
+    return BackendError(f"{metric} needs {error.name or error}; run: pip install 'scaleport[eval]'")
 
 
 def _nchw(planes: Planes) -> Any:

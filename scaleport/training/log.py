@@ -112,4 +112,5 @@ def _event_writer(folder: Path, step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UsageError("TensorBoard is not installed: pip install tensorboard") from error
-    return SummaryWriter(folder, purge_step=step or None)
+    # Events at this step and later are hidden; the resumed run repeats the later ones only.
+    return SummaryWriter(folder, purge_step=step + 1 if step else None)

@@ -108,7 +108,7 @@ def test_unreadable_image(bench):
 
 
 def test_missing_metrics_say_what_to_install(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "torchmetrics.functional", None)
+    monkeypatch.setitem(__import__("sys").modules, "skimage.metrics", None)
     with pytest.raises(BackendError, match=r"pip install 'scaleport\[eval\]'"):
         find_metrics(("ssim",))
     with pytest.raises(UsageError, match="known: psnr"):

@@ -91,7 +91,7 @@ def test_bicubic_is_the_published_one(name):
 
 def test_ssim_is_the_usual_one():
     """Wang et al. 2004, window by window."""
-    pytest.importorskip("torchmetrics")
+    pytest.importorskip("skimage")
     rng = np.random.default_rng(4)
     hr = rng.integers(0, 256, (14, 17)).astype(float)
     sr = hr + rng.normal(0, 20, hr.shape)

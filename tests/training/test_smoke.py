@@ -15,7 +15,7 @@ from scaleport.training.loop import Trainer
 from scaleport.training.recipe import load_recipe
 from scaleport.training.validation import bicubic_psnr
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
