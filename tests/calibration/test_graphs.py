@@ -194,6 +194,44 @@ def test_pairs_are_around_products_and_nowhere_else():
     assert types["image/zero"] == TensorProto.UINT8
 
 
+def test_a_reshape_before_a_product_moves_rounded_values():
+    flat = flatten_linears(linear_model())
+    feeds, layers = linear_feeds(), find_layers(flat, "encode")
+    ranges = observe(flat, borders(flat, layers).tensors, lambda: [feeds], "minmax")
+    made = place(flat, layers, ranges)
+    onnx.checker.check_model(made, full_check=True)
+    by_output = {name: node for node in made.graph.node for name in node.output}
+    gemm = next(node for node in made.graph.node if node.op_type == "Gemm")
+    chain = []
+    node = by_output[gemm.input[0]]
+    while node is not None:
+        chain.append(node.op_type)
+        node = by_output.get(node.input[0])
+    assert chain == ["Reshape", "DequantizeLinear", "QuantizeLinear"]
+    expected, found = run(flat, feeds)[0], run(made, feeds)[0]
+    assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def test_a_reshape_that_others_read_stays_float():
+    """A reshaped tensor that is also added somewhere must not be rounded for that."""
+    node = helper.make_node
+    nodes = [
+        node("Reshape", ["image", "shape"], ["flat"]),
+        node("Gemm", ["flat", "w1"], ["product"]),
+        node("Add", ["flat", "product"], ["out"]),
+    ]
+    constants = {"shape": np.array([-1, 6], np.int64), "w1": random(6, 6)}
+    image = {"image": (TensorProto.FLOAT, ["N", 6, 1])}
+    model = graph(nodes, image, {"out": ["M", 6]}, constants)
+    layers = find_layers(model, "encode")
+    ranges = dict.fromkeys(borders(model, layers).tensors, (-4.0, 4.0))
+    made = place(model, layers, ranges)
+    add = next(n for n in made.graph.node if n.op_type == "Add")
+    assert list(add.input) == ["flat", "product"]
+    reshape = next(n for n in made.graph.node if n.op_type == "Reshape")
+    assert list(reshape.input) == ["image", "shape"]
+
+
 def test_onnxruntime_makes_integer_convolutions_of_it(tmp_path):
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
