@@ -12,8 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from scaleport.errors import UsageError
 from scaleport.training.cache import build_cache
+from scaleport.training.devices import computes_bf16, make_fabric
 from scaleport.training.log import LOG_FILE, read_log
-from scaleport.training.loop import Result, Trainer, make_fabric
+from scaleport.training.loop import Result, Trainer
 from scaleport.training.plot import PLOT_FILE, plot_log
 from scaleport.training.recipe import load_recipe
 from scaleport.training.state import STATE_FILE
@@ -97,6 +98,8 @@ def train(name: str, options: Options, console: Console) -> Result:
     fabric = make_fabric(
         options.accelerator, options.devices, options.nodes, options.strategy, recipe.bf16
     )
+    if recipe.bf16 and not computes_bf16(fabric.device) and fabric.is_global_zero:
+        console.print(f"this {fabric.device.type} has no bfloat16 arithmetic: training in float32")
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

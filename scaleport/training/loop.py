@@ -24,6 +24,7 @@ from scaleport.errors import OutputError, UsageError
 from scaleport.models import Network, save_checkpoint
 from scaleport.training.cache import ImageCache, split_holdout
 from scaleport.training.data import Group, Sampler, Share
+from scaleport.training.devices import make_fabric
 from scaleport.training.grow import grow_from
 from scaleport.training.log import Log, Row
 from scaleport.training.objective import Objective, recipe_network, supervision_of
@@ -48,27 +49,6 @@ class Result:
     """False when a signal stopped it before the last step."""
     model: Path | None
     """The weights of a finished run (averaged ones if the recipe asks for an average)."""
-
-
-def make_fabric(accelerator: str, devices: int, nodes: int, strategy: str, bf16: bool) -> Fabric:
-    """A launched Fabric: what :class:`Trainer` runs on.
-
-    Raises:
-        UsageError: if this machine does not have what is asked for.
-    """
-    try:
-        fabric = Fabric(
-            accelerator=accelerator,
-            devices=devices,
-            num_nodes=nodes,
-            strategy=strategy,
-            precision="bf16-mixed" if bf16 else "32-true",
-        )
-    except (ValueError, RuntimeError) as error:  # Fabric's own errors are among them
-        reason = " ".join(str(error).split())
-        raise UsageError(f"cannot train on {accelerator} x {devices}: {reason}") from error
-    fabric.launch()
-    return fabric
 
 
 class Trainer:

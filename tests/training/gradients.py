@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from scaleport.training.cache import build_cache
-from scaleport.training.loop import Trainer, make_fabric
+from scaleport.training.devices import make_fabric
+from scaleport.training.loop import Trainer
 from scaleport.training.recipe import load_recipe
 
 
