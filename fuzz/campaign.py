@@ -1,7 +1,8 @@
 """Run every target for a time, one after the other, and add up what libFuzzer counted.
 
 Usage: ``python fuzz/campaign.py OUT --minutes 15 [target ...]``. ``OUT/TARGET`` holds the corpus
-as it grew, findings and the log; ``OUT/figures.json`` the sums. It runs at the lowest priority.
+as it grew, findings and the log; ``OUT/figures.json`` the sums. It runs at the lowest priority, and
+next to other work gets little done in its minutes: ``--nice 0`` gives it a processor's share.
 """
 
 from __future__ import annotations
@@ -59,9 +60,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=15.0, help="for each target")
+    parser.add_argument("--nice", type=int, default=19, help="priority, 0 for that of other work")
     parser.add_argument("targets", nargs="*", default=TARGETS)
     given = parser.parse_intermixed_args()
-    os.nice(19)
+    os.nice(given.nice)
     seeds = given.out / "seeds"
     if not seeds.exists():
         subprocess.run([sys.executable, str(HERE / "make_corpus.py"), str(seeds)], check=True)
