@@ -7,8 +7,6 @@ from lightning_fabric import Fabric
 
 from scaleport.errors import UsageError
 
-FULL, MIXED = "32-true", "bf16-mixed"
-
 
 def make_fabric(accelerator: str, devices: int, nodes: int, strategy: str, bf16: bool) -> Fabric:
     """A launched Fabric: what :class:`scaleport.training.loop.Trainer` runs on.
@@ -25,19 +23,19 @@ def make_fabric(accelerator: str, devices: int, nodes: int, strategy: str, bf16:
         UsageError: if this machine does not have what is asked for.
     """
 
-    def fabric(precision: str) -> Fabric:
+    def fabric(bf16: bool) -> Fabric:
         return Fabric(
             accelerator=accelerator,
             devices=devices,
             num_nodes=nodes,
             strategy=strategy,
-            precision=precision,
+            precision="bf16-mixed" if bf16 else "32-true",
         )
 
     try:
-        made = fabric(MIXED if bf16 else FULL)
+        made = fabric(bf16)
         if bf16 and not computes_bf16(made.device):
-            made = fabric(FULL)
+            made = fabric(bf16=False)
     except (ValueError, RuntimeError) as error:  # Fabric's own errors are among them
         reason = " ".join(str(error).split())
         raise UsageError(f"cannot train on {accelerator} x {devices}: {reason}") from error
@@ -55,5 +53,5 @@ def computes_bf16(device: torch.device) -> bool:
         # PyTorch has no public name for what decides which convolution it takes.
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return True
