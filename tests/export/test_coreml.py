@@ -121,7 +121,8 @@ def test_package_equals_the_stage_at_untraced_sizes(exported, name, stage_name, 
         want, got = _both(stage, session, _inputs(stage, n, h, w, scale))
         assert got.shape == want.shape and got.dtype == np.float32
         if precision == "fp32":
-            assert np.abs(got - want).max() <= 1e-5
+            # Random inputs and weights make pixels beyond 1, where float32 has fewer decimals.
+            assert np.abs(got - want).max() <= 1e-5 * max(1, np.abs(want).max())
         else:
             assert _psnr(want, got) >= 55
 
