@@ -3,6 +3,7 @@
 The rule, and why:
 
 * weights: int8, symmetric, one scale per output channel, no int32 bias (TensorRT refuses it);
+  between -64 and 64, so that no processor saturates (see :data:`WEIGHT_LIMIT`);
 * what a product reads: uint8 with a zero point. ONNX Runtime turns only such graphs into integer
   convolutions throughout, and nothing is lost on what follows a ReLU, which is never negative.
   TensorRT takes symmetric int8 only: :func:`scaleport.export.qdq.symmetric` rewrites the pairs;
@@ -33,6 +34,16 @@ from scaleport.calibration.ranges import Ranges
 
 _QUANTISED: Final = "int8"
 _TINY: Final = 1e-12
+
+WEIGHT_LIMIT: Final = 64
+"""Largest magnitude of an int8 weight.
+
+x86 processors with AVX2 or AVX-512 but without VNNI multiply uint8 by int8 with ``vpmaddubsw``,
+which adds two products in 16 bits and saturates: 255 * 127 + 255 * 127 = 64770 becomes 32767, in
+ONNX Runtime and in OpenVINO, without a word. 255 * 64 + 255 * 64 = 32640 fits, whatever the
+activations are and whichever two weights a kernel pairs. So a bundle computes the same integers on
+every processor, and a loss that was measured on one holds on the others.
+"""
 
 
 @dataclass(frozen=True)
@@ -211,13 +222,14 @@ def quantise_weight(
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
     """A weight in int8, symmetric: values of the same shape, and one step per channel of ``axis``.
 
-    -128 is not used, so that a weight and its negative are equally exact.
+    No magnitude is above :data:`WEIGHT_LIMIT`.
     """
     others = tuple(i for i in range(values.ndim) if i != axis)
-    step = np.maximum(np.abs(values).max(axis=others), _TINY).astype(np.float32) / np.float32(127)
+    largest = np.maximum(np.abs(values).max(axis=others), _TINY).astype(np.float32)
+    step = largest / np.float32(WEIGHT_LIMIT)
     shape = [1] * values.ndim
     shape[axis] = -1
-    small = np.clip(np.rint(values / step.reshape(shape)), -127, 127)
+    small = np.clip(np.rint(values / step.reshape(shape)), -WEIGHT_LIMIT, WEIGHT_LIMIT)
     return small.astype(np.int8), step
 
 
