@@ -51,8 +51,10 @@ def weights(axis: Axis, span: Span, ramp: int) -> Array:
 
 def blended_rows(
     rows: Sequence[Span], cols: Sequence[Span], grid: Grid, ramp: int, render: RenderTile
-) -> Iterator[Array]:
-    """Planes of a region from top to bottom, float32[P, 3, rows, columns of the region].
+) -> Iterator[Iterator[Array]]:
+    """Bands of a region from top to bottom, each as parts from left to right, one for each tile.
+
+    What a later tile adds to is all that is kept: a part's last columns, and a band's last rows.
 
     Args:
         rows: tiles of the vertical axis.
@@ -60,27 +62,43 @@ def blended_rows(
         grid: the region.
         ramp: of :func:`ramp_of`.
         render: renders a part of the output from one tile.
+
+    Yields:
+        Iterators of float32[P, 3, rows of the band, columns of the part]. Each has to be used up
+        before the next is asked for. Where a region begins between two tiles, a band without rows
+        and parts without columns are among them.
     """
-    kept: Array | None = None  # rows that the next tiles add to
-    top = grid.rows.start  # row of the output that comes next
-    reached = [(row, *reach(grid.rows, row, ramp)) for row in rows]
-    touched = [(row, y0, y1) for row, y0, y1 in reached if y0 < y1]
-    for number, (row, y0, y1) in enumerate(touched):
-        band: Array | None = None
-        for col in cols:
-            x0, x1 = reach(grid.cols, col, ramp)
-            if x0 >= x1:
-                continue
+    across = _steps(grid.cols, cols, ramp)
+    above: list[Array | None] = [None] * len(across)
+
+    def parts(row: Span, y0: int, y1: int, y_done: int) -> Iterator[Array]:
+        left: Array | None = None
+        for number, (col, x0, x1, x_done) in enumerate(across):
             part = grid.region(y0, x0, y1, x1)
-            planes = render((row, col), part)
-            if band is None:
-                width = grid.cols.stop - grid.cols.start
-                band = np.zeros((*planes.shape[:2], y1 - y0, width), np.float32)
-            fade = weights(part.rows, row, ramp)[:, None] * weights(part.cols, col, ramp)
-            band[..., x0 - grid.cols.start : x1 - grid.cols.start] += planes * fade
-        assert band is not None
-        if kept is not None:
-            band[:, :, : kept.shape[2]] += kept
-        done = y1 if number + 1 == len(touched) else touched[number + 1][1]
-        yield band[:, :, : done - top]
-        kept, top = band[:, :, done - top :], done
+            planes = render((row, col), part) * (
+                weights(part.rows, row, ramp)[:, None] * weights(part.cols, col, ramp)
+            )
+            if left is not None:
+                planes[..., : left.shape[3]] += left
+            # Copies, because views would keep all of the part.
+            left = planes[..., x_done - x0 :].copy()
+            planes = planes[..., : x_done - x0]
+            over = above[number]
+            if over is not None:
+                planes[:, :, : over.shape[2]] += over
+            above[number] = planes[:, :, y_done - y0 :].copy()
+            planes = planes[:, :, : y_done - y0]
+            yield planes
+            del planes, over  # not while the next tile is rendered
+
+    for step in _steps(grid.rows, rows, ramp):
+        yield parts(*step)
+
+
+def _steps(axis: Axis, spans: Sequence[Span], ramp: int) -> list[tuple[Span, int, int, int]]:
+    """Tiles that take part, where each begins and ends, and what is complete after it."""
+    reached = [(span, *reach(axis, span, ramp)) for span in spans]
+    touched = [found for found in reached if found[1] < found[2]]
+    # Complete is what the next tile does not reach: ramps are too short for the one after it.
+    complete = [*(first for _, first, _ in touched[1:]), axis.stop]
+    return [(*found, done) for found, done in zip(touched, complete, strict=True)]

@@ -19,7 +19,7 @@ from scaleport.imaging.resample import imresize, support
 from scaleport.imaging.source import source_of
 from scaleport.imaging.tiles import Span, bands, cut
 from scaleport.runtimes.base import Array, Outputs
-from scaleport.runtimes.blend import blended_rows, ramp_of
+from scaleport.runtimes.blend import blended_rows, ramp_of, reach
 from scaleport.runtimes.scales import checked_grid, frozen_scale, native_scale
 from scaleport.runtimes.stages import Stages
 
@@ -77,7 +77,8 @@ class View:
         self._rows = self._cut(height, self._manifest.height.max, halo)
         self._cols = self._cut(width, self._manifest.width.max, halo)
         exact = self._manifest.tiling == "exact"
-        self._ramp = 0 if exact else ramp_of(self._rows, self._cols, self._manifest.receptive_field)
+        radius = self._manifest.receptive_field
+        self._ramp = 0 if exact else ramp_of(self._rows, self._cols, radius)
 
     def _cut(self, length: int, most: int, halo: int) -> list[Span]:
         """Tiles of one axis; none reaches beyond the length that graphs were built for."""
@@ -212,37 +213,46 @@ class View:
         todo, done = grid.rows.start, 0
         while todo < grid.rows.stop:
             left = grid.region(todo, grid.cols.start, grid.rows.stop, grid.cols.stop)
-            total = done + sum(1 for _ in self._pieces(left))
+            total = done + self._tiles_of(left)
             try:
                 for parts in self._tile_rows(left):
-                    joined: Array | None = None
+                    band: Array | None = None
                     filled = 0
-                    for planes, tiles in parts:
-                        part = self._finished(planes, layout)
-                        joined, filled = _joined(
-                            joined, part, filled, left.shape[1], layout is None
-                        )
-                        done += tiles
+                    for planes in parts:
+                        if planes.size:
+                            part = self._finished(planes, layout)
+                            width = left.shape[1]
+                            band, filled = _joined(band, part, filled, width, layout is None)
+                            del part
+                        del planes  # not while the next tile is rendered
+                        done += 1
                         if progress is not None:
-                            progress(min(done, total), total)
-                    assert joined is not None
-                    todo += joined.shape[2 if layout is None else 0]
-                    yield joined
+                            progress(done, total)
+                    if band is not None:
+                        todo += band.shape[2 if layout is None else 0]
+                        yield band
             except (OutOfMemoryError, MemoryError):
                 smaller = self._smaller()
                 if smaller is None:
                     raise
                 self._lay_out(smaller)
 
-    def _tile_rows(self, grid: Grid) -> Iterator[Iterator[tuple[Array, int]]]:
-        """Bands of a region as parts from left to right: planes, and how many tiles they took."""
+    def _tiles_of(self, grid: Grid) -> int:
+        """How many tiles a region is made from."""
+        pairs = ((grid.rows, self._rows), (grid.cols, self._cols))
+        rows, cols = (
+            sum(first < last for first, last in (reach(axis, span, self._ramp) for span in spans))
+            for axis, spans in pairs
+        )
+        return rows * cols
+
+    def _tile_rows(self, grid: Grid) -> Iterator[Iterator[Array]]:
+        """Bands of a region as parts from left to right, one for each tile: their planes."""
         if self._ramp and max(len(self._rows), len(self._cols)) > 1:
-            across = sum(1 for col in self._cols if _meets(grid.cols, col))
-            for planes in blended_rows(self._rows, self._cols, grid, self._ramp, self._render_tile):
-                yield iter([(planes, across)])
+            yield from blended_rows(self._rows, self._cols, grid, self._ramp, self._render_tile)
             return
         for _, row in groupby(self._pieces(grid), key=lambda piece: piece[0][0]):
-            yield ((self._render_tile(tile, part), 1) for tile, part in row)
+            yield (self._render_tile(tile, part) for tile, part in row)
 
     def _finished(self, planes: Array, layout: Layout | None) -> Array:
         """Pixels of a tile in a layout, from its planes."""
@@ -262,9 +272,9 @@ class View:
     def _pieces(self, grid: Grid) -> Iterator[tuple[Tile, Grid]]:
         """The tiles that a region touches, each with the part of the region that it owns."""
         for row in self._rows:
-            y0, y1 = _owned(grid.rows, row)
+            y0, y1 = reach(grid.rows, row, 0)
             for col in self._cols:
-                x0, x1 = _owned(grid.cols, col)
+                x0, x1 = reach(grid.cols, col, 0)
                 if y0 < y1 and x0 < x1:
                     yield (row, col), grid.region(y0, x0, y1, x1)
 
@@ -373,15 +383,3 @@ def _joined(
     else:
         band[:, filled:stop] = part
     return band, stop
-
-
-def _meets(axis: Axis, span: Span) -> bool:
-    """Whether a tile owns anything of an axis."""
-    first, last = _owned(axis, span)
-    return first < last
-
-
-def _owned(axis: Axis, span: Span) -> tuple[int, int]:
-    """Part of an axis that a tile owns."""
-    first, last = axis.owned(span.start, span.stop)
-    return max(axis.start, first), min(axis.stop, last)

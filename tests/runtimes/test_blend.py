@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from numpy_backend import numpy_stages, write_bundle
 
 from scaleport.errors import OutOfMemoryError
-from scaleport.grid import Axis
+from scaleport.grid import Axis, Grid
 from scaleport.imaging.tiles import cut
-from scaleport.runtimes.blend import weights
+from scaleport.runtimes.blend import blended_rows, ramp_of, weights
 from scaleport.runtimes.view import TilePolicy, View
 
 RADIUS = 8
@@ -119,3 +123,59 @@ def test_weights_add_up_to_one(n, N, ramp):
     total = sum(weights(Axis.whole(n, N), span, ramp) for span in cut(n, 16, 8))
     if ramp:
         np.testing.assert_allclose(total, 1, atol=1e-6)
+
+
+def planes_of(tile, part):
+    """A picture of its own for every tile, that does not depend on how much of it is asked for."""
+    y, x = np.mgrid[part.rows.start : part.rows.stop, part.cols.start : part.cols.stop]
+    turn = 7 * tile[0].start + 11 * tile[1].start
+    return np.stack([np.sin(y + turn), np.cos(x - turn), np.sin(x * y + turn)])[None].astype("f4")
+
+
+def blended_at_once(rows, cols, whole, ramp):
+    """Whole pictures of all tiles, weighted and added up."""
+    total = np.zeros((1, 3, *whole.shape))
+    for row, col in product(rows, cols):
+        fade = np.outer(weights(whole.rows, row, ramp), weights(whole.cols, col, ramp))
+        total += planes_of((row, col), whole) * fade
+    return total
+
+
+@st.composite
+def cases(draw):
+    height, width = draw(st.tuples(st.integers(1, 40), st.integers(1, 40)))
+    whole = Grid.from_size(height, width, draw(st.integers(1, 90)), draw(st.integers(1, 90)))
+    y0, x0 = (draw(st.integers(0, length - 1)) for length in whole.shape)
+    y1 = draw(st.integers(y0 + 1, whole.shape[0]))
+    x1 = draw(st.integers(x0 + 1, whole.shape[1]))
+    tile, radius = draw(st.integers(3, 50)), draw(st.integers(2, 30))
+    return whole, (y0, x0, y1, x1), tile, radius
+
+
+@settings(deadline=None)
+@given(cases())
+def test_bands_are_the_weighted_sum_of_whole_planes(case):
+    whole, (y0, x0, y1, x1), tile, radius = case
+    rows, cols = (cut(length, tile, radius) for length in whole.input_size)
+    ramp = ramp_of(rows, cols, radius)
+    assume(ramp)
+    want = blended_at_once(rows, cols, whole, ramp)[..., y0:y1, x0:x1]
+    bands = blended_rows(rows, cols, whole.region(y0, x0, y1, x1), ramp, planes_of)
+    made = np.concatenate([np.concatenate(list(parts), axis=3) for parts in bands], axis=2)
+    assert made.shape == want.shape
+    np.testing.assert_allclose(made, want, atol=1e-5)
+
+
+def test_a_region_that_begins_between_two_tiles_has_pixels(tmp_path, image):
+    """The tiles before the border are faded out in it, and complete nothing."""
+    pixels = (image[0].transpose(1, 2, 0) * 255).astype(np.uint8)
+    view = View(stages_of(tmp_path / "t.bundle", "approximate"), pixels, TILED)
+    whole, border = view.render(2.0), 2 * view._rows[0].stop
+    for y0, x0 in [(border, 0), (0, 2 * view._cols[0].stop), (border - 1, border + 1)]:
+        seen = []
+        part = view.render(
+            2.0, region=(y0, x0, y0 + 3, x0 + 4), progress=lambda *now, to=seen: to.append(now)
+        )
+        np.testing.assert_array_equal(part, whole[y0 : y0 + 3, x0 : x0 + 4])
+        total = seen[0][1]
+        assert seen == [(number, total) for number in range(1, total + 1)]
