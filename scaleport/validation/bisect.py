@@ -15,7 +15,7 @@ from scaleport.bundle.manifest import Graph
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import ArtifactError, UsageError
 from scaleport.export.mixed import keep_float32
-from scaleport.export.plan import DTYPES
+from scaleport.export.plan import DTYPES, FRONTS
 from scaleport.export.whole import resample_stage
 from scaleport.grid import Grid, subpixel_centres
 from scaleport.models.base import DeployForm, Stage
@@ -39,10 +39,10 @@ from scaleport.validation.divergence import (
 from scaleport.validation.gates import Gates
 from scaleport.validation.metrics import psnr
 from scaleport.validation.pictures import picture
-from scaleport.validation.probes import probe_of, source_format
+from scaleport.validation.probes import probe_of, source_format, whole_stage
 from scaleport.validation.steps import own_choice, remark
 from scaleport.validation.traced import Tensor, reference_tensors, trace_for
-from scaleport.validation.whole_reference import part_of, whole_tensors
+from scaleport.validation.whole_reference import part_of, whole_feeds, whole_tensors
 
 Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
@@ -51,7 +51,6 @@ Step = Callable[[str], None]
 SHAPE: Final = (15, 21)
 """LR size of the picture: odd, and on a tie of the rounding rule at the usual scale."""
 SCALE: Final = 2.7
-WHOLE: Final = "whole"
 _DEPLOY: Final = "deploy"
 _RESAMPLE: Final = "resample"
 _FOREIGN: Final = "the network has no stage {!r}; the checkpoint is not this bundle's"
@@ -99,7 +98,7 @@ def bisect(
         scale: requested scale; 2.7, or the nearest that the model answers, if left out.
         tolerance: largest difference of a tensor, as a share of its largest value or of 1,
             whichever is more; that of :data:`TOLERANCES` if left out.
-        stages: only these; ``whole`` is the whole graph.
+        stages: only these; ``whole`` is the whole graph, ``whole_size`` that of TensorRT.
         checkpoint: the reference's weights, if not those that the bundle carries.
         step: called with a line of text before each piece of work.
 
@@ -107,7 +106,7 @@ def bisect(
         UsageError: if a name is unknown, or the bundle has no such graphs.
         BackendError: if the backend cannot run here.
         ArtifactError: if the bundle or checkpoint is damaged.
-        ExportError: if a stage cannot be traced here.
+        ExportError: if a stage cannot be traced here, or TensorRT refuses a graph.
     """
     if precision not in TOLERANCES:
         raise UsageError(
@@ -192,7 +191,8 @@ class _Work:
         self._programs: dict[str, tuple[torch.export.ExportedProgram, Stage, Stage]] = {}
         native = bundle.manifest.scale.native
         self.native = native_scale(bundle.manifest, self.grid) if native else 0
-        self.stages = [s for s in self._order() if s == WHOLE or s in self.graphs]
+        self.whole = whole_stage(backend)
+        self.stages = [stage for stage in self._order() if stage in self.graphs]
         made = bundle.manifest.tool_versions.get("torch", "").split("+")[0]
         here = str(torch.__version__).split("+")[0]
         if made and made != here:
@@ -205,8 +205,7 @@ class _Work:
 
     def _order(self) -> list[str]:
         bound = sorted(s for s in self.graphs if s.startswith("render_x"))
-        whole = [WHOLE] if WHOLE in self.graphs else []
-        return ["prepare", "encode", "render", *bound, *whole]
+        return ["prepare", "encode", "render", *bound, self.whole]
 
     def run(self, wanted: tuple[str, ...]) -> Iterator[Compared]:
         """Compare the wanted stages, in order."""
@@ -221,8 +220,8 @@ class _Work:
             if name not in wanted:
                 continue
             self.step(f"{self.backend} {self.precision} {name}")
-            if name == WHOLE:
-                inputs = {"image": self.image, "scale": np.array(self.scale, np.float32)}
+            if name == self.whole:
+                inputs = whole_feeds(FRONTS[name], self.image, self.scale)
             else:
                 if name not in feeds:
                     raise ArtifactError(_FOREIGN.format(name))
@@ -230,7 +229,7 @@ class _Work:
             yield self._compare(name, inputs)
 
     def _reference(self, name: str, feeds: Feeds, chosen: Feeds) -> dict[str, Tensor]:
-        return self._whole(chosen) if name == WHOLE else self._stage(name, feeds, chosen)
+        return self._whole(chosen) if name == self.whole else self._stage(name, feeds, chosen)
 
     def _compare(self, name: str, feeds: Feeds) -> Compared:
         graph = self.graphs[name]
@@ -265,8 +264,9 @@ class _Work:
         """Whether the outputs differ when the backend may optimise the graph as it likes."""
         try:
             results = self.sessions.session(graph.stage).run(feeds)
-        except UsageError:
-            # TensorRT has engines of other stages than there are ONNX graphs.
+        except UsageError as error:
+            # A bundle without engines, or with some for other sizes.
+            self.notes.append(f"{graph.stage} as it is in the bundle was not run: {error}")
             return None
         for name, found in results.items():
             twin = reference.get(name)
@@ -335,7 +335,8 @@ class _Work:
             own = {n.removeprefix(prefix): v for n, v in chosen.items() if n.startswith(prefix)}
             return self._stage(name, feeds, own)
 
-        return whole_tensors(self.image, self.scale, self.bundle.manifest, stages, run)
+        kind = FRONTS[self.whole]
+        return whole_tensors(self.image, self.scale, self.bundle.manifest, stages, run, kind)
 
     def _built_once(self, name: str) -> Stage:
         if name not in self._programs:

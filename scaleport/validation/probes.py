@@ -7,17 +7,16 @@ that the graph as it is differs and this one does not.
 
 from __future__ import annotations
 
-import os
-import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from scaleport.errors import BackendError, UsageError, first_line
-from scaleport.runtimes.engine_library import installed
+from scaleport.runtimes.base import GraphFile, SessionOptions
 from scaleport.runtimes.mil import Evaluator, read_program
 from scaleport.validation.divergence import Value
 
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
 Probe = Callable[[Path, Feeds], list[Value]]
-
-_RTX: Final = "POLYGRAPHY_USE_TENSORRT_RTX"
 
 
 def probe_of(backend: str) -> Probe:
@@ -53,6 +50,11 @@ def source_format(backend: str) -> str:
     Engines hold none any more, so TensorRT builds them again from the ONNX graph.
     """
     return {"openvino": "openvino", "coreml": "coreml"}.get(backend, "onnx")
+
+
+def whole_stage(backend: str) -> str:
+    """Name of the whole graph that a backend takes: TensorRT has no shapes that follow floats."""
+    return "whole_size" if backend == "tensorrt" else "whole"
 
 
 def _named(model: onnx.ModelProto, values: Mapping[str, Any]) -> list[Value]:
@@ -158,39 +160,62 @@ def coreml_values(path: Path, feeds: Feeds) -> list[Value]:
     return found
 
 
+def tensorrt_engine(path: Path, feeds: Feeds, target: Path) -> onnx.ModelProto:
+    """Build an engine of an ONNX graph with every tensor as an output, for shapes of these feeds.
+
+    Args:
+        path: the graph.
+        feeds: one array per input; those of ``size`` are its values too.
+        target: the engine to write.
+
+    Returns:
+        The graph as it is.
+
+    Raises:
+        BackendError: if a library is missing.
+        ExportError: if TensorRT refuses the graph; names the node.
+    """
+    import onnx
+
+    from scaleport.export.tensorrt import SIZE_INPUT, ShapeRange, build_engine
+
+    model, marked = _marked(path)
+    # Of a tensor that becomes an output only the name is known, and TensorRT wants its type.
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    types = {value.name: value.type for value in (*inferred.value_info, *inferred.output)}
+    for output in marked.graph.output:
+        output.type.CopyFrom(types[output.name])
+    ranges = {}
+    for name, value in feeds.items():
+        by_value = name == SIZE_INPUT
+        only = tuple(int(n) for n in (value if by_value else value.shape))
+        of: Literal["shape", "values"] = "values" if by_value else "shape"
+        ranges[name] = ShapeRange(min=only, opt=only, max=only, of=of)
+    # Under its own name, so that an error names the graph of the bundle.
+    source = target.with_name(path.name)
+    onnx.save(marked, source)
+    build_engine(source, target, ranges)
+    return model
+
+
 def tensorrt_values(path: Path, feeds: Feeds) -> list[Value]:
     """Build an engine of an ONNX graph with every tensor as an output, and run it.
 
-    Polygraphy does both. TensorRT-RTX is taken where the full TensorRT is not installed, or where
-    ``POLYGRAPHY_USE_TENSORRT_RTX`` is 1.
+    Built and run as the engines of a bundle are, by the same library.
 
     Raises:
-        BackendError: if a library is missing, or refuses the graph.
+        BackendError: if a library or a GPU is missing, or the engine cannot run.
+        ExportError: if TensorRT refuses the graph.
     """
-    names = [library.name for library in installed()]
-    if "polygraphy" not in sys.modules and "tensorrt" not in names:
-        os.environ.setdefault(_RTX, "1")
-    model, marked = _marked(path)
-    try:
-        from polygraphy.backend.trt import (
-            CreateConfig,
-            EngineFromNetwork,
-            NetworkFromOnnxBytes,
-            Profile,
-            TrtRunner,
-        )
+    from scaleport.runtimes.tensorrt import TensorRTBackend
 
-        profile = Profile()
-        for name, value in feeds.items():
-            profile.add(name, value.shape, value.shape, value.shape)
-        # Strongly typed: the precision of the graph, as the shipped engines have it.
-        network = NetworkFromOnnxBytes(marked.SerializeToString(), strongly_typed=True)
-        build = EngineFromNetwork(network, CreateConfig(profiles=[profile]))
-        with TrtRunner(build) as runner:
-            results = runner.infer(dict(feeds))
-            values = {name: np.array(value) for name, value in results.items()}
-    except Exception as error:
-        raise BackendError(f"TensorRT refuses {path.name}: {first_line(error)}") from error
+    with tempfile.TemporaryDirectory() as scratch:
+        target = Path(scratch) / "marked.engine"
+        model = tensorrt_engine(path, feeds, target)
+        outputs = tuple(name for node in model.graph.node for name in node.output)
+        file = GraphFile(target, path.stem, "", tuple(feeds), outputs)
+        with TensorRTBackend().load(file, SessionOptions()) as session:
+            values = session.run(feeds)
     return _named(model, values)
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from scaleport.bundle.manifest import Manifest
 from scaleport.errors import ExportError
-from scaleport.export.whole import front
+from scaleport.export.whole import Front, front
 from scaleport.grid import Grid
 from scaleport.models.base import Stage
 from scaleport.validation.traced import Tensor
@@ -29,14 +29,23 @@ Run = Callable[[str, Feeds], dict[str, Tensor]]
 FRONT = "front"
 
 
+def whole_feeds(kind: Front, image: Array, scale: tuple[float, float]) -> Feeds:
+    """What a whole graph is fed with: the image, and the scale or the size that it comes to."""
+    if kind == "scale":
+        return {"image": image, "scale": np.array(scale, np.float32)}
+    size = Grid.from_scale(image.shape[2], image.shape[3], scale).output_size
+    return {"image": image, "size": np.array(size, np.int64)}
+
+
 def whole_tensors(
     image: Array,
     scale: tuple[float, float],
     manifest: Manifest,
     stages: tuple[Stage, ...],
     run: Run,
+    kind: Front = "scale",
 ) -> dict[str, Tensor]:
-    """Tensors of the whole graph ``image, scale -> upscaled`` by the names they have in it.
+    """Tensors of a whole graph, e.g. ``image, scale -> upscaled``, by the names they have in it.
 
     Args:
         image: float32[N, 3, H, W].
@@ -44,6 +53,7 @@ def whole_tensors(
         manifest: the bundle's.
         stages: in the order of computation, ``resample`` the last one of a lattice model.
         run: runs a stage by name and returns all its tensors.
+        kind: which of the whole graphs: what it is fed with beside the image.
 
     Raises:
         ExportError: if the front as it is written does not give the grid.
@@ -51,7 +61,7 @@ def whole_tensors(
     natives = manifest.scale.native
     with_prepare = any(stage.name == "prepare" for stage in stages)
     found = {}
-    for name, tensor in _front_tensors(image, scale, natives, with_prepare).items():
+    for name, tensor in _front_tensors(kind, image, scale, natives, with_prepare).items():
         found[_joined("front", name, {"wanted": "size"}, _BORDER)] = tensor
     known = {"image": image, **{n: t.value for n, t in found.items()}}
     for stage in stages:
@@ -95,14 +105,22 @@ def _renames(prefix: str, lattice: bool) -> dict[str, str]:
 
 
 def _front_tensors(
-    image: Array, scale: tuple[float, float], natives: tuple[int, ...], with_prepare: bool
+    kind: Front,
+    image: Array,
+    scale: tuple[float, float],
+    natives: tuple[int, ...],
+    with_prepare: bool,
 ) -> dict[str, Tensor]:
     from onnx.reference import ReferenceEvaluator
 
-    model = front("scale", natives, with_prepare)
+    model = front(kind, natives, with_prepare)
     names = [name for node in model.graph.node for name in node.output]
     kinds = {name: node.op_type for node in model.graph.node for name in node.output}
-    feeds = {"image": image, "scale": np.array(scale, np.float32)}
+    # The size is "wanted" until the front is joined to the rest.
+    feeds = {
+        name.replace("size", "wanted"): value
+        for name, value in whole_feeds(kind, image, scale).items()
+    }
     results = ReferenceEvaluator(model).run(names, feeds)
     found = {
         name: Tensor(FRONT, kinds[name], np.asarray(value))

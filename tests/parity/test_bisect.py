@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from bisect_helpers import kept, rehash, traced_once
 from onnx import numpy_helper
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from scaleport.bundle.digest import sha256_file
 from scaleport.bundle.reader import read_manifest
 from scaleport.cli.main import main
-from scaleport.errors import ArtifactError, BackendError, UsageError
+from scaleport.errors import ArtifactError, UsageError
 from scaleport.export import coreml, write_openvino
 from scaleport.models import load_checkpoint
-from scaleport.runtimes.base import Availability
-from scaleport.runtimes.registry import get_backend
+from scaleport.models.network import build_network
 from scaleport.validation.bisect import bisect
-from scaleport.validation.traced import trace_for
+
+__all__ = ["traced_once"]
 
 CONV = "encoder.body.0.conv1"
 LINEAR = {"liif": "render", "igconv": "prepare"}
@@ -32,26 +30,6 @@ LINEAR = {"liif": "render", "igconv": "prepare"}
 MODELS = ("liif", "igconv")
 # 13 * 2.7 + 1/2 = 35.6: the floor is 35, and the nearest number 36.
 TELLING = (13, 17)
-
-
-@pytest.fixture(autouse=True)
-def _traced_once(monkeypatch):
-    """Tracing takes most of the time, and names tensors alike for networks that differ in weights.
-
-    Weights are taken from the float32 network, never from what was traced.
-    """
-    monkeypatch.setattr("scaleport.validation.bisect.trace_for", kept_trace)
-
-
-TRACES: dict = {}
-
-
-def kept_trace(format, stage):
-    dtypes = {str(p.dtype) for p in stage.module.parameters()}
-    key = (format, stage.name, str(stage.module), *sorted(dtypes))
-    if key not in TRACES:
-        TRACES[key] = trace_for(format, stage)
-    return TRACES[key]
 
 
 def by_module(model, module, kind):
@@ -91,16 +69,6 @@ FAULTS = {
 
 
 SLOW = ("igconv", "wrong rounding")
-
-
-def rehash(bundle):
-    """Make the hashes fit what the files hold now."""
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    for relpath in manifest["files"]:
-        entry = sha256_file(bundle / relpath)
-        manifest["files"][relpath] = {"sha256": entry.sha256, "bytes": entry.bytes}
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
-    return bundle
 
 
 def planted(source, target, fault, precision="fp32"):
@@ -263,15 +231,9 @@ def test_a_clean_bundle_has_none(every_format, backend, precision):
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "coreml"])
 @pytest.mark.parametrize("name", ["liif-small", "igconv-small", "scaleport-s"])
 def test_the_shipped_models_are_clean(shipped_bundle, name, backend, precision):
-    # A process of its own, as on the command line: after a smaller IGConv was traced in the same
-    # process, the trace of a larger one keeps a size of the smaller.
-    command = [sys.executable, "-m", "scaleport.cli.main", "bisect", str(shipped_bundle(name))]
-    command += ["--backend", backend, "--precision", precision, "--json"]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    told = json.loads(ran.stdout)
-    assert told["divergence"] is None
-    assert len(told["compared"]) >= 2
+    found = bisect(shipped_bundle(name), backend, precision)
+    assert found.divergence is None
+    assert len(found.compared) >= 2
 
 
 def test_command_line_names_the_module(tiny_bundle, tmp_path, capsys):
@@ -305,11 +267,17 @@ def test_what_cannot_be_searched(tiny_bundle, options, error, words):
         bisect(tiny_bundle("liif"), **{"backend": "onnxruntime", **options})
 
 
-def test_tensorrt_without_a_gpu_says_so(tiny_bundle, monkeypatch):
-    gone = Availability(False, "There is no usable NVIDIA GPU")
-    monkeypatch.setattr(get_backend("tensorrt"), "availability", lambda: gone)
-    with pytest.raises(BackendError, match="cannot run here: There is no usable NVIDIA GPU"):
-        bisect(tiny_bundle("liif"), "tensorrt")
+def test_a_kept_trace_is_of_the_same_structure():
+    # What IGConv renders with prints alike at every width: a wider network is not to get its trace.
+    for width in (8, 12):
+        encoder = {"name": "edsr", "width": width, "blocks": 1}
+        upsampler = {"name": "igconv", "scales": [2], "latent": 4, "hidden_layers": 1}
+        network = build_network({"encoder": encoder, "upsampler": upsampler}).eval()
+        stage = network.deploy(torch.float32).render
+        program = kept("onnx", stage)
+        feature = next(node for node in program.graph.nodes if node.name == "feature")
+        assert feature.meta["val"].shape[1] == width
+        assert kept("openvino", stage) is program
 
 
 def test_a_checkpoint_of_another_network(tiny_bundle, tiny_checkpoint):
