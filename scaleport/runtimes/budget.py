@@ -104,7 +104,7 @@ def measure(upscaler: Upscaler, scale: tuple[float, float]) -> Cost:
     return Cost(loaded, max(1.0, (most - loaded) / pixels))
 
 
-def bytes_needed(task: Task, cost: Cost, tile: int, halo: int, held: int, blended: bool) -> int:
+def bytes_needed(task: Task, cost: Cost, tile: int, halo: int, held: int, ramp: int) -> int:
     """Most memory that a process takes for a picture.
 
     Args:
@@ -113,7 +113,7 @@ def bytes_needed(task: Task, cost: Cost, tile: int, halo: int, held: int, blende
         tile: in LR pixels; 0 for none.
         halo: LR pixels that a tile reaches beyond what it owns.
         held: pictures that are in the making at the same time, decoded or about to be encoded.
-        blended: whether tiles fade into each other.
+        ramp: LR pixels on each side of a border over which tiles fade into each other.
     """
     grid, layout = task.grid, task.layout
     (height, width), (rows, columns) = grid.input_size, grid.output_size
@@ -121,8 +121,13 @@ def bytes_needed(task: Task, cost: Cost, tile: int, halo: int, held: int, blende
     crop = min(side, height) * min(side, width)
     pixel = (layout.channels or 1) * layout.dtype.itemsize
     band_rows = min(rows, round(tile * rows / height) + 1) if tile else rows
-    # A band and what is being added to the next one; where tiles are blended, its planes twice.
-    band = band_rows * columns * (2 * pixel + (24 * layout.planes if blended else 0))
+    band = 2 * band_rows * columns * pixel
+    if ramp and tile:
+        # The rows that the next band adds to, and one part with its weights, all of them floats.
+        fade = min(2 * ramp, tile)
+        down, across = (tile + fade) * rows / height, (tile + fade) * columns / width
+        kept = fade * rows / height * columns
+        band += round((12 * kept + 28 * down * across) * layout.planes)
     source = min(height * width * pixel, DECODED_IN_MEMORY)
     target = min(rows * columns * pixel, WRITTEN_IN_MEMORY)
     files = held * (source + target) + target
@@ -153,12 +158,13 @@ def fitting_policy(
     low, high = manifest.scale.min, manifest.scale.max
     largest = tuple(min(high, max(low, max(values))) for values in zip(*scales, strict=True))
     cost = measure(upscaler, (largest[0], largest[1]))
-    whole, blended = manifest.tiling == "not-allowed", manifest.tiling == "approximate"
+    whole = manifest.tiling == "not-allowed"
+    ramp = manifest.receptive_field // 2 if manifest.tiling == "approximate" else 0
     halo = View(upscaler.stages, np.zeros((1, 3, 8, 8), np.float32), upscaler.policy).halo
     most = upscaler.policy.tile or TILES[0]
     need = 0
     for tile in (0,) if whole else (size for size in TILES if size <= most or size == TILES[-1]):
-        need = max(bytes_needed(task, cost, tile, halo, held, blended) for task in tasks)
+        need = max(bytes_needed(task, cost, tile, halo, held, ramp) for task in tasks)
         if need <= limit:
             return replace(upscaler.policy, tile=tile)
     how = "in one piece, as this network has to be," if whole else f"in tiles of {TILES[-1]} pixels"

@@ -146,6 +146,7 @@ class FileUpscale:
             self._scale, self._size, progress=progress, dtype=self._layout.dtype
         ):
             self._writer.write(band)
+            del band  # not while the next one is made
         tile = view.policy.tile
         notes = self._result.notes
         if tile != self._upscaler.policy.tile:

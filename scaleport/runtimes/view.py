@@ -207,8 +207,8 @@ class View:
             # Pixels depend on what else the same call renders: it has to be everything.
             rows = slice(grid.rows.start, grid.rows.stop)
             cols = slice(grid.cols.start, grid.cols.stop)
-            for band in self._bands(grid.region(0, 0, *grid.output_size), progress, dtype):
-                yield band[:, :, rows, cols] if layout is None else band[rows, cols]
+            for whole in self._bands(grid.region(0, 0, *grid.output_size), progress, dtype):
+                yield whole[:, :, rows, cols] if layout is None else whole[rows, cols]
             return
         todo, done = grid.rows.start, 0
         while todo < grid.rows.stop:
@@ -283,6 +283,8 @@ class View:
         if key in self._features:
             self._features.move_to_end(key)
             return self._features[key]
+        # Before there are new ones, so that both do not take memory at a time.
+        self._keep(self._policy.cache_bytes, 0)
         row, col = tile
         crop = self._source.planes(row.crop_start, col.crop_start, row.crop_stop, col.crop_stop)
         if self._by_size:
@@ -290,11 +292,15 @@ class View:
         else:
             features = self._stages.encode(crop)
         self._features[key] = features
+        self._keep(self._policy.cache_bytes, 1)
+        return features
+
+    def _keep(self, most: int, tiles: int) -> None:
+        """Drop the features that were used least recently, beyond so many bytes and tiles."""
         kept = self.cached_bytes
-        while kept > self._policy.cache_bytes and len(self._features) > 1:
+        while kept > most and len(self._features) > tiles:
             _, old = self._features.popitem(last=False)
             kept -= sum(v.nbytes for v in old.values())
-        return features
 
     def _render_tile(self, tile: Tile, part: Grid) -> Array:
         return _sized(self._made(tile, part), *part.shape)

@@ -72,11 +72,11 @@ def replace_tile(up, tile):
 
 
 def test_need_grows_with_everything_that_takes_memory():
-    def need(task=TASK, tile=128, halo=10, held=1, blended=False, cost=5000.0):
-        return bytes_needed(task, Cost(200 * MIB, cost), tile, halo, held, blended)
+    def need(task=TASK, tile=128, halo=10, held=1, ramp=0, cost=5000.0):
+        return bytes_needed(task, Cost(200 * MIB, cost), tile, halo, held, ramp)
 
     deep = replace(TASK, layout=Layout(4, np.dtype(np.uint16)))
-    larger = [need(tile=256), need(tile=0), need(halo=40), need(held=3), need(blended=True)]
+    larger = [need(tile=256), need(tile=0), need(halo=40), need(held=3), need(ramp=8)]
     assert min(*larger, need(deep), need(cost=6000.0)) > need()
 
 
