@@ -38,3 +38,10 @@ def find_checkpoint(given: str) -> Path:
         raise UsageError(f"{given} is a directory; a checkpoint is a {CHECKPOINT_SUFFIX} file")
     names = ", ".join(shipped) or "none"
     raise UsageError(f"there is no checkpoint {given}; shipped with the package: {names}")
+
+
+def export_hint(given: Path) -> str:
+    """What an error adds where a checkpoint was named and a bundle is needed; else nothing."""
+    if given.suffix == CHECKPOINT_SUFFIX or str(given) in shipped_weights():
+        return f"; scaleport export {given} makes a bundle of that checkpoint"
+    return ""

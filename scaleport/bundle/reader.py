@@ -32,6 +32,7 @@ from scaleport.bundle.manifest import (
 from scaleport.bundle.paths import path_key, path_problem
 from scaleport.bundle.strict import refuse_duplicates, refuse_excess
 from scaleport.errors import ArtifactError, UsageError, one_line
+from scaleport.shipped import export_hint
 
 MAX_MANIFEST_BYTES = 16 << 20
 """Largest manifest that is read at all."""
@@ -156,9 +157,14 @@ class Bundle:
             raise UsageError(
                 f"{self.path} holds no {format} graphs{reason}; formats there are: {there}"
             )
-        there = ", ".join(f"{graph.stage}/{graph.precision}" for graph in self.graphs(format))
+        if not self.graphs(format, precision=precision):
+            there = ", ".join(self.precisions(format))
+            raise UsageError(
+                f"{self.path} holds no {format} graphs in {precision}; there are: {there}"
+            )
+        there = ", ".join(graph.stage for graph in self.graphs(format, precision=precision))
         raise UsageError(
-            f"{self.path} holds no {format} graph {stage}/{precision}; there are: {there}"
+            f"{self.path} holds no {format} graph {stage} in {precision}; there are: {there}"
         )
 
     def checkpoint(self) -> Path:
@@ -278,10 +284,11 @@ def read_manifest_bytes(path: Path) -> bytes:
     source = path / MANIFEST_NAME
     try:
         if not path.exists():
-            raise UsageError(f"there is no bundle at {path}")
+            raise UsageError(f"there is no bundle at {path}{export_hint(path)}")
         if not path.is_dir() or not os.path.lexists(source):
             raise ArtifactError(
                 f"{path} is not a bundle: that is a directory with a {MANIFEST_NAME}"
+                f"{export_hint(path)}"
             )
         data = _read_capped(path, source)
     except UsageError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -21,7 +22,6 @@ from scaleport.cli.output import (
     VerboseFlag,
     error_line,
     put,
-    table,
 )
 from scaleport.errors import BackendError, GateFailed, ScaleportError
 
@@ -47,7 +47,7 @@ def doctor(
     bundle: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[BUNDLE]", help="Check this bundle too: hashes, and a small image per backend."
+            metavar="BUNDLE", help="Check this bundle too: hashes, and a small image per backend."
         ),
     ] = None,
     backends: Annotated[
@@ -66,6 +66,7 @@ def doctor(
     counted by what they really run on. A backend that is not installed is not a failure, unless it
     was asked for with --backend; -v also imports torch, to see its device.
     """
+    from scaleport.bundle.reader import read_manifest
     from scaleport.runtimes.registry import backend_names, require
 
     out = Output(as_json, quiet, verbose)
@@ -77,33 +78,31 @@ def doctor(
                 found[name] = require(name)[1]
             else:
                 found[name] = _availability(name, probe=verbose or bundle is not None)
+    if bundle is not None:
+        read_manifest(bundle)  # a wrong path is known before everything else is tried
     out.say(
         f"scaleport {_version('scaleport')}, Python {platform.python_version()}, "
         f"numpy {_version('numpy')}, {platform.platform()}"
     )
-    for line in table([("backend", "usable", "version", "runs on, or why not"), *_rows(found)]):
-        out.say(line)
+    out.say_table([("backend", "usable", "version", "runs on, or why not"), *_rows(found)])
     usable = [name for name in names if found[name].usable]
     probed = verbose or bundle is not None or bool(backends)
     with out.progress(None) as advance, out.libraries():
         tests = _golden([n for n in usable if n != "torch" or probed], advance)
-    for line in table([("golden tile", "parity", "PSNR dB", "ran on"), *map(_golden_row, tests)]):
-        out.say(line)
+    out.say_table([("golden tile", "parity", "PSNR dB", "ran on"), *map(_golden_row, tests)])
     checks: list[Check] = []
     covered: dict[str, tuple[Coverage, ...]] = {}
     if bundle is not None:
         with out.progress(None) as advance, out.libraries():
             checks = _check_bundle(bundle, usable, bool(backends), advance)
         out.say(f"{bundle}")
-        for line in table([_check_row(check) for check in checks if check.error is None]):
-            out.say(line)
+        out.say_table([_check_row(check) for check in checks if check.error is None])
         if checks[0].error is None:
             with out.progress(None) as advance, out.libraries():
                 covered = _covered(bundle, names, advance)
-        rows = [_coverage_row(n, item) for n, items in covered.items() for item in items]
+        rows = [row for name, items in covered.items() for row in _coverage_rows(out, name, items)]
         if rows:
-            for line in table([("operations of", "graph", "count", "run by"), *rows]):
-                out.say(line)
+            out.say_table([("operations of", "graphs", "count", "run by"), *rows])
     out.result(_report(found, tests, bundle, checks, covered))
     failures: list[ScaleportError] = [c.error for c in checks if c.error is not None]
     failures += [
@@ -178,6 +177,25 @@ def _covered(path: Path, names: list[str], advance: Advance) -> dict[str, tuple[
         if items:
             found[name] = tuple(items)
     return found
+
+
+def _coverage_rows(out: Output, name: str, items: Sequence[Coverage]) -> list[tuple[str, ...]]:
+    """One row per precision; graphs that need words of their own, and with -v all, have their own.
+
+    Words of their own need graphs that run in more than one place, or not at all.
+    """
+    rows = []
+    alike: dict[tuple[str, str], list[Coverage]] = {}
+    for item in items:
+        places = tuple(item.places or {})
+        if out.verbose or item.unsupported or item.note or len(places) != 1:
+            rows.append(_coverage_row(name, item))
+        else:
+            alike.setdefault((item.precision, places[0]), []).append(item)
+    for (precision, place), group in alike.items():
+        graphs = f"{precision}, {len(group)} graphs"
+        rows.append((name, graphs, str(sum(item.operations for item in group)), place))
+    return rows
 
 
 def _coverage_row(name: str, item: Coverage) -> tuple[str, ...]:

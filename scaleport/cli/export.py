@@ -18,7 +18,7 @@ from scaleport.cli.options import (
     formats_of,
     sizes_of,
 )
-from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, size_text, table
+from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, size_text
 from scaleport.cli.parse import whole_numbers_of, words_of
 from scaleport.errors import UsageError
 from scaleport.shipped import find_checkpoint
@@ -79,8 +79,8 @@ def export(
     """
     out = Output(as_json, quiet, verbose)
     source = find_checkpoint(checkpoint)
-    target = bundle_target(output, source, overwrite)
     chosen = _chosen(formats, precisions, freeze, height, width)
+    target = bundle_target(output, source, overwrite)
     with needs("export", "export"):
         from scaleport.export.exporter import export_bundle
         from scaleport.export.plan import ExportOptions
@@ -139,8 +139,7 @@ def _report(out: Output, target: Path, manifest: Manifest, seconds: float) -> No
         (group["format"], group["precision"], size_text(group["bytes"]), " ".join(group["stages"]))
         for group in graph_groups(manifest)
     ]
-    for line in table([("format", "precision", "size", "graphs"), *rows]):
-        out.say(line)
+    out.say_table([("format", "precision", "size", "graphs"), *rows])
     for name, reason in manifest.skipped.items():
         out.say(f"skipped {name}: {reason}")
     shown = min(max(2.7, manifest.scale.min), manifest.scale.max)

@@ -17,7 +17,7 @@ from scaleport.paths import holds
 from scaleport.shipped import CHECKPOINT_SUFFIX
 
 EXAMPLES = """\b
-Example:
+Examples:
   scaleport import edsr-baseline-liif.pth -o liif.safetensors
   scaleport export liif.safetensors
   scaleport import rcan_igconv_plus.pth -o rcan.safetensors --scales 2,3,4,8

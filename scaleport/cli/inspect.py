@@ -11,7 +11,7 @@ import typer
 
 from scaleport.catalogue import Entry, catalogue
 from scaleport.cli.networks import TILING_WORDS, list_networks, show_network
-from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, size_text, table
+from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, size_text
 from scaleport.cli.strangers import Allow, VerifyKey
 from scaleport.errors import UsageError
 from scaleport.paths import holds
@@ -210,12 +210,38 @@ def _inspect_checkpoint(out: Output, path: Path) -> None:
     _say_table(out, facts)
     if isinstance(info, dict) and info:
         out.say("info")
-        _say_table(out, [(str(key), str(value)) for key, value in info.items()])
+        _say_info(out, info, "  ")
+
+
+_DEEPEST_INDENT = 10
+"""Beyond it nested values are shown as Python writes them: a checkpoint may come from anywhere."""
+
+
+def _say_info(out: Output, info: dict[str, Any], indent: str) -> None:
+    """What a checkpoint's maker wrote into it: plain values first, below them what is nested."""
+    shallow = len(indent) <= _DEEPEST_INDENT
+    nested = {k: value for k, value in info.items() if value and shallow and _is_nested(value)}
+    plain = [(str(key), str(value)) for key, value in info.items() if key not in nested]
+    out.say_table(plain, indent)
+    for key, value in nested.items():
+        out.say(f"{indent}{key}")
+        deeper = indent + "  "
+        if isinstance(value, dict):
+            _say_info(out, value, deeper)
+        else:
+            heads = list(dict.fromkeys(head for entry in value for head in entry))
+            rows = [[str(entry.get(head, "-")) for head in heads] for entry in value]
+            out.say_table([list(map(str, heads)), *rows], deeper)
+
+
+def _is_nested(value: object) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(entry, dict) for entry in value)
+    return isinstance(value, dict)
 
 
 def _say_table(out: Output, rows: Sequence[Sequence[str]]) -> None:
-    for line in table(rows or [("none",)]):
-        out.say(line)
+    out.say_table(rows or [("none",)])
 
 
 def _range(axis: Any) -> str:

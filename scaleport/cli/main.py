@@ -39,7 +39,7 @@ Exit codes:
   70  internal error
 
 \b
-Example:
+Examples:
   scaleport export igconv-small -o photo.bundle
   scaleport upscale photo.png -m photo.bundle -s 2.7
 """
@@ -94,6 +94,10 @@ class Verbs(TyperGroup):
         )
         command = get_command(app)
         command.name = cmd_name
+        for parameter in command.params:
+            if parameter.param_type_name == "argument":
+                # Newer versions of Typer write its Python type behind its name.
+                parameter.display_type_rich = lambda ctx: ""
         return command
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect as introspection
 import json
-import shutil
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +12,7 @@ import msgspec
 
 from scaleport import plugins
 from scaleport.catalogue import FAMILIES, Catalogue, Entry, catalogue
-from scaleport.cli.output import Output, size_text, table
+from scaleport.cli.output import Output, columns, size_text, table
 from scaleport.errors import BackendError, UsageError
 from scaleport.shipped import shipped_weights
 
@@ -282,7 +281,7 @@ def _examined(kind: str, name: str) -> tuple[dict[str, Any], str]:
 
 
 def _columns() -> int:
-    return min(shutil.get_terminal_size((120, 24)).columns, 120)
+    return min(columns(120), 120)
 
 
 def _wrapped(out: Output, text: str, hang: int) -> None:

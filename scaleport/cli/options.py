@@ -20,7 +20,12 @@ Checkpoint = Annotated[
 ]
 BundleOutput = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="The bundle to write. [default: NAME.bundle here]"),
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="BUNDLE",
+        help="The bundle to write. [default: NAME.bundle here]",
+    ),
 ]
 OverwriteBundle = Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")]
 Height = Annotated[

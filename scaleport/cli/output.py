@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 import sys
+import textwrap
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +27,9 @@ VerboseFlag = Annotated[
 ]
 
 Advance = Callable[[float, str], None]
+
+_LEAST_FOLD = 24
+"""Narrowest column that text is folded into."""
 
 
 def put(text: str, err: bool = False) -> None:
@@ -56,6 +61,11 @@ class Output:
         """A line for people, on stdout."""
         if not self.json and not self.quiet:
             put(text)
+
+    def say_table(self, rows: Sequence[Sequence[str]], indent: str = "  ") -> None:
+        """Aligned columns for people; the last one is folded to the terminal."""
+        for line in table(rows, indent, columns(sys.maxsize)):
+            self.say(line)
 
     def note(self, text: str) -> None:
         """A remark on stderr."""
@@ -157,16 +167,30 @@ def error_line(message: str) -> str:
     return "error: " + " ".join(message.splitlines())
 
 
-def table(rows: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:
-    """Lines of aligned columns; the last one is not padded."""
+def columns(otherwise: int) -> int:
+    """How wide the terminal is, or what COLUMNS says; a file or a pipe has no width of its own."""
+    return shutil.get_terminal_size((otherwise, 24)).columns
+
+
+def table(rows: Sequence[Sequence[str]], indent: str = "  ", width: int | None = None) -> list[str]:
+    """Lines of aligned columns; the last one is not padded, and folded if a width is given."""
     if not rows:
         return []
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     widths[-1] = 0
-    return [
-        (indent + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))).rstrip()
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        *cells, last = (cell.ljust(w) for cell, w in zip(row, widths, strict=True))
+        start = indent + "".join(f"{cell}  " for cell in cells)
+        if width is None or width - len(start) < _LEAST_FOLD:
+            lines.append((start + last).rstrip())
+            continue
+        parts = textwrap.wrap(
+            last, width - len(start), break_on_hyphens=False, break_long_words=False
+        )
+        lines.append((start + "".join(parts[:1])).rstrip())
+        lines += [" " * len(start) + part for part in parts[1:]]
+    return lines
 
 
 def size_text(count: int) -> str:

@@ -11,7 +11,7 @@ from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag
 from scaleport.errors import UsageError
 
 EXAMPLES = """\b
-Example:
+Examples:
   scaleport sign --new-key photo.key
   scaleport sign liif-small.bundle --key photo.key
   scaleport upscale photo.jpg -m liif-small.bundle -s 2.7 --verify-key photo.key.pub

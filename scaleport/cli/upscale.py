@@ -95,7 +95,9 @@ def upscale(
     bits: Annotated[
         int,
         typer.Option(
-            metavar="N", help="Bits per channel: 8, 16, or 32 for floats. [default: the input's]"
+            metavar="N",
+            show_default=False,
+            help="Bits per channel: 8, 16, or 32 for floats. [default: the input's]",
         ),
     ] = 0,
     quality: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import msgspec
@@ -73,14 +74,15 @@ def find_recipe(name: str) -> Path:
         return path
     if shipped.is_file():
         return shipped
-    names = ", ".join(
-        sorted(p.relative_to(RECIPES).with_suffix("").as_posix() for p in shipped_recipes())
-    )
-    raise UsageError(f"no recipe {name}: give a YAML file or one of {names}")
+    names = [p.relative_to(RECIPES).with_suffix("").as_posix() for p in shipped_recipes()]
+    close = get_close_matches(name, names)
+    if close:
+        raise UsageError(f"no recipe {name}; recipes of a similar name: {', '.join(close)}")
+    raise UsageError(f"no recipe {name}: give a YAML file or one of {', '.join(names)}")
 
 
 def shipped_recipes() -> list[Path]:
-    """The recipes of the package, sorted."""
+    """Paths of the recipes in the package, sorted."""
     return sorted(RECIPES.rglob("*.yaml"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,21 @@ def test_inspect_in_words(run, folder) -> None:
     assert "run scaleport validate photo.bundle" in ran.out
 
 
+def test_inspect_folds_long_lines_at_the_terminal(run, folder, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "70")
+    lines = run("inspect photo.bundle").out.splitlines()
+    assert max(map(len, lines)) <= 70
+    monkeypatch.delenv("COLUMNS")
+    assert any(len(line) > 120 for line in run("inspect photo.bundle").out.splitlines())
+
+
+def test_inspect_lays_out_what_a_checkpoint_says_of_itself(run) -> None:
+    shown = run("inspect igconv-small").out
+    assert "{" not in shown
+    assert re.search(r"^  recipe\n    batch +8$", shown, re.MULTILINE)
+    assert re.search(r"^    33\.68 +Set5 +37\.15 +2\.0$", shown, re.MULTILINE)
+
+
 def test_inspect_of_a_checkpoint(run, tiny_checkpoint) -> None:
     ran = run(f"inspect {tiny_checkpoint('igconv')} --json")
     assert (ran.code, ran.json["kind"], ran.json["family"]) == (0, "checkpoint", "lattice")
@@ -52,6 +68,23 @@ def test_inspect_lists_the_networks_that_can_be_built(run) -> None:
 
     assert set(found["encoders"]) == set(ENCODERS) >= {"edsr", "eqsr", "hit-srf"}
     assert set(found["upsamplers"]) == set(UPSAMPLERS) >= {"igconv", "liif", "spconv"}
+
+
+def test_doctor_knows_a_wrong_path_before_it_tries_anything(run, folder) -> None:
+    ran = run("doctor gone.bundle")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == "error: there is no bundle at gone.bundle\n"
+
+
+def test_doctor_counts_operations_by_precision_and_by_graph_with_v(run, folder) -> None:
+    line = "doctor photo.bundle --backend onnxruntime"
+    short = run(line).out.split("operations of")[1].splitlines()
+    assert [row.split()[:4] for row in short[1:]] == [
+        ["onnxruntime", "fp32,", "2", "graphs"],
+        ["onnxruntime", "fp16,", "2", "graphs"],
+    ]
+    full = run(f"{line} -v").out.split("operations of")[1]
+    assert [stage in full for stage in ("fp32 encode", "fp16 render")] == [True, True]
 
 
 @pytest.mark.parametrize("line", ["inspect photo.bundle --verify -q", "doctor photo.bundle -q"])

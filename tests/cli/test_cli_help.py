@@ -69,3 +69,11 @@ def test_arguments_are_those_of_the_process_when_none_are_given(
     monkeypatch.setattr("sys.argv", ["scaleport", "--version"])
     assert main() == 0
     assert capsys.readouterr().out == f"scaleport {__version__}\n"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_names_no_python_types_and_no_default_twice(run, verb: str) -> None:
+    shown = run(f"{verb} --help").out
+    assert not re.search(r"<(str|path|Path|list\[.*)>|\[\[|list\[", shown)
+    entries = re.split(r"\n  (?=-)", shown)
+    assert all(" ".join(entry.split()).count("[default:") <= 1 for entry in entries)

@@ -274,6 +274,7 @@ def test_what_is_no_known_model(tmp_path: Path) -> None:
     for content in ([1, 2], {}, "text", torch.zeros(3)):
         refused(tmp_path, content, "no weights by name")
     refused(tmp_path, {"a": torch.zeros(1)}, "no known layout", "-LIIF", "EQSR", "IGConv")
+    refused(tmp_path, {"a": torch.zeros(1)}, "--spandrel may know it")
     refused(tmp_path, {"params": {"a": 1}}, "'a' is not a named tensor")
     refused(tmp_path, {1: torch.zeros(1)}, "1 is not a named tensor")
     state = igconv_state(2, 1, 2, 1)

@@ -111,6 +111,8 @@ def test_missing_files(tmp_path):
         load_recipe(tmp_path / "none.yaml")
     with pytest.raises(UsageError, match=r"igconv-small.*liif-small"):
         find_recipe("none")
+    with pytest.raises(UsageError, match=r"similar name: smoke/liif\b"):
+        find_recipe("smoke/lif")
     assert find_recipe("liif-small").is_file()
 
 

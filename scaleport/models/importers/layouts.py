@@ -238,8 +238,11 @@ def recognise(
     layouts = tuple(layouts)
     layout = next((known for known in layouts if known.fits(state)), None)
     if layout is None:
-        titles = ", ".join(known.title for known in layouts)
-        raise Refused(f"its weights are of no known layout; known: {titles}")
+        titles = ", ".join(dict.fromkeys(known.title for known in layouts))
+        raise Refused(
+            "its weights are of no known layout; --spandrel may know it, if it is a network of "
+            f"one scale; known: {titles}"
+        )
     plan = layout.plan(state, description, scales)
     for fold in plan.folds:
         state = fold(state)
