@@ -126,6 +126,7 @@ def _picture(
         error = np.zeros((1, 1, 3), np.uint8)
     else:
         worst, ratio = max_abs(found, expected), psnr(found, expected)
+        image, found, expected = _worst_of(image, found, expected)
         rows, cols = _around(np.abs(found[0] - expected[0]).max(axis=0))
         height, width = image.shape[2:]
         y, x = found.shape[2] / height, found.shape[3] / width
@@ -151,6 +152,13 @@ def _picture(
         device=upscaler.device,
         note=note,
     )
+
+
+def _worst_of(image: Array, found: Array, expected: Array) -> tuple[Array, Array, Array]:
+    """Of a batch, the image with the worst pixel."""
+    error = np.nan_to_num(np.abs(found - expected), nan=np.inf).reshape(len(found), -1)
+    at = int(np.argmax(error.max(axis=1)))
+    return image[at : at + 1], found[at : at + 1], expected[at : at + 1]
 
 
 def _around(error: Array) -> tuple[slice, slice]:

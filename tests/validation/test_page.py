@@ -16,7 +16,7 @@ from scaleport.atomic import write_text
 from scaleport.cli.main import main
 from scaleport.errors import OutputError
 from scaleport.models.network import build_network
-from scaleport.validation.evidence import gather, worst_case
+from scaleport.validation.evidence import _worst_of, gather, worst_case
 from scaleport.validation.gates import NOT_RUN
 from scaleport.validation.page import check_place, render_page, worst_first
 from scaleport.validation.parity import validate
@@ -128,6 +128,34 @@ def test_hostile_strings_are_shown_not_obeyed():
     assert "script" not in page.tags
     assert all(a.startswith(("#", "data:")) for _, a in page.addresses)
     assert "".join(page.words).count(HOSTILE) >= 6
+
+
+def test_reasons_end_in_one_full_stop():
+    told = parity(
+        result(), device={"onnxruntime": "CPU", "tensorrt": NOT_RUN + "No GPU (error 35)."}
+    )
+    assert "(error 35). It has passed nothing." in render_page(manifest(), told)
+
+
+def test_captions_and_first_columns_stay_in_view():
+    text = render_page(manifest(), parity(*many()))
+    # A table that is wider than a telephone scrolls, and its caption would with it.
+    assert text.count("<caption><span>") == text.count("<caption>") == 4
+    assert re.search(r"caption span \{ position: sticky", text)
+    assert not re.search(r"<tr[^>]*>(?!<th scope)", text)
+
+
+def test_pictures_of_a_batch_show_its_worst_image():
+    expected = np.zeros((2, 3, 4, 4), np.float32)
+    found = expected.copy()
+    found[0, 0, 1, 1], found[1, 2, 3, 0] = 0.1, 0.5
+    image = np.stack([np.zeros((3, 2, 2), np.float32), np.ones((3, 2, 2), np.float32)])
+    shown, there, _ = _worst_of(image, found, expected)
+    assert shown.shape == (1, 3, 2, 2)
+    assert shown.min() == 1
+    assert there[0, 2, 3, 0] == np.float32(0.5)
+    found[0, 1, 0, 0] = np.nan
+    assert _worst_of(image, found, expected)[0].max() == 0
 
 
 def test_writing(tmp_path):
