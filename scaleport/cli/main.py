@@ -92,7 +92,7 @@ class Verbs(TyperGroup):
         app.command(cmd_name, epilog=getattr(module, "EXAMPLES", None))(
             getattr(module, verb.function)
         )
-        command = get_command(app)
+        command: Any = get_command(app)
         command.name = cmd_name
         for parameter in command.params:
             if parameter.param_type_name == "argument":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 import msgspec
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -138,10 +141,30 @@ def train(name: str, options: Options, console: Console) -> Result:
                 if not console.is_terminal:
                     console.print(note)
 
-        result = trainer.run(options.until, report, options.tensorboard)
+        if fabric.is_global_zero:
+            held = len(trainer.held_out)
+            console.print(
+                f"{trainer.network.parameter_count():,} parameters on {fabric.device.type}, "
+                f"{len(cache) - held} images and {held} for validation, "
+                f"from step {trainer.step} to {recipe.steps}",
+                soft_wrap=True,
+                highlight=False,
+            )
+        with _no_denormals():
+            result = trainer.run(options.until, report, options.tensorboard)
     if fabric.is_global_zero:
         _plot(options.work, name)
     return result
+
+
+@contextlib.contextmanager
+def _no_denormals() -> Iterator[None]:
+    """Vanishing gradients must not slow the processor down."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def _plot(work: Path, name: str) -> None:
@@ -160,12 +183,3 @@ def _check(options: Options) -> None:
         raise UsageError("--lr is the highest rate of a new leg: above 0, together with --resume")
     if min(options.devices, options.nodes) < 1 or options.workers < 0:
         raise UsageError("--devices and --nodes are at least 1, --workers at least 0")
-
-
-def finish(result: Result, work: Path, console: Console) -> int:
-    """Say how a run ended; returns the exit code."""
-    if not result.finished:
-        console.print(f"stopped at step {result.step}; continue with --resume", soft_wrap=True)
-        return INTERRUPTED
-    console.print(f"finished: {result.model}", soft_wrap=True)
-    return 0

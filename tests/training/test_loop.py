@@ -1,6 +1,7 @@
 import csv
 import itertools
 import os
+import re
 import signal
 
 import msgspec
@@ -117,7 +118,11 @@ def test_signal_saves_and_stops(photos, tmp_path, monkeypatch, capsys, number):
 
     monkeypatch.setattr(Trainer, "_train_step", interrupted)
     assert main(arguments) == INTERRUPTED
-    assert "stopped at step 4" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "stopped at step 4" in said
+    assert re.search(
+        r"parameters on cpu, \d+ images and \d+ for validation, from step 0 to 6", said
+    )
     assert signal.getsignal(number) == before
     monkeypatch.setattr(Trainer, "_train_step", step)
     assert main([*arguments, "--resume", "--until", "5"]) == INTERRUPTED
