@@ -19,6 +19,7 @@ from scaleport.training.cache import build_cache
 from scaleport.training.devices import computes_bf16, make_fabric
 from scaleport.training.log import LOG_FILE, read_log
 from scaleport.training.loop import Result, Trainer
+from scaleport.training.objective import recipe_network, supervision_of
 from scaleport.training.plot import PLOT_FILE, plot_log
 from scaleport.training.recipe import load_recipe
 from scaleport.training.state import STATE_FILE
@@ -100,6 +101,8 @@ def train(name: str, options: Options, console: Console) -> Result:
         recipe = msgspec.structs.replace(recipe, steps=options.steps)
         recipe.check()
     _check(options)
+    # What is wrong with the network is said before the images are decoded, which may take hours.
+    supervision_of(recipe_network(recipe), recipe)
     fabric = make_fabric(
         options.accelerator, options.devices, options.nodes, options.strategy, recipe.bf16
     )

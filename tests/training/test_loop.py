@@ -142,6 +142,14 @@ def test_command_line_errors_are_one_line(tmp_path, capsys):
     assert error.startswith("error: no such folder") and error.count("\n") == 1
 
 
+def test_a_wrong_network_is_known_before_the_images_are_read(photos, tmp_path, capsys):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(yaml.safe_dump({**tiny_recipe(), "model": "edsr-baseline-leaf"}))
+    assert main([str(recipe), "--data", str(photos), "--work", str(tmp_path / "w")]) == 2
+    assert "no composition 'edsr-baseline-leaf'; near it: edsr-baseline" in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()
+
+
 def test_resume_refuses_what_does_not_fit(cache, tmp_path):
     with pytest.raises(UsageError, match="nothing to resume"):
         trainer(cache, tmp_path).load_state()
