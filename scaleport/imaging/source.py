@@ -7,9 +7,10 @@ from typing import Protocol
 import numpy as np
 
 from scaleport.errors import ImageError
+from scaleport.grid import Grid
 from scaleport.imaging.convert import Layout, Pixels, Planes, layout_of, to_planes
 from scaleport.imaging.reading import Picture
-from scaleport.imaging.transparent import REACH, fill_transparent
+from scaleport.imaging.transparent import FLAT, REACH, fill_transparent, flat
 
 
 class Source(Protocol):
@@ -29,6 +30,9 @@ class Source(Protocol):
 
     def planes(self, top: int, left: int, bottom: int, right: int) -> Planes:
         """float32[P, 3, rows, columns] of a region, without alpha if ``opacity`` is its value."""
+
+    def settled(self, planes: Planes, part: Grid) -> Planes:
+        """What a network made of a part of the output, with alpha exact where it is flat."""
 
 
 class BatchSource:
@@ -56,6 +60,10 @@ class BatchSource:
     def planes(self, top: int, left: int, bottom: int, right: int) -> Planes:
         """float32[N, 3, rows, columns] of a region."""
         return np.ascontiguousarray(self._batch[:, :, top:bottom, left:right], np.float32)
+
+    def settled(self, planes: Planes, part: Grid) -> Planes:
+        """The planes as they are: a batch has no alpha."""
+        return planes
 
 
 class PictureSource:
@@ -92,6 +100,22 @@ class PictureSource:
             return self._filled(top, left, bottom, right)
         found = to_planes(self._pixels(top, left, bottom, right))
         return found if self.opacity is None else found[:1]
+
+    def settled(self, planes: Planes, part: Grid) -> Planes:
+        """What a network made of a part of the output, with alpha exact where it is flat."""
+        if len(planes) == 1:
+            return planes
+        # The input pixel that each row and column of the output lies on.
+        ys, xs = (
+            np.clip(axis.index + (axis.offset >= 0.5), 0, axis.n - 1)
+            for axis in (part.rows, part.cols)
+        )
+        top, left = max(0, int(ys[0]) - FLAT), max(0, int(xs[0]) - FLAT)
+        bottom = min(self.shape[0], int(ys[-1]) + FLAT + 1)
+        right = min(self.shape[1], int(xs[-1]) + FLAT + 1)
+        alpha = to_planes(self._pixels(top, left, bottom, right))[1, 0]
+        at = np.ix_(ys - top, xs - left)
+        return np.stack([planes[0], np.where(flat(alpha)[at], alpha[at], planes[1])])
 
     def _filled(self, top: int, left: int, bottom: int, right: int) -> Planes:
         """Planes whose colour goes on under what is transparent, as in the whole picture."""

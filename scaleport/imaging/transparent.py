@@ -1,19 +1,25 @@
-"""Colour under fully transparent pixels, which nobody sees until it is upscaled.
+"""Pictures with transparency: what a network would do to them that nobody wants.
 
 A network mixes a pixel's colour with its neighbours'. Editors leave any colour, often black, under
 pixels that are fully transparent; mixed into the border of a logo it would show as a fringe.
+Where alpha is the same all around, networks return nearly that: 1 of 255 instead of nothing is a
+haze that no one sees, but that programs find.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from scaleport.imaging.convert import Planes
 
 REACH: Final = 8
 """Pixels beyond the visible ones that get a colour; a network mixes over fewer than that."""
+FLAT: Final = 4
+"""Where alpha is the same this many pixels around, its upscale is, too."""
 
 
 def fill_transparent(planes: Planes) -> Planes:
@@ -40,6 +46,23 @@ def fill_transparent(planes: Planes) -> Planes:
         # Of the next ring, all that were filled count alike.
         weight = np.where(found, np.float32(1), weight)
     return planes
+
+
+def flat(alpha: Planes) -> npt.NDArray[np.bool_]:
+    """Whether all of :data:`FLAT` pixels around are the same, bool[H, W] of float32[H, W]."""
+    low = high = alpha
+    for _ in range(FLAT):
+        low, high = _over3(np.minimum, low), _over3(np.maximum, high)
+    same: npt.NDArray[np.bool_] = low == high
+    return same
+
+
+def _over3(choose: Callable[..., Any], values: Planes) -> Planes:
+    """The least or largest of 3x3 neighbours, the border repeated."""
+    padded = np.pad(values, 1, "edge")
+    rows = choose(choose(padded[:-2], padded[1:-1]), padded[2:])
+    chosen: Planes = choose(choose(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])
+    return chosen
 
 
 def _sum3(values: Planes) -> Planes:

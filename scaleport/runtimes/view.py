@@ -303,7 +303,7 @@ class View:
             kept -= sum(v.nbytes for v in old.values())
 
     def _render_tile(self, tile: Tile, part: Grid) -> Array:
-        return _sized(self._made(tile, part), *part.shape)
+        return self._source.settled(_sized(self._made(tile, part), *part.shape), part)
 
     def _made(self, tile: Tile, part: Grid) -> Array:
         features = self._encoded(tile, part)
