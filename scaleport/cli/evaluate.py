@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scaleport.cli.options import Device, Threads
-from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, table
+from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs
 from scaleport.cli.parse import words_of
 from scaleport.errors import UsageError
 
@@ -98,6 +98,12 @@ def evaluate(
     else:
         with needs("torch", "the score of a checkpoint"):
             subject = open_subject(model, backend, precision, threads, device)
+    low, high = subject.scales
+    beyond = [f"x{number:g}" for number in numbers if not low <= number <= high]
+    if beyond:
+        out.note(
+            f"{', '.join(beyond)}: bicubic only, {subject.name} goes from x{low:g} to x{high:g}"
+        )
     with out.progress(1.0) as advance, out.libraries():
         scores = run.score(
             found,
@@ -120,8 +126,7 @@ def evaluate(
         }
     )
     out.say(f"{subject.name} on {subject.backend} {subject.precision}, protocol {rules.name}")
-    for line in table(_rows(scores, chosen, subject.name)):
-        out.say(line)
+    out.say_table(_rows(scores, chosen, subject.name))
 
 
 def _sort(given: Sequence[str], scales: Sequence[str]) -> tuple[str, list[float]]:

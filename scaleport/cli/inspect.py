@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from scaleport.catalogue import Entry, catalogue
-from scaleport.cli.networks import TILING_WORDS, list_networks, show_network
+from scaleport.cli.networks import TILING_WORDS, list_networks, part_names, show_network
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, size_text
 from scaleport.cli.strangers import Allow, VerifyKey
 from scaleport.errors import UsageError
@@ -84,13 +84,17 @@ def _find_network(name: str) -> Entry | None:
     """The network of a name, unless that is a shipped checkpoint's; None for neither.
 
     Raises:
-        UsageError: if the name is nearly that of a network.
+        UsageError: if the name is nearly that of a network, or that of a part of networks.
     """
     if name in shipped_weights():
         return None
     known = catalogue()
     close = get_close_matches(name, [entry.name for entry in known.networks])
     found = known.find(name)
+    if found is None and name in part_names():
+        raise UsageError(
+            f"{name} is a part, not a network; scaleport inspect --models shows its options"
+        )
     if found is None and close:
         raise UsageError(f"there is no {name}; networks of a similar name: {', '.join(close)}")
     return found

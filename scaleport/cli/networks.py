@@ -102,6 +102,13 @@ def show_network(out: Output, entry: Entry) -> None:
         out.say(f"  {key}: {json.dumps(value)}")
 
 
+def part_names() -> set[str]:
+    """Names of all encoders and upsamplers, those of other packages too."""
+    known, groups = catalogue(), (plugins.ENCODERS, plugins.UPSAMPLERS)
+    others = (name for group in groups for name in plugins.claims(group))
+    return {*known.encoders, *known.upsamplers, *others}
+
+
 def backends() -> dict[str, list[str]]:
     """Formats of an export, each with the backends that run it."""
     from scaleport.export.formats import FORMATS

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, put
-from scaleport.errors import UsageError
 
 EXAMPLES = """\b
 Examples:
@@ -82,19 +81,19 @@ def train(
     options = command.Options(
         data,
         work,
-        cache,
-        resume,
-        init,
-        grow,
-        steps,
-        until,
-        lr,
-        workers,
-        accelerator,
-        devices,
-        nodes,
-        strategy,
-        tensorboard,
+        cache=cache,
+        resume=resume,
+        init=init,
+        grow=grow,
+        steps=steps,
+        until=until,
+        lr=lr,
+        workers=workers,
+        accelerator=accelerator,
+        devices=devices,
+        nodes=nodes,
+        strategy=strategy,
+        tensorboard=tensorboard,
     )
     result = command.train(recipe, options, Console(stderr=True, quiet=quiet or as_json))
     out.result({"step": result.step, "finished": result.finished, "model": result.model})
@@ -102,6 +101,4 @@ def train(
         if not quiet:
             put(f"stopped at step {result.step}; continue with --resume", err=True)
         raise typer.Exit(command.INTERRUPTED)
-    if result.model is None:
-        raise UsageError("this process holds no model")
     out.say(str(result.model))

@@ -87,6 +87,13 @@ def test_a_near_miss_is_told_what_there_is(run) -> None:
     assert ran.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["liif", "hit-srf"])
+def test_a_part_of_networks_is_called_that(run, name: str) -> None:
+    ran = run(f"inspect {name}")
+    assert (ran.code, ran.out) == (2, "")
+    assert f"{name} is a part, not a network; scaleport inspect --models" in ran.err
+
+
 def test_a_file_goes_before_a_network(run, tiny_checkpoint, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "eqsr").write_bytes(tiny_checkpoint("liif").read_bytes())

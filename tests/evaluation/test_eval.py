@@ -62,8 +62,9 @@ def test_every_backend_scores_alike(run, bench, tiny_bundle, tiny_checkpoint, tm
 def test_scales_out_of_range_have_a_bicubic_row(run, bench, tiny_checkpoint):
     checkpoint = tiny_checkpoint("igconv")
     high = load_checkpoint(checkpoint).limits.max
-    code, out, _ = run(f"eval {checkpoint} --data {bench}/Own -s 2,{high + 1} --metric psnr")
+    code, out, err = run(f"eval {checkpoint} --data {bench}/Own -s 2,{high + 1} --metric psnr")
     assert code == 0
+    assert err.startswith(f"note: x{high + 1:g}: bicubic only, ") and err.count("\n") == 1
     lines = [line for line in out.splitlines() if f"x{high + 1:g}" in line]
     assert len(lines) == 1 and "bicubic" in lines[0]
 
