@@ -44,7 +44,7 @@ def train(
         typer.Option(metavar="N", help="Instead of the recipe's; may change when resuming."),
     ] = None,
     until: Annotated[
-        int | None, typer.Option(metavar="N", help="Stop after this many steps in all.")
+        int | None, typer.Option(metavar="N", min=1, help="Stop after this many steps in all.")
     ] = None,
     lr: Annotated[
         float | None,

@@ -70,7 +70,8 @@ def trace_program(stage: Stage, sizes: TraceSizes) -> torch.onnx.ONNXProgram:
                 verbose=False,
             )
         except Exception as error:
-            reason = first_line(error)
+            # The exporter's own words are which of its steps failed; the reason is the cause's.
+            reason = first_line(error.__cause__ or error)
             raise ExportError(f"stage {stage.name!r} cannot be traced: {reason}") from error
     assert program is not None
     return program

@@ -153,7 +153,8 @@ class Trainer:
                 if not math.isfinite(loss):
                     raise UsageError(
                         f"the loss is {loss} at step {self.step}: lower optimiser.lr or set "
-                        "optimiser.clip_norm, and resume"
+                        "optimiser.clip_norm, and begin again in another --work, with --init "
+                        f"{self.work / LATEST_FILE} if that is good"
                     )
                 losses.append(loss)
                 self.step += 1

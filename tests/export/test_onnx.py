@@ -55,6 +55,19 @@ def test_lint_refuses_size_read_in_python() -> None:
         export_stage(Stage("encode", Reads(), (IMAGE,), (FEATURE,)))
 
 
+def test_a_stage_that_fails_is_told_in_its_own_words() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 3, 1)
+
+        def forward(self, image: Tensor) -> Tensor:
+            return self.layer(image.half()).float()
+
+    with pytest.raises(ExportError, match=r"'encode' cannot be traced: .*Half.*should be the same"):
+        export_stage(Stage("encode", Mixed(), (IMAGE,), (FEATURE,)))
+
+
 def test_size_taken_from_the_graph_passes() -> None:
     model = export_stage(Stage("encode", Honest(), (IMAGE,), (FEATURE,)))
     assert [i.name for i in model.graph.input] == ["image"]

@@ -133,6 +133,16 @@ def test_signal_saves_and_stops(photos, tmp_path, monkeypatch, capsys, number):
     assert load_checkpoint(work / "model.safetensors")
 
 
+def test_a_loss_that_is_no_number_ends_the_run_and_says_how_to_go_on(
+    cache, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(Trainer, "_train_step", lambda self, groups: float("nan"))
+    # A changed recipe cannot resume, so that is not what is proposed.
+    with pytest.raises(UsageError, match=r"loss is nan at step 0.*another --work, with --init"):
+        trainer(cache, tmp_path).run()
+    assert not (tmp_path / "state.pt").exists()
+
+
 def test_command_line_errors_are_one_line(tmp_path, capsys):
     recipe = tmp_path / "r.yaml"
     recipe.write_text(yaml.safe_dump(tiny_recipe()))
