@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scaleport.bundle.manifest import Manifest
 from scaleport.bundle.reader import Bundle, open_bundle
-from scaleport.errors import BackendError, UsageError
+from scaleport.errors import BackendError
 from scaleport.imaging.reading import Picture
 from scaleport.runtimes.base import Array, SessionOptions, stored_format
 from scaleport.runtimes.registry import AUTO_ORDER, backend_names, get_backend, require
@@ -154,6 +154,5 @@ def load(
         precision = there[0]
     if precision not in there:
         opened.graph(form, "encode", precision or "fp32")  # raises, listing what there is
-        raise UsageError(f"{opened.path} has no {precision} graphs for {chosen.name}")
     options = options or SessionOptions(threads=threads, device=device)
     return Upscaler(Stages(opened, chosen, found, precision, options), policy or TilePolicy())
