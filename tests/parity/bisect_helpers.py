@@ -38,7 +38,8 @@ def structure(module):
     """
     parts = []
     for path, part in module.named_modules():
-        torchs = ("_parameters", "_buffers", "_modules")
+        # Exporters trace in evaluation mode, whatever the mode before.
+        torchs = ("_parameters", "_buffers", "_modules", "training")
         own = {key: value for key, value in vars(part).items() if key not in torchs}
         weights = {**part._parameters, **part._buffers}
         shapes = {k: None if w is None else (w.shape, w.dtype) for k, w in weights.items()}
