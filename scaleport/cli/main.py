@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Annotated, Any
@@ -18,6 +16,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from scaleport.cli.output import error_line, put
+from scaleport.cli.stopping import Stopped, stoppable
 from scaleport.errors import ScaleportError
 
 PROGRAM = "scaleport"
@@ -153,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        with _stoppable():
+        with stoppable():
             code = _run(args)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -161,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_PIPE_CLOSED
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
-    except _Stopped as stopped:
+    except Stopped as stopped:
         return stopped.exit_code
     except Exception as error:
         if verbose and not isinstance(error, _CLICK_ERROR):
@@ -169,36 +168,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         line, code = describe(error)
         put(line, err=True)
     return code
-
-
-class _Stopped(BaseException):
-    """A signal that ends the process has arrived; what is half written is removed on the way."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.exit_code = 128 + number
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the stack as Ctrl-C does, where they would end the process."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: object) -> None:
-        del frame
-        raise _Stopped(number)
-
-    known = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
-    ours = [n for n in known if n is not None and signal.getsignal(n) is signal.SIG_DFL]
-    for number in ours:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number in ours:
-            signal.signal(number, signal.SIG_DFL)
 
 
 def _run(args: list[str]) -> int:

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from scaleport.cli.stopping import raise_again
 from scaleport.errors import BackendError
 
 JsonFlag = Annotated[
@@ -88,8 +89,19 @@ class Output:
             total: what counts as complete; None if it is not known.
 
         Yields:
-            A function to call with what is done so far and what is being done now.
+            A function to call with what is done so far and what is being done now. It raises where
+            the command has been told to stop and a library swallowed that.
         """
+        with self._bar(total) as show:
+
+            def advance(done: float, text: str) -> None:
+                raise_again()
+                show(done, text)
+
+            yield advance
+
+    @contextlib.contextmanager
+    def _bar(self, total: float | None) -> Iterator[Advance]:
         if self.json or self.quiet or not sys.stderr.isatty():
             yield _log_changes() if self.verbose else lambda done, text: None
             return

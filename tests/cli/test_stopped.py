@@ -54,6 +54,27 @@ EXPORT = """
     sys.exit(main("export tiny.safetensors -o out/new.bundle --overwrite".split()))
 """
 
+# The signal arrives in a finaliser, whose exceptions Python drops.
+SWALLOWED = """
+    import os, sys
+    from scaleport.cli.main import main
+    from scaleport.export import exporter
+
+    class Finalised:
+        def __del__(self):
+            os.kill(os.getpid(), int(sys.argv[1]))
+            for _ in range(10):
+                pass
+
+    def write(plan):
+        sys.unraisablehook = lambda dropped: None
+        Finalised()
+        {rest}
+
+    exporter.writer_of = lambda name: write
+    sys.exit(main("export tiny.safetensors -o out/new.bundle --overwrite".split()))
+"""
+
 # Half of a checkpoint.
 IMPORT = """
     import os, sys, time
@@ -119,6 +140,15 @@ def test_stopped_command_leaves_the_folder_as_it_was(out: Path, code: str, numbe
     ran = stopped(code, number)
     assert (ran.returncode, ran.stdout, ran.stderr) == (128 + number, "", "")
     assert contents(out) == before
+
+
+@pytest.mark.parametrize("rest", ["plan.step('the next')", "raise ValueError", "pass"])
+def test_a_signal_that_a_library_swallowed_still_stops_the_command(out: Path, rest: str) -> None:
+    before = contents(out)
+    ran = stopped(SWALLOWED.replace("{rest}", rest), signal.SIGTERM)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (128 + signal.SIGTERM, "", "")
+    if rest != "pass":  # it may have been the last thing to do
+        assert contents(out) == before
 
 
 @pytest.mark.parametrize(
