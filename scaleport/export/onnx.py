@@ -16,7 +16,6 @@ import onnxslim
 import torch
 
 from scaleport.errors import ExportError, first_line
-from scaleport.export.lengths import read_lengths_once
 from scaleport.export.lint import assert_same_graph
 from scaleport.export.trace import (
     SECOND_TRACE,
@@ -112,7 +111,6 @@ def _clean(model: onnx.ModelProto, stage: Stage) -> None:
         scopes = next((p.value for p in node.metadata_props if p.key == _SCOPES), "[]")
         path = ["", *ast.literal_eval(scopes)][:-1]
         _set_module(node, path[-1] if path else "")
-    read_lengths_once(model, stage.inputs)
 
 
 def module_of(node: onnx.NodeProto) -> str:
