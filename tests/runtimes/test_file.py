@@ -199,7 +199,7 @@ def _peak(bundle: Path, backend: str, source: Path, target: Path, scale: float) 
 @pytest.mark.long
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
 def test_peak_memory_does_not_follow_the_image(tmp_path, backend):
-    """2048x2048 at x4 in under 1 GiB, and 4096x4096 at x2 in a tenth more or less."""
+    """2048x2048 at x4 in under 1 GiB, and four times the input in at most a tenth more."""
     from scaleport.export.exporter import export_bundle
     from scaleport.export.plan import ExportOptions
     from scaleport.shipped import find_checkpoint
@@ -215,4 +215,5 @@ def test_peak_memory_does_not_follow_the_image(tmp_path, backend):
         peaks.append(_peak(bundle, backend, source, tmp_path / "out.png", scale))
         assert open_picture(tmp_path / "out.png").shape == (8192, 8192)
     assert max(peaks) < 1 << 30, peaks
-    assert abs(peaks[1] - peaks[0]) <= 0.1 * peaks[0], peaks
+    # It may take less: what a tile makes at x2 is a quarter of that at x4.
+    assert peaks[1] <= 1.1 * peaks[0], peaks
