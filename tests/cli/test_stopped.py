@@ -98,9 +98,16 @@ IMPORT = """
 """
 
 
+def _by_default() -> None:
+    """A shell that starts the tests in the background has the first two ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def stopped(code: str, number: int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), str(int(number))],
+        preexec_fn=_by_default,
         capture_output=True,
         text=True,
         check=False,

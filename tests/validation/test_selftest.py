@@ -121,4 +121,6 @@ def test_doctor_tells_all_of_it(tiny_bundle, capsys):
     assert main(line) == 0
     shown = capsys.readouterr().out
     assert "CPUExecutionProvider" in shown
-    assert "kinds" in shown
+    assert "operations of" in shown
+    assert main([*line, "-v"]) == 0
+    assert "kinds" in capsys.readouterr().out
