@@ -57,11 +57,14 @@ class Stages:
         self.precision = precision
         self.options = options
         self._sessions: dict[str, Session] = {}
+        self._declared: dict[str, Graph] = {}
         self._constants: OrderedDict[tuple[bytes, ...], Outputs] = OrderedDict()
 
     def _graphs(self) -> dict[str, Graph]:
-        graphs = self.bundle.graphs(stored_format(self.backend), None, self.precision)
-        return {graph.stage: graph for graph in graphs}
+        if not self._declared:  # once: a decoder asks for every piece
+            graphs = self.bundle.graphs(stored_format(self.backend), None, self.precision)
+            self._declared = {graph.stage: graph for graph in graphs}
+        return self._declared
 
     def has(self, stage: str) -> bool:
         """Whether the bundle holds a graph of this stage in this format and precision."""
