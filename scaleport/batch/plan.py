@@ -111,7 +111,10 @@ def _suffix(source: Path, images: str) -> str:
 
 def _problem(job: Job, other: Job) -> str:
     if other is not job:
-        return f"{job.source}: {job.target} is already the output of {other.source}"
+        return (
+            f"{job.source}: {job.target} is already the output of {other.source}; "
+            "name this one alone, with -o FILE"
+        )
     if holds(lambda: job.source.samefile(job.target)):
         return f"{job.target} is the input itself; choose another output"
     if holds(job.target.is_dir):

@@ -16,12 +16,11 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from scaleport.cli.output import error_line, put
-from scaleport.cli.stopping import Stopped, stoppable
+from scaleport.cli.stopping import EXIT_INTERRUPTED, Stopped, stoppable
 from scaleport.errors import ScaleportError
 
 PROGRAM = "scaleport"
 
-EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141
 EXIT_OUT_OF_MEMORY = 5
 EXIT_INTERNAL = 70

@@ -7,6 +7,8 @@ import signal
 import threading
 from collections.abc import Iterator
 
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+
 _arrived: list[int] = []
 
 

@@ -8,8 +8,16 @@ from typing import Annotated
 import typer
 
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, put
+from scaleport.cli.stopping import EXIT_INTERRUPTED
 
-EXAMPLES = """\b
+# Listed without importing the trainer, which would take seconds of every --help.
+RECIPES = Path(__file__).parents[1] / "training/recipes"
+NAMES = ", ".join(path.stem for path in sorted(RECIPES.glob("*.yaml")))
+
+EXAMPLES = f"""Recipes: {NAMES}; of a minute or two, for trying: smoke/liif and others; of
+the papers: paper/igconv-plus-rdn and others. A name that is none lists them all.
+
+\b
 Examples:
   scaleport train scaleport-s --data IMAGES --work runs/s
   scaleport train scaleport-s --data IMAGES --work runs/s --resume --steps 60000 --lr 5e-4
@@ -100,5 +108,5 @@ def train(
     if not result.finished:
         if not quiet:
             put(f"stopped at step {result.step}; continue with --resume", err=True)
-        raise typer.Exit(command.INTERRUPTED)
+        raise typer.Exit(EXIT_INTERRUPTED)
     out.say(str(result.model))

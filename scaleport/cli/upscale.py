@@ -135,10 +135,10 @@ def upscale(
 ) -> None:
     """Upscale images by any scale that the model allows.
 
-    Alpha, colour profile and EXIF are kept. A folder stands for the images in it; below -o DIR,
-    outputs lie as the images do in their folder. Of several images, one that fails is reported
-    and the others go on; what is finished is recorded beside the outputs for --resume. Videos that
-    are named keep their audio and their time stamps.
+    Alpha, colour profile and EXIF are kept; an output of the same name is replaced. A folder
+    stands for the images in it; below -o DIR, outputs lie as the images do in their folder. Of
+    several images, one that fails is reported and the others go on; what is finished is recorded
+    beside the outputs for --resume. Videos that are named keep their audio and their time stamps.
     """
     out = Output(as_json, quiet, verbose)
     if engine not in ENGINES:

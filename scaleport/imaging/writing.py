@@ -90,9 +90,11 @@ def check_fits(path: Path, height: int, width: int, layout: Layout) -> str:
     if layout.has_alpha and kind == "JPEG":
         raise OutputError(f"{path}: JPEG cannot hold alpha; use .png, .webp or .tiff")
     if layout.dtype == np.uint16 and kind not in _DEEP:
-        raise OutputError(f"{path}: {kind} cannot hold 16 bits per channel; use .png or .tiff")
+        raise OutputError(
+            f"{path}: {kind} cannot hold 16 bits per channel; use .png or .tiff, or --bits 8"
+        )
     if layout.dtype.kind == "f" and kind != "TIFF":
-        raise OutputError(f"{path}: {kind} cannot hold floats; use .tiff, or 8 or 16 bits")
+        raise OutputError(f"{path}: {kind} cannot hold floats; use .tiff, or --bits 8 or 16")
     longest = _LONGEST_SIDE.get(kind)
     if longest and max(height, width) > longest:
         raise OutputError(

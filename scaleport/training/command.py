@@ -25,7 +25,6 @@ from scaleport.training.recipe import load_recipe
 from scaleport.training.state import STATE_FILE
 
 RECIPES = Path(__file__).parent / "recipes"
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True)

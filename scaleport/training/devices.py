@@ -33,9 +33,9 @@ def make_fabric(accelerator: str, devices: int, nodes: int, strategy: str, bf16:
         )
 
     try:
-        made = fabric(bf16)
-        if bf16 and not computes_bf16(made.device):
-            made = fabric(bf16=False)
+        made = fabric(bf16=False)
+        if bf16 and computes_bf16(made.device):
+            made = fabric(bf16=True)
     except (ValueError, RuntimeError) as error:  # Fabric's own errors are among them
         reason = " ".join(str(error).split())
         raise UsageError(f"cannot train on {accelerator} x {devices}: {reason}") from error

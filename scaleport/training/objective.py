@@ -58,7 +58,8 @@ def pixel_loss(output: Tensor, target: Tensor, options: Loss) -> Tensor:
     The spectral part is the mean absolute difference of the real and imaginary parts of the
     unnormalised ``rfft2`` (arXiv 2408.09674).
     """
-    loss = functional.l1_loss(output, target)
+    measure = functional.mse_loss if options.pixels == "mse" else functional.l1_loss
+    loss = measure(output, target)
     if options.fft:
         # The transform is linear: that of the difference is the difference of both.
         spectrum = torch.view_as_real(torch.fft.rfft2(output - target))

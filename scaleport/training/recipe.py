@@ -23,8 +23,10 @@ class Scales(_Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Loss(_Struct, forbid_unknown_fields=True, frozen=True):
-    """L1 on pixels, and ``fft`` times L1 on the real and imaginary parts of their spectra."""
+    """A loss on pixels, and ``fft`` times L1 on the real and imaginary parts of their spectra."""
 
+    pixels: Literal["l1", "mse"] = "l1"
+    """L1, or the mean squared error that PSNR is made of: for a last leg at a low rate."""
     fft: float = 0.0
 
 

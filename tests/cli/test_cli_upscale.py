@@ -121,6 +121,7 @@ def test_two_inputs_of_one_name_do_not_replace_each_other(run, folder) -> None:
     ran = run("upscale photo.png other/photo.png -m photo.bundle -s 2 -o out -q")
     assert ran.code == 6
     assert ran.err == (
-        "error: other/photo.png: out/photo_x2.png is already the output of photo.png\n"
+        "error: other/photo.png: out/photo_x2.png is already the output of photo.png; "
+        "name this one alone, with -o FILE\n"
     )
     assert [path.name for path in Path("out").iterdir()] == ["photo_x2.png"]

@@ -13,13 +13,13 @@ torch = pytest.importorskip("torch")
 
 from training_samples import tiny_recipe  # noqa: E402
 
+from scaleport.cli.stopping import EXIT_INTERRUPTED  # noqa: E402
 from scaleport.errors import ArtifactError, OutputError, UsageError  # noqa: E402
 from scaleport.grid import Axis  # noqa: E402
 from scaleport.models import load_checkpoint  # noqa: E402
 from scaleport.models.checkpoint import read_metadata  # noqa: E402
 from scaleport.training.__main__ import main  # noqa: E402
 from scaleport.training.cache import build_cache  # noqa: E402
-from scaleport.training.command import INTERRUPTED  # noqa: E402
 from scaleport.training.loop import Trainer  # noqa: E402
 from scaleport.training.recipe import Optimiser, Recipe  # noqa: E402
 from scaleport.training.schedule import Leg, continued, learning_rate  # noqa: E402
@@ -117,7 +117,7 @@ def test_signal_saves_and_stops(photos, tmp_path, monkeypatch, capsys, number):
         return step(self, groups)
 
     monkeypatch.setattr(Trainer, "_train_step", interrupted)
-    assert main(arguments) == INTERRUPTED
+    assert main(arguments) == EXIT_INTERRUPTED
     said = capsys.readouterr().err
     assert "stopped at step 4" in said
     assert re.search(
@@ -125,7 +125,7 @@ def test_signal_saves_and_stops(photos, tmp_path, monkeypatch, capsys, number):
     )
     assert signal.getsignal(number) == before
     monkeypatch.setattr(Trainer, "_train_step", step)
-    assert main([*arguments, "--resume", "--until", "5"]) == INTERRUPTED
+    assert main([*arguments, "--resume", "--until", "5"]) == EXIT_INTERRUPTED
     assert "stopped at step 5" in capsys.readouterr().err
     assert main(arguments) == 2
     assert "--resume" in capsys.readouterr().err

@@ -1,7 +1,5 @@
 """The smoke recipes learn: loss falls, and held-out pictures come out better than bicubic."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -27,10 +25,10 @@ def cache(tmp_path_factory):
 @pytest.mark.parametrize("name", sorted(p.stem for p in (RECIPES / "smoke").glob("*.yaml")))
 def test_learns(name, cache, tmp_path):
     recipe = load_recipe(find_recipe(f"smoke/{name}"))
-    losses, start = [], time.process_time()
+    losses = []
     trainer = Trainer(recipe, cache, tmp_path)
     result = trainer.run(report=lambda step, loss, psnr: losses.append((loss, psnr)))
-    assert result.finished and time.process_time() - start < 120
+    assert result.finished
     values = [loss for loss, _ in losses]
     assert np.mean(values[-40:]) < 0.65 * np.mean(values[:20])
     assert losses[-1][1] > bicubic_psnr(cache, trainer.held_out, recipe)
