@@ -8,12 +8,24 @@ from pathlib import Path
 from scaleport.errors import UsageError
 
 CHECKPOINT_SUFFIX = ".safetensors"
+RUN_FILES = ("model", "latest")
 
 
 def shipped_weights() -> dict[str, Path]:
     """Paths of the checkpoints in the package, by name, sorted."""
     folder = Path(str(files("scaleport"))) / "weights"
     return {path.stem: path for path in sorted(folder.glob(f"*{CHECKPOINT_SUFFIX}"))}
+
+
+def checkpoint_name(path: Path) -> str:
+    """What a checkpoint is called: its file, or the folder where every run's file is called alike.
+
+    ``run/model.safetensors``, which training writes, is ``run``; so is the copy in ``run.bundle``.
+    """
+    folder = path.resolve().parent
+    if path.stem not in RUN_FILES or not folder.name:
+        return path.stem
+    return folder.stem if folder.suffix == ".bundle" else folder.name
 
 
 def find_checkpoint(given: str) -> Path:

@@ -29,7 +29,7 @@ from scaleport.training.command import find_recipe
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
-BUNDLE = "liif-small.bundle"
+BUNDLE = "scaleport-any.bundle"
 IN_REPOSITORY = {"scaleport", "tests", "docs", "examples", "benchmarks"}
 SLOW = {"export", "calibrate", "validate", "bench", "bisect"}
 DATA = {"python", "toml", "yaml", "text"}
@@ -97,7 +97,7 @@ def upscaled(folder: Path) -> None:
 
 def exported(folder: Path) -> None:
     bundle = open_bundle(folder / BUNDLE, verify="all")
-    assert bundle.checkpoint().read_bytes() == shipped_weights()["liif-small"].read_bytes()
+    assert bundle.checkpoint().read_bytes() == shipped_weights()["scaleport-any"].read_bytes()
     assert {"onnx", "openvino", "coreml"} <= set(bundle.formats())
     assert bundle.precisions("onnx") == ("fp32", "fp16")
 

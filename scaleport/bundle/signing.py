@@ -145,8 +145,9 @@ def _library() -> tuple[Any, Any]:
 
 def _private_key(path: Path) -> Any:
     serialization, ed25519 = _library()
+    data = _key_bytes(path)
     try:
-        key = serialization.load_pem_private_key(_key_bytes(path), None)
+        key = serialization.load_pem_private_key(data, None)
     except (ValueError, TypeError) as error:  # the latter: it has a password
         raise UsageError(f"{path} is no private key without a password: {_said(error)}") from error
     if not isinstance(key, ed25519.Ed25519PrivateKey):

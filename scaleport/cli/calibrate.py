@@ -24,7 +24,7 @@ from scaleport.cli.options import (
 )
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, table
 from scaleport.cli.parse import decibels_of, words_of
-from scaleport.shipped import find_checkpoint
+from scaleport.shipped import checkpoint_name, find_checkpoint
 
 if TYPE_CHECKING:
     from scaleport.bundle.manifest import Quantisation
@@ -138,7 +138,7 @@ def calibrate(
         except OverBudget as error:
             record, failure = error.record, error
     assert record is not None
-    _write(record, report, plot, source.stem)
+    _write(record, report, plot, checkpoint_name(source))
     seconds = round(time.perf_counter() - start, 3)
     _report(out, record, source, None if failure else target, seconds)
     if failure is not None:

@@ -11,6 +11,7 @@ from scaleport.cli.parse import size_range_of, words_of
 from scaleport.errors import OutputError
 from scaleport.export.formats import check_formats
 from scaleport.paths import holds
+from scaleport.shipped import checkpoint_name
 
 Checkpoint = Annotated[
     str,
@@ -69,7 +70,7 @@ def bundle_target(output: Path | None, checkpoint: Path, overwrite: bool) -> Pat
     Raises:
         OutputError: if it exists and may not be replaced.
     """
-    target = output or Path(f"{checkpoint.stem}.bundle")
+    target = output or Path(f"{checkpoint_name(checkpoint)}.bundle")
     refuse_existing(target, overwrite)
     return target
 

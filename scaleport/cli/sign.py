@@ -13,8 +13,8 @@ from scaleport.errors import UsageError
 EXAMPLES = """\b
 Examples:
   scaleport sign --new-key photo.key
-  scaleport sign liif-small.bundle --key photo.key
-  scaleport upscale photo.jpg -m liif-small.bundle -s 2.7 --verify-key photo.key.pub
+  scaleport sign scaleport-any.bundle --key photo.key
+  scaleport upscale photo.jpg -m scaleport-any.bundle -s 2.7 --verify-key photo.key.pub
 """
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scaleport.errors import UsageError
 from scaleport.evaluation.protocols import Pixels
 from scaleport.imaging.resample import imresize
-from scaleport.shipped import find_checkpoint
+from scaleport.shipped import checkpoint_name, find_checkpoint
 
 Render = Callable[[Pixels, int, int], npt.NDArray[Any]]
 """LR uint8[H, W(, 3)], output height and width; values about 0 .. 255 of the same layout."""
@@ -69,7 +69,7 @@ def from_checkpoint(path: Path, threads: int = 0) -> Subject:
         return out if lr.ndim == 3 else out.mean(axis=2)
 
     limits = (network.limits.min, network.limits.max)
-    return Subject(path.stem, "torch", "fp32", "CPU", limits, render)
+    return Subject(checkpoint_name(path), "torch", "fp32", "CPU", limits, render)
 
 
 def from_bundle(path: Path, backend: str, precision: str, threads: int, device: str) -> Subject:

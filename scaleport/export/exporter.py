@@ -28,6 +28,7 @@ from scaleport.export.plan import ExportOptions, ExportPlan
 from scaleport.export.receptive import receptive_field
 from scaleport.grid import SIZE_RULE
 from scaleport.models.checkpoint import load_checkpoint, read_metadata
+from scaleport.shipped import checkpoint_name
 
 APPROXIMATE_HALO = 32
 """LR pixels by which tiles overlap where no overlap makes them exact."""
@@ -112,7 +113,7 @@ def export_bundle(
         info = read_metadata(checkpoint)["info"]
         manifest = Manifest(
             format_version=FORMAT_VERSION,
-            name=checkpoint.stem,
+            name=checkpoint_name(checkpoint),
             family=network.upsampler.family,
             model=network.config,
             parameters=network.parameter_count(),

@@ -146,6 +146,7 @@ def test_keys_that_are_none(bundle: Path, key: Path, tmp_path: Path) -> None:
         (text, "no private key"),
         (other, "not an Ed25519"),
         (public(key), "no pr"),
+        (tmp_path / "none", "^cannot read the key"),
     ):
         with pytest.raises(UsageError, match=word):
             sign_bundle(bundle, wrong)
