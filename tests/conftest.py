@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,19 @@ def tiny_config(upsampler: str) -> dict:
         "normalisation": {"mean": [0.45, 0.44, 0.4], "std": 0.9},
         "scale": {"min": 1.0, "max": 8.0},
     }
+
+
+@pytest.fixture(autouse=True)
+def torch_threads() -> Iterator[None]:
+    """Give the next test its threads back: ``--threads`` sets PyTorch's for the whole process."""
+    loaded = sys.modules.get("torch")
+    before = loaded.get_num_threads() if loaded else None
+    yield
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        before = before or int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
