@@ -27,8 +27,8 @@ def cache(tmp_path_factory):
 def test_learns(name, cache, tmp_path):
     recipe = load_recipe(find_recipe(f"smoke/{name}"))
     if not _learns(recipe, cache, tmp_path / "first"):
-        # EQSR has no path around its layers: the least difference in rounding, between processors or
-        # numbers of threads, ends up to 0.7 dB apart (36.0 and 36.8, bicubic 35.7).
+        # EQSR has no path around its layers: the least difference in rounding, between processors
+        # or numbers of threads, ends up to 0.7 dB apart (36.0 and 36.8, bicubic 35.7).
         other = msgspec.structs.replace(recipe, seed=recipe.seed + 1)
         assert name == "eqsr" and _learns(other, cache, tmp_path / "second")
 
