@@ -8,7 +8,8 @@ from pathlib import Path
 from scaleport.errors import UsageError
 
 CHECKPOINT_SUFFIX = ".safetensors"
-RUN_FILES = ("model", "latest")
+MODEL_FILE, LATEST_FILE = f"model{CHECKPOINT_SUFFIX}", f"latest{CHECKPOINT_SUFFIX}"
+"""What every training run calls its checkpoints."""
 
 
 def shipped_weights() -> dict[str, Path]:
@@ -23,7 +24,7 @@ def checkpoint_name(path: Path) -> str:
     ``run/model.safetensors``, which training writes, is ``run``; so is the copy in ``run.bundle``.
     """
     folder = path.resolve().parent
-    if path.stem not in RUN_FILES or not folder.name:
+    if path.stem not in (Path(MODEL_FILE).stem, Path(LATEST_FILE).stem) or not folder.name:
         return path.stem
     return folder.stem if folder.suffix == ".bundle" else folder.name
 

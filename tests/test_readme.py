@@ -24,7 +24,7 @@ from scaleport.bundle.writer import update_manifest
 from scaleport.cli.main import VERBS, app, main
 from scaleport.imaging.files import Image, load_image, save_image
 from scaleport.shipped import shipped_weights
-from scaleport.training.command import find_recipe
+from scaleport.training.shipped import find_recipe
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -9,10 +9,9 @@ import typer
 
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, put
 from scaleport.cli.stopping import EXIT_INTERRUPTED
+from scaleport.training.shipped import RECIPES, shipped_recipes
 
-# Listed without importing the trainer, which would take seconds of every --help.
-RECIPES = Path(__file__).parents[1] / "training/recipes"
-NAMES = ", ".join(path.stem for path in sorted(RECIPES.glob("*.yaml")))
+NAMES = ", ".join(path.stem for path in shipped_recipes() if path.parent == RECIPES)
 
 EXAMPLES = f"""Recipes: {NAMES}; of a minute or two, for trying: smoke/liif and others; of
 the papers: paper/igconv-plus-rdn and others. A name that is none lists them all.

@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 import msgspec
@@ -22,9 +21,8 @@ from scaleport.training.loop import Result, Trainer
 from scaleport.training.objective import recipe_network, supervision_of
 from scaleport.training.plot import PLOT_FILE, plot_log
 from scaleport.training.recipe import load_recipe
+from scaleport.training.shipped import find_recipe
 from scaleport.training.state import STATE_FILE
-
-RECIPES = Path(__file__).parent / "recipes"
 
 
 @dataclass(frozen=True)
@@ -64,29 +62,6 @@ class Options:
     nodes: int = 1
     strategy: str = "auto"
     tensorboard: bool = False
-
-
-def find_recipe(name: str) -> Path:
-    """A recipe's path: a file, or the name of one that comes with the package.
-
-    Raises:
-        UsageError: if there is neither.
-    """
-    path, shipped = Path(name), RECIPES / f"{name}.yaml"
-    if path.is_file():
-        return path
-    if shipped.is_file():
-        return shipped
-    names = [p.relative_to(RECIPES).with_suffix("").as_posix() for p in shipped_recipes()]
-    close = get_close_matches(name, names)
-    if close:
-        raise UsageError(f"no recipe {name}; recipes of a similar name: {', '.join(close)}")
-    raise UsageError(f"no recipe {name}: give a YAML file or one of {', '.join(names)}")
-
-
-def shipped_recipes() -> list[Path]:
-    """Paths of the recipes in the package, sorted."""
-    return sorted(RECIPES.rglob("*.yaml"))
 
 
 def train(name: str, options: Options, console: Console) -> Result:

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 from scaleport.errors import OutputError, UsageError
 from scaleport.models import Network, save_checkpoint
+from scaleport.shipped import LATEST_FILE, MODEL_FILE
 from scaleport.training.cache import ImageCache, split_holdout
 from scaleport.training.data import Group, Sampler, Share
 from scaleport.training.devices import make_fabric
@@ -33,8 +34,6 @@ from scaleport.training.schedule import Leg, continued, learning_rate, legs_to_j
 from scaleport.training.state import STATE_FILE, Start, begin_with, read_state, write_state
 from scaleport.training.validation import held_out_psnr
 
-MODEL_FILE = "model.safetensors"
-LATEST_FILE = "latest.safetensors"
 _LOG_EVERY = 100
 
 Report = Callable[[int, float, "float | None"], None]

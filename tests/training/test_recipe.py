@@ -4,8 +4,8 @@ import yaml
 from training_samples import tiny_recipe
 
 from scaleport.errors import UsageError
-from scaleport.training.command import RECIPES, find_recipe, shipped_recipes
 from scaleport.training.recipe import load_recipe
+from scaleport.training.shipped import RECIPES, find_recipe, shipped_recipes
 
 
 def written(tmp_path, recipe):

@@ -9,9 +9,9 @@ pytest.importorskip("lightning_fabric")
 from drawings import draw_folder
 
 from scaleport.training.cache import build_cache
-from scaleport.training.command import RECIPES, find_recipe
 from scaleport.training.loop import Trainer
 from scaleport.training.recipe import load_recipe
+from scaleport.training.shipped import RECIPES, find_recipe
 from scaleport.training.validation import bicubic_psnr
 
 pytestmark = pytest.mark.slow
