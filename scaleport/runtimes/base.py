@@ -2,17 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Final, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-Feeds = Mapping[str, Array]
+
+INFERENCE_PRECISIONS: Final = ("fp32", "tf32", "bf16", "fp16")
+"""Arithmetic that a caller can ask for; ``fp32`` is IEEE float32, never less."""
+
+
+@runtime_checkable
+class Tensor(Protocol):
+    """A value that stays where a session computed it, for other sessions of the same backend.
+
+    In host memory a plain numpy array does the same, so backends that compute there need no class
+    of their own. A tensor on a device also has ``__dlpack__`` and ``__dlpack_device__`` where its
+    library has them.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the dimensions."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where the elements lie: ``cpu``, ``cuda:0``, ..."""
+        ...
+
+    def numpy(self) -> Array:
+        """The elements in host memory; waits for the device and copies where it must."""
+        ...
+
+
+Value: TypeAlias = Array | Tensor
+Feeds = Mapping[str, Value]
 Outputs = dict[str, Array]
+Values = dict[str, Value]
+
+
+def host(value: Value) -> Array:
+    """A value in host memory."""
+    return value if isinstance(value, np.ndarray) else value.numpy()
 
 
 @dataclass(frozen=True)
@@ -32,6 +78,8 @@ class Availability:
     """What graphs really run on, e.g. ``CPUExecutionProvider``."""
     version: str = ""
     can_build: bool = False
+    emulated: bool = False
+    """Whether graphs are only evaluated here, and not run on what they were made for."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +109,9 @@ class SessionOptions:
     """Choices that every backend understands.
 
     ``threads`` 0 leaves the number to the backend. ``device`` is the backend's own name of a
-    device, empty for its default. ``inference_precision`` asks the backend to compute in a lower
-    precision than the graph is written in (OpenVINO: ``bf16`` or ``fp16``); backends that cannot
-    refuse it.
+    device, empty for its default. ``inference_precision`` is one of :data:`INFERENCE_PRECISIONS`
+    and asks the backend to compute in another precision than the graph is written in; empty
+    computes as the graph says, float32 in IEEE arithmetic. Backends refuse what they cannot do.
     """
 
     threads: int = 0
@@ -73,9 +121,28 @@ class SessionOptions:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Work:
+    """How much of a picture a session is best given at once.
+
+    Attributes:
+        tile: LR rows and columns that one tile owns; 0 never tiles.
+        map_bytes: bytes of a query decoder's widest map in one call, which decides how many
+            pixels a call makes; 0 for no limit.
+        fewest_pixels: output pixels below which what a call costs by itself would show.
+        equal_tiles: whether tiles of equal shape are worth more than tiles without waste, because
+            the library prepares itself anew for every shape.
+    """
+
+    tile: int = 256
+    map_bytes: int = 4 << 20
+    fewest_pixels: int = 2048
+    equal_tiles: bool = False
+
+
 @runtime_checkable
 class Session(Protocol):
-    """A loaded graph."""
+    """A loaded graph. Many threads may call one session at the same time."""
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -92,14 +159,23 @@ class Session(Protocol):
         """The provider and device this graph really runs on."""
         ...
 
-    def run(self, feeds: Feeds) -> Outputs:
+    def run(self, feeds: Feeds, keep: Collection[str] = ()) -> Values:
         """Run the graph once.
+
+        Args:
+            feeds: arrays in host memory, or values that a session of this backend has kept.
+            keep: names of outputs that may stay where they were computed. All others are arrays
+                in host memory.
 
         Raises:
             UsageError: if a feed is missing, unknown or of the wrong type or rank.
             OutOfMemoryError: if the backend ran out of memory.
-            BackendError: if the backend failed otherwise.
+            BackendError: if the backend failed otherwise, or the session is closed.
         """
+        ...
+
+    def close(self) -> None:
+        """Release what the session holds; a second call does nothing."""
         ...
 
 
@@ -110,6 +186,9 @@ class Backend(Protocol):
     name: str
     graph_format: str
     """The key of the manifest's ``graphs`` this backend loads: ``onnx``, ``openvino``, ..."""
+
+    max_batch: ClassVar[int] = 0
+    """Most images that one call takes; 0 for no limit. Larger batches are split."""
 
     def availability(self) -> Availability:
         """Say whether graphs can run here. Never raises, never installs anything."""
@@ -122,6 +201,10 @@ class Backend(Protocol):
             BackendError: if the backend is not usable here or refuses the graph.
         """
         ...
+
+    def work(self, options: SessionOptions) -> Work:
+        """How much its sessions are best given at once."""
+        return Work()
 
 
 def stored_format(backend: Backend) -> str:
