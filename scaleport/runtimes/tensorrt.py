@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from scaleport.errors import ArtifactError, BackendError, ScaleportError, UsageError
-from scaleport.runtimes.base import Availability, GraphFile, SessionOptions, TensorSpec
+from scaleport.runtimes.base import Availability, GraphFile, SessionOptions, TensorSpec, Work
 from scaleport.runtimes.cuda import Device, find_device, runtime
 from scaleport.runtimes.engine_library import EXTRAS, Library, installed, load_library
 from scaleport.runtimes.engine_record import (
@@ -24,6 +24,7 @@ from scaleport.runtimes.engine_session import (
     open_engine,
     profile_ranges,
 )
+from scaleport.runtimes.gpu import GPU_WORK, gpu_arrays
 
 Profiles = tuple[dict[str, ShapeRange], ...]
 
@@ -33,6 +34,10 @@ class TensorRTBackend:
 
     name = "tensorrt"
     graph_format = "tensorrt"
+
+    def work(self, options: SessionOptions) -> Work:
+        """Large pieces of equal shape."""
+        return GPU_WORK
 
     def availability(self) -> Availability:
         """Whether engines can run here; ``can_build`` where they can at least be built.
@@ -84,7 +89,7 @@ class TensorRTBackend:
                 asked for; an engine's precision is fixed when it is built.
             OutOfMemoryError: if the GPU's memory does not hold the engine.
         """
-        if options.inference_precision:
+        if options.inference_precision not in ("", "fp32"):
             raise BackendError(
                 "an engine's precision is fixed when it is built; load the fp16 engine instead of "
                 f"asking for {options.inference_precision!r}"
@@ -95,7 +100,13 @@ class TensorRTBackend:
         _refuse_mismatch(graph.path, info, library, "")
         device = find_device(index)
         _refuse_mismatch(graph.path, info, library, device.compute_capability)
-        return EngineSession(graph.path, library, device)
+        arrays = gpu_arrays(index)
+        if arrays is None:
+            raise BackendError(
+                "engines need a library that holds their values in the GPU's memory: "
+                "pip install cupy-cuda13x (or cupy-cuda12x), or PyTorch for CUDA"
+            )
+        return EngineSession(graph.path, library, device, arrays)
 
 
 def inspect_engine(

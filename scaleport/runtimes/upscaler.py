@@ -12,6 +12,7 @@ from scaleport.errors import BackendError
 from scaleport.imaging.reading import Picture
 from scaleport.runtimes.base import Array, SessionOptions, stored_format
 from scaleport.runtimes.registry import AUTO_ORDER, backend_names, get_backend, require
+from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.stages import Stages
 from scaleport.runtimes.view import Progress, TilePolicy, View
 
@@ -19,17 +20,19 @@ from scaleport.runtimes.view import Progress, TilePolicy, View
 class Upscaler:
     """A model on a backend. Made by :func:`load`.
 
-    Calling it upscales an image; :meth:`open` encodes an image once for many renderings.
+    Calling it upscales an image; :meth:`open` encodes an image once for many renderings. Many
+    threads may call one upscaler at the same time; a forked process loads the graphs anew.
+    :meth:`close` releases the graphs, as leaving a ``with`` block does.
     """
 
     def __init__(self, stages: Stages, policy: TilePolicy) -> None:
         self._stages = stages
-        self.policy = policy
+        self.policy = policy.resolved(stages.work)
 
     @property
     def manifest(self) -> Manifest:
         """What the bundle says of the model."""
-        return self._stages.bundle.manifest
+        return self._stages.manifest
 
     @property
     def backend(self) -> str:
@@ -50,6 +53,16 @@ class Upscaler:
     def stages(self) -> Stages:
         """The graphs themselves, for callers that bring their own tiling."""
         return self._stages
+
+    def close(self) -> None:
+        """Release the graphs and what they hold on a device; a second call does nothing."""
+        self._stages.close()
+
+    def __enter__(self) -> Upscaler:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __repr__(self) -> str:
         return f"Upscaler({self.manifest.name!r}, backend={self.backend!r}, {self.precision})"
@@ -155,4 +168,6 @@ def load(
     if precision not in there:
         opened.graph(form, "encode", precision or "fp32")  # raises, listing what there is
     options = options or SessionOptions(threads=threads, device=device)
-    return Upscaler(Stages(opened, chosen, found, precision, options), policy or TilePolicy())
+    return Upscaler(
+        Stages(BundleSource(opened), chosen, found, precision, options), policy or TilePolicy()
+    )

@@ -12,6 +12,7 @@ from scaleport.bundle.manifest import FORMAT_VERSION, Graph, Manifest, ScaleRang
 from scaleport.bundle.reader import open_bundle
 from scaleport.bundle.writer import BundleWriter
 from scaleport.runtimes.base import Availability, SessionOptions
+from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.stages import Stages
 
 GRID = ("row_index", "row_offset", "col_index", "col_offset", "scale")
@@ -49,7 +50,10 @@ class NumpySession:
         self.stage = stage
         self.calls = calls
 
-    def run(self, feeds):
+    def close(self):
+        pass
+
+    def run(self, feeds, keep=()):
         self.calls.append(self.stage)
         if self.stage == "encode":
             return {"feature": blur(feeds["image"])}
@@ -132,4 +136,4 @@ def write_bundle(target, family="query", frozen=(), natives=(2, 3), **changes):
 def numpy_stages(path):
     backend = NumpyBackend()
     bundle = open_bundle(path)
-    return Stages(bundle, backend, backend.availability(), "fp32", SessionOptions())
+    return Stages(BundleSource(bundle), backend, backend.availability(), "fp32", SessionOptions())
