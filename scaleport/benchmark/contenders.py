@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -50,7 +49,7 @@ class Contender:
         return lambda: self.upscale(image, scale)
 
 
-def of_backend(path: Path, backend: str, precision: str, threads: int) -> Contender:
+def of_backend(bundle: Bundle, backend: str, precision: str, threads: int) -> Contender:
     """A bundle on one backend, through the same call that applications make.
 
     Raises:
@@ -58,7 +57,7 @@ def of_backend(path: Path, backend: str, precision: str, threads: int) -> Conten
         BackendError: if the backend cannot run here.
         ArtifactError: if the bundle is damaged.
     """
-    upscaler = load(path, backend, precision, threads)
+    upscaler = load(bundle, backend, precision, threads)
     return Contender(backend, precision, backend, lambda image, scale: upscaler(image, scale=scale))
 
 

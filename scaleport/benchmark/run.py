@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -27,7 +26,7 @@ from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import ScaleportError, UsageError
 from scaleport.grid import Grid
 from scaleport.runtimes.base import stored_format
-from scaleport.runtimes.registry import AUTO_ORDER, backend_names, get_backend
+from scaleport.runtimes.registry import get_backend, ranked_names
 from scaleport.runtimes.scales import checked_grid
 
 Advance = Callable[[float, str], None]
@@ -203,10 +202,10 @@ def _contenders(bundle: Bundle, settings: Settings, skipped: dict[str, str]) -> 
         backend = get_backend(name)
         there = bundle.precisions(stored_format(backend))
         for precision in settings.precisions or there:
-            if backend.graph_format == "torch" and precision == "int8":
+            if precision not in backend.precisions:
                 continue
             try:
-                found.append(of_backend(bundle.path, name, precision, settings.threads))
+                found.append(of_backend(bundle, name, precision, settings.threads))
             except UsageError as error:
                 # One bundle of several may lack a precision that another has.
                 skipped[f"{bundle.manifest.name} {name} {precision}"] = str(error)
@@ -217,14 +216,14 @@ def _contenders(bundle: Bundle, settings: Settings, skipped: dict[str, str]) -> 
 
 def _usable(bundle: Bundle, skipped: dict[str, str]) -> list[str]:
     usable = []
-    for name in sorted(backend_names(), key=lambda name: (name not in AUTO_ORDER, name)):
+    for name in ranked_names():
         backend = get_backend(name)
         state = backend.availability()
-        if backend.graph_format not in (*bundle.formats(), "torch"):
+        if stored_format(backend) not in bundle.formats():
             skipped.setdefault(name, f"{bundle.path} has no graphs for it")
         elif not state.usable:
             skipped.setdefault(name, state.reason)
-        elif name == "coreml" and sys.platform != "darwin":
+        elif state.emulated:
             skipped.setdefault(name, "only emulated here; name it with --backend to measure that")
         else:
             usable.append(name)

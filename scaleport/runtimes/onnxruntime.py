@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from scaleport.errors import BackendError, OutOfMemoryError, first_line
 from scaleport.runtimes.base import (
+    Array,
     Availability,
+    Backend,
     Feeds,
     GraphFile,
     Outputs,
@@ -16,6 +20,10 @@ from scaleport.runtimes.base import (
     TensorSpec,
 )
 from scaleport.runtimes.feeds import checked
+from scaleport.runtimes.inside import Inner, Operations
+
+if TYPE_CHECKING:
+    from scaleport.bundle.manifest import Graph
 
 _TYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
@@ -55,11 +63,35 @@ def _spec(value: Any) -> TensorSpec:
     return TensorSpec(value.name, _TYPES[value.type], shape)
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(Backend):
     """Runs the ONNX graphs; the first available provider of the installed build is used."""
 
     name = "onnxruntime"
     graph_format = "onnx"
+    title: ClassVar[str] = "ONNX Runtime"
+    rank: ClassVar[int] = 40
+    packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu")
+    judges_int8: ClassVar[int] = 1
+
+    def devices(self) -> tuple[str, ...]:
+        """The providers of the installed build."""
+        try:
+            import onnxruntime
+        except ImportError:
+            return ()
+        return tuple(onnxruntime.get_available_providers())
+
+    def inner(self, path: Path, feeds: Mapping[str, Array]) -> list[Inner]:
+        """Every tensor of an ONNX graph, unoptimised, on the CPU."""
+        from scaleport.runtimes import onnxruntime_inside
+
+        return onnxruntime_inside.inner(path, feeds)
+
+    def operations(self, path: Path, graph: Graph) -> Operations:
+        """Operations of an ONNX graph by the provider that ran each of them."""
+        from scaleport.runtimes import onnxruntime_inside
+
+        return onnxruntime_inside.operations(path, graph, self.availability().device)
 
     def availability(self) -> Availability:
         """Say whether the package is installed and with which provider it will run."""

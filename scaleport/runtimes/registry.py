@@ -10,8 +10,8 @@ from scaleport.plugins import BACKENDS, claims, load, origin, refusal
 from scaleport.runtimes.base import Availability, Backend
 
 GROUP = BACKENDS
-AUTO_ORDER = ("tensorrt", "coreml", "openvino", "onnxruntime", "torch")
-"""Preference of ``backend="auto"``; a backend that only emulates its target comes last."""
+OWNER = "scaleport"
+"""The distribution that Scaleport's own backends come with."""
 
 
 @lru_cache(maxsize=1)
@@ -19,7 +19,7 @@ def _found() -> dict[str, tuple[EntryPoint, ...]]:
     found = {}
     for name, points in claims(GROUP).items():
         # No other package takes the place of one of ours.
-        own = tuple(point for point in points if origin(point) == "scaleport")
+        own = tuple(point for point in points if origin(point) == OWNER)
         found[name] = own or points
     return found
 
@@ -41,12 +41,38 @@ def get_backend(name: str) -> Backend:
     if points is None:
         raise UsageError(f"unknown backend {name!r}; known: {', '.join(backend_names())}")
     try:
-        backend: Backend = load("backend", points)()
+        backend: object = load("backend", points)()
     except PluginError as error:
         raise BackendError(str(error)) from error
     except Exception as error:
         raise BackendError(refusal("backend", points[0], error)) from error
+    if not isinstance(backend, Backend):
+        why = "it is not derived from scaleport.runtimes.base.Backend"
+        raise BackendError(refusal("backend", points[0], why))
     return backend
+
+
+def own_backends() -> list[Backend]:
+    """Scaleport's own backends, in the order of preference of ``backend="auto"``."""
+    own = [name for name, points in _found().items() if origin(points[0]) == OWNER]
+    return sorted(map(get_backend, own), key=lambda backend: backend.rank)
+
+
+def ranked_names() -> list[str]:
+    """All names in the order of preference: Scaleport's own, then those of other packages."""
+    own = [backend.name for backend in own_backends()]
+    return [*own, *(name for name in backend_names() if name not in own)]
+
+
+def int8_judges() -> list[Backend]:
+    """Backends that calibration measures int8 graphs on, installed or not; the first one leads."""
+    judges = [backend for backend in own_backends() if backend.judges_int8]
+    return sorted(judges, key=lambda backend: backend.judges_int8)
+
+
+def checkpoint_backend() -> Backend:
+    """The backend that runs checkpoints."""
+    return next(backend for backend in own_backends() if backend.runs_checkpoint)
 
 
 def require(name: str) -> tuple[Backend, Availability]:

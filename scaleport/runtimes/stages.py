@@ -1,19 +1,18 @@
-"""The graphs of one bundle on one backend, loaded when first needed."""
+"""The graphs of one model on one backend, loaded when first needed."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import numpy as np
 
-from scaleport.bundle.manifest import Graph, Tensor
-from scaleport.bundle.reader import Bundle
+from scaleport.bundle.manifest import Graph, Manifest, Tensor
 from scaleport.errors import (
     ArtifactError,
     BackendError,
     NotFiniteError,
     ScaleportError,
-    UsageError,
     one_line,
 )
 from scaleport.grid import Grid, subpixel_centres
@@ -22,12 +21,11 @@ from scaleport.runtimes.base import (
     Availability,
     Backend,
     Feeds,
-    GraphFile,
     Outputs,
     Session,
     SessionOptions,
-    stored_format,
 )
+from scaleport.runtimes.sources import GraphSource, names
 
 _CONSTANTS_KEPT = 32
 
@@ -36,61 +34,69 @@ class Stages:
     """Sessions and per-scale constants of one model.
 
     Args:
-        bundle: the opened bundle.
+        source: where the graphs come from.
         backend: what runs the graphs.
         found: that backend's availability, for reports.
         precision: ``fp32``, ``fp16`` or ``int8``.
         options: passed to the backend for every graph.
+        shared: gives the session of a stage that others use too, or None for a stage that is to be
+            loaded here. Whoever shares a session closes it.
     """
 
     def __init__(
         self,
-        bundle: Bundle,
+        source: GraphSource,
         backend: Backend,
         found: Availability,
         precision: str,
         options: SessionOptions,
+        shared: Callable[[str], Session | None] = lambda _: None,
     ) -> None:
-        self.bundle = bundle
+        self.source = source
         self.backend = backend
         self.found = found
         self.precision = precision
         self.options = options
+        self._shared = shared
         self._sessions: dict[str, Session] = {}
         self._declared: dict[str, Graph] = {}
         self._constants: OrderedDict[tuple[bytes, ...], Outputs] = OrderedDict()
 
     def _graphs(self) -> dict[str, Graph]:
         if not self._declared:  # once: a decoder asks for every piece
-            graphs = self.bundle.graphs(stored_format(self.backend), None, self.precision)
-            self._declared = {graph.stage: graph for graph in graphs}
+            self._declared = self.source.graphs(self.backend, self.precision)
         return self._declared
 
+    @property
+    def manifest(self) -> Manifest:
+        """What is known of the model."""
+        return self.source.manifest
+
     def has(self, stage: str) -> bool:
-        """Whether the bundle holds a graph of this stage in this format and precision."""
+        """Whether there is a graph of this stage for this backend and precision."""
         return stage in self._graphs()
+
+    def inputs(self, stage: str) -> tuple[str, ...]:
+        """Names of the declared inputs of a stage that is there."""
+        return names(self._graphs()[stage].inputs)
+
+    def of(self, source: GraphSource) -> Stages:
+        """The same backend, precision and options on other graphs, in stages of the same class."""
+        return type(self)(source, self.backend, self.found, self.precision, self.options)
 
     def session(self, stage: str) -> Session:
         """The session of a stage.
 
         Raises:
-            UsageError: if the bundle holds no such graph.
+            UsageError: if there is no such graph.
             ArtifactError: if the graph's file is damaged.
             BackendError: if the backend refuses it.
         """
         if stage not in self._sessions:
-            form = self.backend.graph_format
-            if form == "torch":
-                graph = self._graphs().get(stage)
-                if graph is None:
-                    raise UsageError(f"this model has no stage {stage!r} in {self.precision}")
-                path = self.bundle.checkpoint()
-            else:
-                graph = self.bundle.graph(form, stage, self.precision)
-                path = self.bundle.file(graph.path)
-            file = GraphFile(
-                path, stage, self.precision, _names(graph.inputs), _names(graph.outputs)
-            )
+            shared = self._shared(stage)
+            if shared is not None:
+                return shared
+            file = self.source.file(self.backend, stage, self.precision)
             self._sessions[stage] = self.backend.load(file, self.options)
         return self._sessions[stage]
 
@@ -163,10 +169,10 @@ class Stages:
         if graph is None:
             return {}
         known: dict[str, Array] = {"scale": grid.scale, "cell": grid.cell}
-        unknown = set(_names(graph.inputs)) - set(known)
+        unknown = set(names(graph.inputs)) - set(known)
         if unknown:
             raise ArtifactError(f"stage 'prepare' asks for {unknown.pop()!r}, which nothing makes")
-        return self._prepared({name: known[name] for name in _names(graph.inputs)})
+        return self._prepared({name: known[name] for name in names(graph.inputs)})
 
     def _prepared(self, feeds: dict[str, Array]) -> Outputs:
         """Outputs of ``prepare``, computed once per set of inputs."""
@@ -197,11 +203,7 @@ class Stages:
     def render_query(self, features: Outputs, grid: Feeds) -> Array:
         """Pixels float32[N, 3, rows, columns] of a grid's feeds, from a query model."""
         graph = self._graphs().get("render")
-        if graph is not None and "scale" not in _names(graph.inputs):
+        if graph is not None and "scale" not in names(graph.inputs):
             # Not every decoder depends on the scale itself.
             grid = {name: value for name, value in grid.items() if name != "scale"}
         return self.run("render", {**features, **grid})["upscaled"]
-
-
-def _names(tensors: tuple[Tensor, ...]) -> tuple[str, ...]:
-    return tuple(tensor.name for tensor in tensors)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from scaleport.errors import BackendError, OutOfMemoryError, UsageError, first_line
 from scaleport.runtimes.base import (
     Availability,
+    Backend,
     Feeds,
     GraphFile,
     Outputs,
@@ -75,11 +78,36 @@ def _deploy(path: Path, stamp: float, precision: str) -> DeployForm:
     return load_checkpoint(path).deploy(torch.float16 if precision == "fp16" else torch.float32)
 
 
-class TorchBackend:
+class TorchBackend(Backend):
     """Runs the checkpoint that the bundle carries, in its deploy form."""
 
     name = "torch"
     graph_format = "torch"
+    title: ClassVar[str] = "PyTorch"
+    rank: ClassVar[int] = 50
+    packages: ClassVar[tuple[str, ...]] = ("torch",)
+    runs_checkpoint: ClassVar[bool] = True
+    source_format: ClassVar[str] = "onnx"
+    precisions: ClassVar[tuple[str, ...]] = _PRECISIONS
+    whole_stage: ClassVar[str] = ""
+
+    def glance(self) -> Availability:
+        """Whether torch is installed, without the second or two of importing it."""
+        try:
+            if find_spec("torch") and find_spec("safetensors"):
+                device = "a device that -v shows (it has to import torch)"
+                return Availability(True, device=device, version=version("torch"))
+        except (ImportError, ValueError, PackageNotFoundError):
+            pass
+        return self.availability()
+
+    def devices(self) -> tuple[str, ...]:
+        """The processor, and every NVIDIA GPU that PyTorch sees."""
+        try:
+            import torch
+        except ImportError:
+            return ()
+        return ("cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())))
 
     def availability(self) -> Availability:
         """Say whether torch and safetensors are installed."""

@@ -61,7 +61,7 @@ class View:
 
     def __init__(self, stages: Stages, image: Array | Picture, policy: TilePolicy) -> None:
         self._stages = stages
-        self._manifest = stages.bundle.manifest
+        self._manifest = stages.manifest
         self._source = source_of(image)
         # Features of some networks depend on the output size; it is None for the others.
         self._by_size = self._manifest.family == "query" and stages.has("prepare")

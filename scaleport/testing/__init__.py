@@ -107,7 +107,7 @@ class ParitySuite:
         """The bundle on a backend, loaded once."""
         key = (backend, precision)
         if key not in self._upscalers:
-            self._upscalers[key] = load(self.bundle.path, backend, precision, threads=self._threads)
+            self._upscalers[key] = load(self.bundle, backend, precision, threads=self._threads)
         return self._upscalers[key]
 
 

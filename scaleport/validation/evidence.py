@@ -37,12 +37,12 @@ _CROP: Final = 96
 
 
 def gather(
-    bundle: Path | str, parity: Parity, threads: int = 0, step: Step = lambda _: None
+    bundle: Path | str | Bundle, parity: Parity, threads: int = 0, step: Step = lambda _: None
 ) -> Evidence:
     """Render the sample and the worst case of every backend and precision again.
 
     Args:
-        bundle: the bundle directory.
+        bundle: the bundle directory, or the bundle if it is open already.
         parity: its results; those of backends that cannot run here are left out.
         threads: processor threads; 0 leaves it to the backends.
         step: called with a line of text before each piece of work.
@@ -50,7 +50,7 @@ def gather(
     Raises:
         ArtifactError: if the bundle or its checkpoint is damaged.
     """
-    opened = open_bundle(Path(bundle))
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(Path(bundle))
     reference = Reference(opened, threads)
     limits = opened.manifest.scale
     scale = min(max(SAMPLE_SCALE, limits.min), limits.max)
@@ -63,7 +63,7 @@ def gather(
             if not get_backend(backend).availability().usable:
                 skipped.append(f"{backend} {precision}: it cannot run here")
                 continue
-            upscaler = load(opened.path, backend, precision, threads=threads)
+            upscaler = load(opened, backend, precision, threads=threads)
             sample.append(_sample(upscaler, reference, scale))
             case = worst_case(results)
             if case is not None:

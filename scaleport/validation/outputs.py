@@ -27,7 +27,7 @@ from scaleport.bundle.manifest import CHECKPOINT_NAME, Name, Parity, ParityResul
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import ArtifactError, OutputError, UsageError
 from scaleport.grid import Grid
-from scaleport.runtimes.base import stored_format
+from scaleport.runtimes.base import source_format
 from scaleport.runtimes.registry import get_backend
 from scaleport.runtimes.upscaler import load
 from scaleport.validation.cases import Case, Mode, Selection, Shape
@@ -184,7 +184,7 @@ def _save_run(
     progress: Progress | None,
 ) -> SavedRun:
     name, precision = combination.backend, combination.precision
-    upscaler = load(bundle.path, name, precision, threads=threads)
+    upscaler = load(bundle, name, precision, threads=threads)
     cases = []
     for case, action in actions(upscaler, combination, _images):
         file, digest, note = None, None, ""
@@ -249,8 +249,7 @@ def _graph_hashes(bundle: Bundle, backend: str, precision: str) -> dict[str, str
 
     Engines are built anew for every machine, so they stand for the ONNX graphs they come from.
     """
-    form = stored_format(get_backend(backend))
-    form = "onnx" if form == "tensorrt" else form
+    form = source_format(get_backend(backend))
     return {
         name: entry.sha256
         for name, entry in sorted(bundle.manifest.files.items())
@@ -315,7 +314,7 @@ def judge_outputs(
     total = sum(len(run.cases) + len(run.refused) for run in index.runs)
     results: list[ParityResult] = []
     device = dict(index.left_out)
-    versions = {"scaleport": index.scaleport, "torch": reference.version}
+    versions = {"scaleport": index.scaleport, **reference.versions}
     for run in index.runs:
         versions[run.backend] = run.version
         device[run.backend] = f"{run.device} ({index.system}, saved outputs)"

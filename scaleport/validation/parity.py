@@ -14,7 +14,7 @@ import numpy as np
 
 from scaleport import __version__
 from scaleport.bundle.manifest import Manifest, Parity, ParityResult, Precision
-from scaleport.bundle.reader import Bundle, open_bundle, read_manifest
+from scaleport.bundle.reader import Bundle, open_bundle, present_manifest, read_manifest
 from scaleport.bundle.writer import update_manifest
 from scaleport.errors import (
     ArtifactError,
@@ -27,6 +27,7 @@ from scaleport.errors import (
 from scaleport.grid import Grid
 from scaleport.runtimes import registry
 from scaleport.runtimes.base import Array, stored_format
+from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.upscaler import Upscaler, load
 from scaleport.runtimes.view import View
 from scaleport.validation.cases import (
@@ -52,7 +53,6 @@ Progress = Callable[[int, int, str], None]
 """Called with (cases done, cases in all, backend and precision)."""
 
 _NOTE_LENGTH: Final = 400
-_WHOLE_STAGES: Final = ("whole", "whole_size")
 
 
 class Run(Protocol):
@@ -86,7 +86,7 @@ class Combination:
 
 
 def validate(
-    bundle: Path | str,
+    bundle: Path | str | Bundle,
     backends: Sequence[str] | None = None,
     precisions: Sequence[str] | None = None,
     selection: Selection = "full",
@@ -101,7 +101,7 @@ def validate(
     ``device`` says why it was not run.
 
     Args:
-        bundle: the bundle directory.
+        bundle: the bundle directory, or the bundle if it is open already.
         backends: names to run, each of which must be able to; None for all that can.
         precisions: ``fp32`` and ``fp16``; None for those of the two that the bundle has.
         selection: ``full`` or ``quick``, see :func:`scaleport.validation.cases.plan_cases`.
@@ -121,7 +121,7 @@ def validate(
     from scaleport.validation.reference import Reference
 
     gates = gates or Gates()
-    opened = open_bundle(Path(bundle))
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(Path(bundle))
     combinations, left_out = combinations_of(opened, backends, precisions, selection)
     reference = Reference(opened, threads)
     total = sum(combination.count for combination in combinations)
@@ -130,11 +130,11 @@ def validate(
     versions = {
         "scaleport": __version__,
         "python": platform.python_version(),
-        "torch": reference.version,
+        **reference.versions,
     }
     for combination in combinations:
         name, precision = combination.backend, combination.precision
-        upscaler = load(opened.path, name, precision, threads=threads)
+        upscaler = load(opened, name, precision, threads=threads)
         versions[name] = upscaler.stages.found.version
         for result in _run(upscaler, combination, reference):
             results.append(judge(result, gates))
@@ -146,14 +146,15 @@ def validate(
     )
 
 
-def store(bundle: Path | str, manifest: Manifest, parity: Parity, gates: Gates) -> Parity:
+def store(bundle: Path | str | Bundle, manifest: Manifest, parity: Parity, gates: Gates) -> Parity:
     """Store results in the manifest, in place of older ones of the same backend and precision.
 
     Results of other backends, possibly made on another machine, stay and are judged by the same
     gates.
 
     Args:
-        bundle: the bundle directory.
+        bundle: the bundle directory, or the bundle that was run; its manifest is then read again
+            only if the file has changed since.
         manifest: its manifest as it was before the run.
         parity: what the run gave.
         gates: the gates it was judged by.
@@ -165,10 +166,11 @@ def store(bundle: Path | str, manifest: Manifest, parity: Parity, gates: Gates) 
         ArtifactError: if the bundle is damaged.
         OutputError: if it was exported anew since ``manifest`` was read, or cannot be written.
     """
-    path = Path(bundle)
-    present = read_manifest(path).parity
+    place = bundle if isinstance(bundle, Bundle) else Path(bundle)
+    now = present_manifest(place) if isinstance(place, Bundle) else read_manifest(place)
+    present = now.parity
     merged = parity if present is None else _merged(rejudge(present, gates), parity)
-    update_manifest(path, msgspec.structs.replace(manifest, parity=merged))
+    update_manifest(place, msgspec.structs.replace(manifest, parity=merged))
     return merged
 
 
@@ -216,7 +218,8 @@ def combinations_of(
             continue
         for precision in there:
             whole = whole_stage(bundle, name, precision)
-            cases = plan_cases(bundle.manifest, selection, form, bool(whole))
+            only = registry.get_backend(name).declared_sizes_only
+            cases = plan_cases(bundle.manifest, selection, only, bool(whole))
             refused = refused_scales(bundle.manifest)
             combinations.append(Combination(name, precision, whole, cases, refused))
     if not combinations:
@@ -227,8 +230,8 @@ def combinations_of(
 def plan_of(bundle: Bundle, run: Run, selection: Selection) -> tuple[Case, ...]:
     """The cases that a backend and precision have in a bundle's grid."""
     whole = whole_stage(bundle, run.backend, run.precision)
-    form = stored_format(registry.get_backend(run.backend))
-    return plan_cases(bundle.manifest, selection, form, bool(whole))
+    only = registry.get_backend(run.backend).declared_sizes_only
+    return plan_cases(bundle.manifest, selection, only, bool(whole))
 
 
 def _no_graphs(bundle: Bundle, form: str) -> str:
@@ -239,9 +242,9 @@ def _no_graphs(bundle: Bundle, form: str) -> str:
 
 def whole_stage(bundle: Bundle, name: str, precision: str) -> str:
     """The stage of a backend's whole graph, see :func:`run_whole`; empty if it has none."""
-    form = registry.get_backend(name).graph_format
-    there = {graph.stage for graph in bundle.graphs(form, None, precision)}
-    return next((stage for stage in _WHOLE_STAGES if stage in there), "")
+    backend = registry.get_backend(name)
+    there = {graph.stage for graph in bundle.graphs(backend.graph_format, None, precision)}
+    return backend.whole_stage if backend.whole_stage in there else ""
 
 
 def device_of(upscaler: Upscaler) -> str:
@@ -320,7 +323,10 @@ def _measured(
         # Not the backend's fault, and nothing that a further case could be right about.
         raise
     except NotFiniteError as error:
-        note = one_line(error) + locate(upscaler.stages.bundle, combination.precision, error)
+        note = one_line(error)
+        source = upscaler.stages.source
+        if isinstance(source, BundleSource):
+            note += locate(source.bundle, combination.precision, error)
     except Exception as error:
         note = one_line(error)
     return measure(combination.backend, combination.precision, case, found, expected, note)

@@ -113,7 +113,7 @@ def test_bands_are_the_image_also_when_memory_runs_out(tmp_path, image):
     assert made.shape == (140, 128, 3)
     assert view.policy.tile < 32
     assert done[-1] == 1.0
-    want = View(numpy_stages(stages.bundle.path), pixels, WHOLE).render(2.0)
+    want = View(numpy_stages(stages.source.bundle.path), pixels, WHOLE).render(2.0)
     assert np.abs(made.astype(int) - want).max() <= OFFSET * 255 + 1
 
 
