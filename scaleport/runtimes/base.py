@@ -62,6 +62,13 @@ Outputs = dict[str, Array]
 Values = dict[str, Value]
 
 
+def precision_text(precision: str, inference_precision: str = "") -> str:
+    """Precision of graphs, and of inference where that is another one: ``fp32 in bf16``."""
+    if inference_precision in ("", precision):
+        return precision
+    return f"{precision} in {inference_precision}"
+
+
 def host(value: Value) -> Array:
     """A value in host memory."""
     return value if isinstance(value, np.ndarray) else value.numpy()

@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint
 
 from scaleport.errors import BackendError, PluginError, UsageError
 from scaleport.plugins import BACKENDS, claims, load, origin, refusal
-from scaleport.runtimes.base import Availability, Backend
+from scaleport.runtimes.base import INFERENCE_PRECISIONS, Availability, Backend
 
 GROUP = BACKENDS
 OWNER = "scaleport"
@@ -68,6 +68,25 @@ def int8_judges() -> list[Backend]:
     """Backends that calibration measures int8 graphs on, installed or not; the first one leads."""
     judges = [backend for backend in own_backends() if backend.judges_int8]
     return sorted(judges, key=lambda backend: backend.judges_int8)
+
+
+def refusal_of(backend: Backend, inference_precision: str, device: str = "") -> str:
+    """Why a backend cannot compute in an inference precision here; empty if it can.
+
+    Raises:
+        UsageError: if there is no such precision.
+    """
+    if not inference_precision:
+        return ""
+    if inference_precision not in INFERENCE_PRECISIONS:
+        known = ", ".join(INFERENCE_PRECISIONS)
+        raise UsageError(f"unknown inference precision {inference_precision!r}; known: {known}")
+    there = backend.inference_precisions(device)
+    if inference_precision in there:
+        return ""
+    return (
+        f"{backend.name} cannot compute in {inference_precision} here, only {' and '.join(there)}"
+    )
 
 
 def checkpoint_backend() -> Backend:

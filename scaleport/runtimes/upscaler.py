@@ -11,7 +11,13 @@ from scaleport.bundle.manifest import Manifest
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import BackendError, UsageError
 from scaleport.imaging.reading import Picture
-from scaleport.runtimes.base import INFERENCE_PRECISIONS, Array, SessionOptions, stored_format
+from scaleport.runtimes.base import (
+    INFERENCE_PRECISIONS,
+    Array,
+    SessionOptions,
+    precision_text,
+    stored_format,
+)
 from scaleport.runtimes.registry import get_backend, ranked_names, require
 from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.stages import Stages
@@ -59,7 +65,8 @@ class Upscaler:
         return self._stages
 
     def __repr__(self) -> str:
-        return f"Upscaler({self.manifest.name!r}, backend={self.backend!r}, {self.precision})"
+        words = precision_text(self.precision, self.inference_precision)
+        return f"Upscaler({self.manifest.name!r}, backend={self.backend!r}, {words})"
 
     def open(self, image: Array | Picture) -> View:
         """Open an image for rendering at any scale and region.
@@ -196,7 +203,6 @@ def _combined(
     options = replace(options, **{name: value for name, value in given.items() if value})
     wanted = options.inference_precision
     if wanted and wanted not in INFERENCE_PRECISIONS:
-        raise UsageError(
-            f"unknown inference precision {wanted!r}; known: {', '.join(INFERENCE_PRECISIONS)}"
-        )
+        known = ", ".join(INFERENCE_PRECISIONS)
+        raise UsageError(f"unknown inference precision {wanted!r}; known: {known}")
     return options
