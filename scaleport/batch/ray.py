@@ -40,6 +40,7 @@ class Setup:
     policy: TilePolicy
     allow: tuple[str, ...] = ()
     verify_key: Path | None = None
+    inference_precision: str = ""
 
 
 def run_on_ray(
@@ -121,6 +122,7 @@ class Worker:
             setup.policy,
             allow=setup.allow,
             verify_key=setup.verify_key,
+            inference_precision=setup.inference_precision,
         )
         self._request, self._record, self._resume = request, record, resume
         self._settings = settings_digest(self._upscaler, request)

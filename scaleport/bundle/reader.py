@@ -274,6 +274,18 @@ def read_manifest(path: Path) -> Manifest:
     return _parse(path, read_manifest_bytes(path))
 
 
+def present_manifest(bundle: Bundle) -> Manifest:
+    """The manifest as it is now of a bundle that was opened before.
+
+    It is read, and parsed only if it has changed since.
+
+    Raises:
+        ArtifactError: if the bundle is gone, or its manifest is damaged.
+    """
+    data = read_manifest_bytes(bundle.path)
+    return bundle.manifest if data == bundle.manifest_bytes else _parse(bundle.path, data)
+
+
 def read_manifest_bytes(path: Path) -> bytes:
     """The bytes of a bundle's manifest, unchecked.
 

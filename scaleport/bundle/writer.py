@@ -25,7 +25,9 @@ from scaleport.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, decode
 from scaleport.bundle.paths import path_key, path_problem
 from scaleport.bundle.reader import (
     MAX_MANIFEST_BYTES,
+    Bundle,
     check_consistent,
+    present_manifest,
     read_manifest,
 )
 from scaleport.errors import OutputError, UsageError
@@ -195,11 +197,11 @@ class BundleWriter:
         _sync_directory(self._final.parent)
 
 
-def update_manifest(bundle_dir: Path, manifest: Manifest) -> None:
+def update_manifest(bundle: Path | Bundle, manifest: Manifest) -> None:
     """Replace the manifest of a bundle, e.g. to store parity results, and nothing else.
 
     Args:
-        bundle_dir: the bundle.
+        bundle: its directory, or the bundle if it is open.
         manifest: the new manifest; its ``files`` must be those of the present one.
 
     Raises:
@@ -208,12 +210,14 @@ def update_manifest(bundle_dir: Path, manifest: Manifest) -> None:
             the schema, or it cannot be written; the old manifest is still there then.
     """
     data = _checked_bytes(manifest)
+    bundle_dir = bundle.path if isinstance(bundle, Bundle) else bundle
     temporary = bundle_dir / f".{MANIFEST_NAME}.{secrets.token_hex(8)}.tmp"
     try:
         write_new(temporary, data)
         # Checked after the temporary file is in the directory: if an export swaps the bundle from
         # here on, the file goes with the old one and the replacement below fails.
-        if read_manifest(bundle_dir).files != manifest.files:
+        present = present_manifest(bundle) if isinstance(bundle, Bundle) else read_manifest(bundle)
+        if present.files != manifest.files:
             raise OutputError(f"{bundle_dir} has changed since it was opened; run it again")
         temporary.replace(bundle_dir / MANIFEST_NAME)
         _sync_directory(bundle_dir)

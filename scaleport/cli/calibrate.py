@@ -24,6 +24,7 @@ from scaleport.cli.options import (
 )
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, table
 from scaleport.cli.parse import decibels_of, words_of
+from scaleport.runtimes.registry import int8_judges
 from scaleport.shipped import checkpoint_name, find_checkpoint
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ Examples:
   scaleport calibrate igconv-small --data PHOTOS --max-loss 0.1dB
   scaleport calibrate my.safetensors --data PHOTOS -o my.bundle --format onnx --plot loss.png
 """
-
-_FORMATS = ("onnx", "openvino")
 
 
 def calibrate(
@@ -104,7 +103,7 @@ def calibrate(
     out = Output(as_json, quiet, verbose)
     source = find_checkpoint(checkpoint)
     target = bundle_target(output, source, overwrite)
-    chosen = formats_of(formats) if formats else _FORMATS
+    chosen = formats_of(formats) if formats else tuple(b.graph_format for b in int8_judges())
     others = words_of(precisions) if precisions is not None else ("fp32", "fp16")
     budget = decibels_of(max_loss)
     with needs("export", "calibration"):

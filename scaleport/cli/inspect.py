@@ -102,6 +102,7 @@ def _find_network(name: str) -> Entry | None:
 
 def _inspect_bundle(out: Output, bundle: Bundle, verified: bool) -> None:
     from scaleport.cli.contents import graph_groups, model_text, parity_groups, scale_text
+    from scaleport.runtimes.base import precision_text
 
     manifest = bundle.manifest
     groups = graph_groups(manifest)
@@ -171,7 +172,7 @@ def _inspect_bundle(out: Output, bundle: Bundle, verified: bool) -> None:
     figures = [
         (
             p["backend"],
-            p["precision"],
+            precision_text(p["precision"], p["inference_precision"]),
             f"{p['passed']} of {p['cases']}",
             _g(p["max_abs"]),
             _g(p["psnr"]),

@@ -14,6 +14,7 @@ from scaleport import plugins
 from scaleport.catalogue import FAMILIES, Catalogue, Entry, catalogue
 from scaleport.cli.output import Output, columns, size_text, table
 from scaleport.errors import BackendError, UsageError
+from scaleport.export.formats import FORMATS
 from scaleport.shipped import shipped_weights
 
 TILING = {"exact": "exact", "approximate": "approx", "not-allowed": "no"}
@@ -111,7 +112,6 @@ def part_names() -> set[str]:
 
 def backends() -> dict[str, list[str]]:
     """Formats of an export, each with the backends that run it."""
-    from scaleport.export.formats import FORMATS
     from scaleport.runtimes.registry import backend_names, get_backend
 
     found: dict[str, list[str]] = {name: [] for name in FORMATS}
@@ -146,7 +146,7 @@ def right(rows: Sequence[Sequence[str]], first: int, last: int | None = None) ->
 
 
 def _facts(entry: Entry, runs: dict[str, list[str]]) -> dict[str, Any]:
-    formats = [] if entry.refusal else [name for name in runs if name != "torch"]
+    formats = [] if entry.refusal else list(FORMATS)
     able = [] if entry.refusal else sorted({name for names in runs.values() for name in names})
     plain: dict[str, Any] = msgspec.to_builtins(entry)
     return {**plain, "formats": formats, "backends": able}
@@ -177,7 +177,7 @@ def _say_networks(out: Output, entries: list[Entry], runs: dict[str, list[str]])
     out.say()
     for reason, number in notes.items():
         _wrapped(out, f"({number}) {reason}", 6)
-    taken = [f"{name} ({' '.join(able)})" for name, able in runs.items() if name != "torch"]
+    taken = [f"{name} ({' '.join(able)})" for name, able in runs.items() if name in FORMATS]
     counted = "encode per LR pixel and render per output (HR) pixel"
     if layout is _narrow:
         counted = "encode and render together per output (HR) pixel"

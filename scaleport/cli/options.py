@@ -56,6 +56,16 @@ Device = Annotated[
         help="The backend's own name of a device, e.g. GPU or cuda:1.",
     ),
 ]
+InferencePrecision = Annotated[
+    str,
+    typer.Option(
+        "--inference-precision",
+        metavar="NAME",
+        help="Compute in fp32, tf32, bf16 or fp16, where the backend can. "
+        "[default: as the graphs say]",
+        show_default=False,
+    ),
+]
 Threads = Annotated[
     int,
     typer.Option(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scaleport.cli.options import Device, Threads
+from scaleport.cli.options import Device, InferencePrecision, Threads
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, error_line, put
 from scaleport.cli.parse import bytes_of, scale_of, size_of
 from scaleport.cli.strangers import Allow, VerifyKey
@@ -71,6 +71,7 @@ def upscale(
         typer.Option(metavar="NAME", help="fp32, fp16 or int8. [default: the first in the bundle]"),
     ] = "",
     threads: Threads = 0,
+    inference_precision: InferencePrecision = "",
     tile: Annotated[
         int,
         typer.Option(min=0, metavar="N", help="Largest tile in input pixels; 0 never tiles."),
@@ -162,6 +163,7 @@ def upscale(
     )
     from scaleport.batch.ray import Setup, run_on_ray
     from scaleport.batch.run import Report, run
+    from scaleport.runtimes.base import precision_text
     from scaleport.runtimes.scales import checked_grid
     from scaleport.runtimes.upscaler import load
     from scaleport.runtimes.view import TilePolicy
@@ -176,6 +178,7 @@ def upscale(
         policy,
         allow=allow or (),
         verify_key=verify_key,
+        inference_precision=inference_precision,
     )
     if request.scale is not None:
         checked_grid(upscaler.manifest, 1, 1, request.scale, None)
@@ -207,7 +210,9 @@ def upscale(
         with out.libraries():
             if engine == "ray":
                 chosen = (upscaler.backend, upscaler.precision, threads, device, upscaler.policy)
-                setup = Setup(bundle.absolute(), *chosen, tuple(allow or ()), verify_key)
+                setup = Setup(
+                    bundle.absolute(), *chosen, tuple(allow or ()), verify_key, inference_precision
+                )
                 outcomes = run_on_ray(
                     setup, work.jobs, request, address=address, resume=resume, tell=tell
                 )
@@ -216,7 +221,8 @@ def upscale(
     report = Report.of(work, outcomes)
     device = upscaler.device if report.made else ""
     if device:
-        out.say(f"{upscaler.backend} on {device}, {upscaler.precision}")
+        words = precision_text(upscaler.precision, upscaler.inference_precision)
+        out.say(f"{upscaler.backend} on {device}, {words}")
     seconds = time.perf_counter() - start
     if len(outcomes) + len(work.failures) > 1:
         for line in _summary(report, seconds):
@@ -228,6 +234,7 @@ def upscale(
             "backend": upscaler.backend,
             "device": device or None,
             "precision": upscaler.precision,
+            "inference_precision": upscaler.inference_precision,
             "images": [_described(o) for o in outcomes if o.error is None],
             "failures": [
                 {"input": path, "error": str(error), "exit_code": error.exit_code}

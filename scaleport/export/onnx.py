@@ -24,6 +24,7 @@ from scaleport.export.trace import (
     example_inputs,
 )
 from scaleport.models.base import Stage
+from scaleport.runtimes.onnx_inside import MODULE_KEY
 
 OPSET = 20
 IR_VERSION = 10
@@ -31,8 +32,6 @@ CHECK_SIZES = TraceSizes(1, 10, 19, 41, 22, 2)
 """Sizes that no trace used, for the numerical check after simplification."""
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
-MODULE_KEY = "module"
-"""Key of a node's metadata that names the PyTorch module it came from."""
 
 
 @contextlib.contextmanager
@@ -111,13 +110,6 @@ def _clean(model: onnx.ModelProto, stage: Stage) -> None:
         scopes = next((p.value for p in node.metadata_props if p.key == _SCOPES), "[]")
         path = ["", *ast.literal_eval(scopes)][:-1]
         _set_module(node, path[-1] if path else "")
-
-
-def module_of(node: onnx.NodeProto) -> str:
-    """Path of the PyTorch module that a node came from; empty if it is not known."""
-    found = next((p.value for p in node.metadata_props if p.key == MODULE_KEY), "")
-    # The tracer's own word for "none".
-    return "" if found.startswith("_empty_nn_module") else found
 
 
 def _set_module(node: onnx.NodeProto, path: str) -> None:

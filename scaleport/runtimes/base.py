@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Final, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+
+from scaleport.errors import UsageError
+
+if TYPE_CHECKING:
+    from scaleport.bundle.manifest import Graph
+    from scaleport.runtimes.inside import Inner, Operations
 
 Array = npt.NDArray[Any]
 
@@ -56,9 +62,21 @@ Outputs = dict[str, Array]
 Values = dict[str, Value]
 
 
+def precision_text(precision: str, inference_precision: str = "") -> str:
+    """Precision of graphs, and of inference where that is another one: ``fp32 in bf16``."""
+    if inference_precision in ("", precision):
+        return precision
+    return f"{precision} in {inference_precision}"
+
+
 def host(value: Value) -> Array:
     """A value in host memory."""
     return value if isinstance(value, np.ndarray) else value.numpy()
+
+
+def hosted(values: Feeds) -> Outputs:
+    """Values in host memory."""
+    return {name: host(value) for name, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -181,14 +199,39 @@ class Session(Protocol):
 
 @runtime_checkable
 class Backend(Protocol):
-    """One way to run graphs. Found through the entry point group ``scaleport.backends``."""
+    """One way to run graphs. Found through the entry point group ``scaleport.backends``.
+
+    Everything that the rest of the program asks about a backend is here. Derive a class of your
+    own from this one: ``name``, ``graph_format``, :meth:`availability` and :meth:`load` are enough,
+    the rest has a default.
+    """
 
     name: str
     graph_format: str
     """The key of the manifest's ``graphs`` this backend loads: ``onnx``, ``openvino``, ..."""
 
+    title: ClassVar[str] = ""
+    """What tables call it; empty for the name."""
+    rank: ClassVar[int] = 100
+    """Place among Scaleport's own for ``backend="auto"``, the lowest first."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Distributions whose versions belong to a figure that it measured."""
+
+    runs_checkpoint: ClassVar[bool] = False
+    """Whether it runs the bundle's checkpoint, in the stages that ``source_format`` declares."""
+    source_format: ClassVar[str] = ""
+    """Format of the graphs that its own are made from on each machine; empty: they are its own."""
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16", "int8")
+    """Precisions of graphs that it runs."""
+    whole_stage: ClassVar[str] = "whole"
+    """Stage of the whole graph that it takes: ``whole``, which is fed a scale, ``whole_size``,
+    which is fed a size, or empty for none."""
     max_batch: ClassVar[int] = 0
     """Most images that one call takes; 0 for no limit. Larger batches are split."""
+    declared_sizes_only: ClassVar[bool] = False
+    """Whether graphs take only the sizes of the manifest's ``height`` and ``width``."""
+    judges_int8: ClassVar[int] = 0
+    """Place among the backends that calibration measures int8 graphs on; 0 for none of them."""
 
     def availability(self) -> Availability:
         """Say whether graphs can run here. Never raises, never installs anything."""
@@ -202,9 +245,61 @@ class Backend(Protocol):
         """
         ...
 
+    def glance(self) -> Availability:
+        """:meth:`availability` without what takes long, e.g. importing a large library."""
+        return self.availability()
+
+    def devices(self) -> tuple[str, ...]:
+        """Names that ``SessionOptions.device`` may have here; none if it takes none."""
+        return ()
+
+    def inference_precisions(self, device: str = "") -> tuple[str, ...]:
+        """What of :data:`INFERENCE_PRECISIONS` can be asked for here, on a device."""
+        return ("fp32",)
+
     def work(self, options: SessionOptions) -> Work:
         """How much its sessions are best given at once."""
         return Work()
+
+    def inner(self, path: Path, feeds: Mapping[str, Array]) -> list[Inner]:
+        """Run a graph of :func:`source_format` once and return every tensor, not the outputs alone.
+
+        A graph whose tensors are all outputs cannot be fused: what only goes wrong in a fused
+        operation does not show here.
+
+        Raises:
+            UsageError: if this backend shows no tensors, which is the default.
+            BackendError: if a library is missing, or it refuses the graph.
+        """
+        raise UsageError(f"no tensors can be read from inside {self.name!r}")
+
+    def operations(self, path: Path, graph: Graph) -> Operations:
+        """Count the operations of a graph of :func:`source_format`, by what runs them here.
+
+        Raises:
+            UsageError: if this backend does not count them, which is the default.
+            ImportError: if its library is not installed.
+            BackendError: if it refuses the graph.
+        """
+        raise UsageError(f"coverage is not known of backend {self.name!r}")
+
+
+def offers(backend: Backend, method: str) -> bool:
+    """Whether a backend has a method of its own for what not every backend can do."""
+    return getattr(type(backend), method) is not getattr(Backend, method)
+
+
+def title_of(backend: Backend) -> str:
+    """What tables call a backend."""
+    return backend.title or backend.name
+
+
+def source_format(backend: Backend) -> str:
+    """Format of the graphs that a backend's results can be traced back to on every machine.
+
+    Engines are made from ONNX graphs, and hold none of their tensors any more.
+    """
+    return backend.source_format or backend.graph_format
 
 
 def stored_format(backend: Backend) -> str:
@@ -212,4 +307,4 @@ def stored_format(backend: Backend) -> str:
 
     PyTorch has no files of its own: it runs the checkpoint, in the stages of the ONNX graphs.
     """
-    return "onnx" if backend.graph_format == "torch" else backend.graph_format
+    return source_format(backend) if backend.runs_checkpoint else backend.graph_format

@@ -7,15 +7,17 @@ import importlib.metadata
 import importlib.util
 import platform
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
 from scaleport.errors import BackendError, OutOfMemoryError, UsageError, first_line
 from scaleport.runtimes.base import (
+    Array,
     Availability,
+    Backend,
     Feeds,
     GraphFile,
     Outputs,
@@ -24,7 +26,11 @@ from scaleport.runtimes.base import (
     Values,
 )
 from scaleport.runtimes.feeds import checked
+from scaleport.runtimes.inside import Inner, Operations
 from scaleport.runtimes.mil import Evaluator, read_program
+
+if TYPE_CHECKING:
+    from scaleport.bundle.manifest import Graph
 
 EVALUATOR: Final = "MIL evaluator (numpy), not Core ML"
 
@@ -104,7 +110,7 @@ def _any_batch(spec: TensorSpec) -> TensorSpec:
     return TensorSpec(spec.name, spec.dtype, (-1, *spec.shape[1:]))
 
 
-class CoreMLBackend:
+class CoreMLBackend(Backend):
     """Runs ML programs with Core ML on macOS, and with the numpy evaluator everywhere else.
 
     Devices on macOS: ``all`` (the default), ``cpu``, ``cpu_and_gpu``, ``cpu_and_ne`` and
@@ -114,6 +120,27 @@ class CoreMLBackend:
 
     name = "coreml"
     graph_format = "coreml"
+    title: ClassVar[str] = "Core ML"
+    rank: ClassVar[int] = 20
+    packages: ClassVar[tuple[str, ...]] = ("coremltools",)
+
+    def devices(self) -> tuple[str, ...]:
+        """Kinds of processors that Core ML may use, and the evaluator."""
+        folder = _coremltools()
+        runtime = folder is not None and _runtime(folder)
+        return (*(name for name in _UNITS if name and runtime), _EVALUATOR_DEVICE)
+
+    def inner(self, path: Path, feeds: Mapping[str, Array]) -> list[Inner]:
+        """Every tensor of a program, evaluated in numpy."""
+        from scaleport.runtimes import coreml_inside
+
+        return coreml_inside.inner(path, feeds)
+
+    def operations(self, path: Path, graph: Graph) -> Operations:
+        """Operations of a program by whether the evaluator has them."""
+        from scaleport.runtimes import coreml_inside
+
+        return coreml_inside.operations(path)
 
     def availability(self) -> Availability:
         """Say what programs run on here: Core ML itself, or the evaluator."""
@@ -121,7 +148,9 @@ class CoreMLBackend:
         if folder is None:
             return Availability(False, "coremltools is not installed", extra="coreml")
         version = importlib.metadata.version("coremltools")
-        return Availability(True, device=_runtime(folder) or EVALUATOR, version=version)
+        runtime = _runtime(folder)
+        device = runtime or EVALUATOR
+        return Availability(True, device=device, version=version, emulated=not runtime)
 
     def load(self, graph: GraphFile, options: SessionOptions) -> CoreMLSession:
         """Load a program.

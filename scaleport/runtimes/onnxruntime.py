@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
-from typing import Any, Final
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
 from scaleport.errors import BackendError, OutOfMemoryError, ScaleportError, first_line
 from scaleport.runtimes.arrays import HOST, Arrays
 from scaleport.runtimes.base import (
+    Array,
     Availability,
+    Backend,
     Feeds,
     GraphFile,
     SessionOptions,
@@ -22,6 +25,10 @@ from scaleport.runtimes.base import (
 from scaleport.runtimes.device_arrays import DeviceArrays
 from scaleport.runtimes.feeds import checked, checked_values
 from scaleport.runtimes.gpu import GPU_WORK, gpu_arrays
+from scaleport.runtimes.inside import Inner, Operations
+
+if TYPE_CHECKING:
+    from scaleport.bundle.manifest import Graph
 
 _CUDA: Final = "CUDAExecutionProvider"
 _CPU: Final = "CPUExecutionProvider"
@@ -109,11 +116,44 @@ def _spec(value: Any) -> TensorSpec:
     return TensorSpec(value.name, _TYPES[value.type], shape)
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(Backend):
     """Runs the ONNX graphs; the first available provider of the installed build is used."""
 
     name = "onnxruntime"
     graph_format = "onnx"
+    title: ClassVar[str] = "ONNX Runtime"
+    rank: ClassVar[int] = 40
+    packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu")
+    judges_int8: ClassVar[int] = 1
+
+    def devices(self) -> tuple[str, ...]:
+        """The providers of the installed build."""
+        try:
+            import onnxruntime
+        except ImportError:
+            return ()
+        return tuple(onnxruntime.get_available_providers())
+
+    def inner(self, path: Path, feeds: Mapping[str, Array]) -> list[Inner]:
+        """Every tensor of an ONNX graph, unoptimised, on the CPU."""
+        from scaleport.runtimes import onnxruntime_inside
+
+        return onnxruntime_inside.inner(path, feeds)
+
+    def operations(self, path: Path, graph: Graph) -> Operations:
+        """Operations of an ONNX graph by the provider that ran each of them."""
+        from scaleport.runtimes import onnxruntime_inside
+
+        return onnxruntime_inside.operations(path, graph, self.availability().device)
+
+    def inference_precisions(self, device: str = "") -> tuple[str, ...]:
+        """float32, and TF32 on an NVIDIA GPU; the rest is in the graphs."""
+        try:
+            import onnxruntime
+        except ImportError:
+            return ("fp32",)
+        on_gpu = _provider(onnxruntime, SessionOptions(device=device)) == _CUDA
+        return ("fp32", "tf32") if on_gpu else ("fp32",)
 
     def work(self, options: SessionOptions) -> Work:
         """Large pieces of equal shape on a GPU, pieces that fit the cache on a processor."""
@@ -142,7 +182,7 @@ class OnnxRuntimeBackend:
             ) from error
         provider = _provider(onnxruntime, options)
         asked = options.inference_precision or "fp32"
-        if asked not in (("fp32", "tf32") if provider == _CUDA else ("fp32",)):
+        if asked not in self.inference_precisions(options.device):
             raise BackendError(
                 f"ONNX Runtime on {provider} computes in the precision of the graph, not in "
                 f"{asked}; choose another graph with precision="

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from scaleport.errors import BackendError, OutOfMemoryError, UsageError, last_line
 from scaleport.runtimes.base import (
+    Array,
     Availability,
+    Backend,
     Feeds,
     GraphFile,
     SessionOptions,
@@ -18,7 +21,11 @@ from scaleport.runtimes.base import (
     Values,
 )
 from scaleport.runtimes.feeds import checked
+from scaleport.runtimes.inside import Inner, Operations
 from scaleport.runtimes.pool import Pool
+
+if TYPE_CHECKING:
+    from scaleport.bundle.manifest import Graph
 
 _HINTS = {"": "f32", "fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
@@ -85,7 +92,7 @@ def _spec(port: Any, declared: tuple[str, ...]) -> TensorSpec:
     return TensorSpec(name, np.dtype(port.get_element_type().to_dtype()), shape)
 
 
-class OpenVinoBackend:
+class OpenVinoBackend(Backend):
     """Runs the OpenVINO IR on the CPU, or on the device named in the options.
 
     Graphs run in float32 arithmetic where nothing else is asked for: on processors with bf16
@@ -94,6 +101,40 @@ class OpenVinoBackend:
 
     name = "openvino"
     graph_format = "openvino"
+    title: ClassVar[str] = "OpenVINO"
+    rank: ClassVar[int] = 30
+    packages: ClassVar[tuple[str, ...]] = ("openvino",)
+    judges_int8: ClassVar[int] = 2
+
+    def devices(self) -> tuple[str, ...]:
+        """The devices that OpenVINO finds."""
+        try:
+            import openvino  # noqa: F401
+        except ImportError:
+            return ()
+        return tuple(shared_core().available_devices)
+
+    def inference_precisions(self, device: str = "") -> tuple[str, ...]:
+        """What the device says that it computes in, bf16 and fp16 among it."""
+        try:
+            import openvino  # noqa: F401
+
+            found = shared_core().get_property(device or "CPU", "OPTIMIZATION_CAPABILITIES")
+        except Exception:  # not installed, or no such device: load says so
+            return ("fp32",)
+        return ("fp32", *(name for name in ("bf16", "fp16") if name.upper() in found))
+
+    def inner(self, path: Path, feeds: Mapping[str, Array]) -> list[Inner]:
+        """Every tensor of an IR, on the CPU, in the precision of the graph."""
+        from scaleport.runtimes import openvino_inside
+
+        return openvino_inside.inner(path, feeds)
+
+    def operations(self, path: Path, graph: Graph) -> Operations:
+        """Operations of an IR by the device that takes them."""
+        from scaleport.runtimes import openvino_inside
+
+        return openvino_inside.operations(path)
 
     def availability(self) -> Availability:
         """Say whether the package is installed and what the CPU device calls itself."""

@@ -61,11 +61,20 @@ class Layout:
 
 def halo_of(manifest: Manifest) -> int:
     """LR pixels that the crop of a tile reaches beyond what the tile owns."""
-    radius = manifest.receptive_field
+    return manifest.receptive_field + _reduction(manifest)
+
+
+def render_halo_of(manifest: Manifest) -> int:
+    """LR pixels around a part of the output beyond which it depends on no features."""
+    radius = manifest.render_radius
+    return halo_of(manifest) if radius is None else radius + _reduction(manifest)
+
+
+def _reduction(manifest: Manifest) -> int:
     if manifest.family == "lattice":
         # The reduction from the lattice reads a little beyond what a tile owns.
-        radius += math.ceil(2 / manifest.scale.min) + 1
-    return radius
+        return math.ceil(2 / manifest.scale.min) + 1
+    return 0
 
 
 def lay_out(manifest: Manifest, height: int, width: int, policy: TilePolicy, work: Work) -> Layout:

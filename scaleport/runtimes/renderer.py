@@ -15,7 +15,7 @@ from scaleport.imaging.tiles import bands
 from scaleport.runtimes.arrays import HOST, Arrays, Native
 from scaleport.runtimes.base import Value, Values, host
 from scaleport.runtimes.picture import DevicePicture
-from scaleport.runtimes.policy import Tile, TilePolicy, halo_of
+from scaleport.runtimes.policy import Tile, TilePolicy, render_halo_of
 from scaleport.runtimes.scales import frozen_scale, native_scale
 from scaleport.runtimes.stages import Stages
 
@@ -48,7 +48,7 @@ class TileRenderer:
         self._manifest = stages.manifest
         self._policy = policy
         self._work = stages.work
-        self._halo = halo_of(self._manifest)
+        self._halo = render_halo_of(self._manifest)
         self._picture = DevicePicture(source, stages)
         # Features of some networks depend on the output size; it is None for the others.
         self._by_size = self._manifest.family == "query" and stages.has("prepare")

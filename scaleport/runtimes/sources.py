@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from scaleport.bundle.manifest import Graph, Manifest, Tensor
@@ -29,6 +30,14 @@ class GraphSource(Protocol):
         Raises:
             UsageError: if there is no such graph.
             ArtifactError: if its file is damaged.
+        """
+        ...
+
+    def checkpoint(self) -> Path:
+        """The verified PyTorch checkpoint of the model.
+
+        Raises:
+            ArtifactError: if there is none, or it is damaged.
         """
         ...
 
@@ -61,6 +70,38 @@ class BundleSource:
             graph = self.bundle.graph(form, stage, precision)
             path = self.bundle.file(graph.path)
         return GraphFile(path, stage, precision, names(graph.inputs), names(graph.outputs))
+
+    def checkpoint(self) -> Path:
+        """The bundle's checkpoint."""
+        return self.bundle.checkpoint()
+
+
+@dataclass(frozen=True)
+class RevisedSource:
+    """The graphs of another source under a manifest that says something else of them.
+
+    For what a model is capable of beyond what it declares, e.g. sizes or a receptive field.
+    """
+
+    source: GraphSource
+    revised: Manifest
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest in place of the source's own."""
+        return self.revised
+
+    def graphs(self, backend: Backend, precision: str) -> dict[str, Graph]:
+        """Those of the source."""
+        return self.source.graphs(backend, precision)
+
+    def file(self, backend: Backend, stage: str, precision: str) -> GraphFile:
+        """That of the source."""
+        return self.source.file(backend, stage, precision)
+
+    def checkpoint(self) -> Path:
+        """That of the source."""
+        return self.source.checkpoint()
 
 
 def names(tensors: tuple[Tensor, ...]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -48,6 +48,8 @@ class Stages:
         found: that backend's availability, for reports.
         precision: ``fp32``, ``fp16`` or ``int8``.
         options: passed to the backend for every graph.
+        shared: gives the session of a stage that others use too, or None for a stage that is to be
+            loaded here. Whoever shares a session closes it.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Stages:
         found: Availability,
         precision: str,
         options: SessionOptions,
+        shared: Callable[[str], Session | None] = lambda _: None,
     ) -> None:
         self.source = source
         self.backend = backend
@@ -64,6 +67,7 @@ class Stages:
         self.precision = precision
         self.options = options
         self._declared = source.graphs(backend, precision)
+        self._shared = shared
         self._sessions: dict[str, Session] = {}
         self._constants: OrderedDict[tuple[bytes, ...], Values] = OrderedDict()
         self._lock = threading.RLock()
@@ -96,6 +100,14 @@ class Stages:
         """Whether the model has a graph of this stage in this format and precision."""
         return stage in self._declared
 
+    def inputs(self, stage: str) -> tuple[str, ...]:
+        """Names of the declared inputs of a stage that is there."""
+        return names(self._declared[stage].inputs)
+
+    def of(self, source: GraphSource) -> Stages:
+        """The same backend, precision and options on other graphs, in stages of the same class."""
+        return type(self)(source, self.backend, self.found, self.precision, self.options)
+
     def session(self, stage: str) -> Session:
         """The session of a stage.
 
@@ -112,6 +124,9 @@ class Stages:
                 # are left alone, and the child loads its own.
                 self._process, self._sessions, self._constants = os.getpid(), {}, OrderedDict()
             if stage not in self._sessions:
+                shared = self._shared(stage)
+                if shared is not None:
+                    return shared
                 file = self.source.file(self.backend, stage, self.precision)
                 self._sessions[stage] = self.backend.load(file, self.options)
             return self._sessions[stage]

@@ -7,8 +7,10 @@ import os
 import threading
 import weakref
 from collections.abc import Collection, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from scaleport.errors import BackendError, OutOfMemoryError, UsageError, first_l
 from scaleport.runtimes.arrays import HOST, Arrays
 from scaleport.runtimes.base import (
     Availability,
+    Backend,
     Feeds,
     GraphFile,
     SessionOptions,
@@ -173,7 +176,7 @@ def _deploy(path: Path, precision: str, device: str) -> DeployForm:
         return form
 
 
-class TorchBackend:
+class TorchBackend(Backend):
     """Runs the checkpoint that the bundle carries, in its deploy form.
 
     ``fp32`` is IEEE arithmetic, whatever PyTorch is set to. Asked for as inference precisions:
@@ -182,6 +185,31 @@ class TorchBackend:
 
     name = "torch"
     graph_format = "torch"
+    title: ClassVar[str] = "PyTorch"
+    rank: ClassVar[int] = 50
+    packages: ClassVar[tuple[str, ...]] = ("torch",)
+    runs_checkpoint: ClassVar[bool] = True
+    source_format: ClassVar[str] = "onnx"
+    precisions: ClassVar[tuple[str, ...]] = _PRECISIONS
+    whole_stage: ClassVar[str] = ""
+
+    def glance(self) -> Availability:
+        """Whether torch is installed, without the second or two of importing it."""
+        try:
+            if find_spec("torch") and find_spec("safetensors"):
+                device = "a device that -v shows (it has to import torch)"
+                return Availability(True, device=device, version=version("torch"))
+        except (ImportError, ValueError, PackageNotFoundError):
+            pass
+        return self.availability()
+
+    def devices(self) -> tuple[str, ...]:
+        """The processor, and every NVIDIA GPU that PyTorch sees."""
+        try:
+            import torch
+        except ImportError:
+            return ()
+        return ("cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())))
 
     def availability(self) -> Availability:
         """Say whether torch and safetensors are installed."""
@@ -193,6 +221,11 @@ class TorchBackend:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         del safetensors
         return Availability(True, device=device, version=str(torch.__version__))
+
+    def inference_precisions(self, device: str = "") -> tuple[str, ...]:
+        """float32, automatic mixed precision, and TF32 on an NVIDIA GPU."""
+        device = device or self.availability().device
+        return ("fp32", *(("tf32",) if device.startswith("cuda") else ()), *_LOWERED)
 
     def work(self, options: SessionOptions) -> Work:
         """Large pieces on a GPU, pieces that fit the cache on a processor."""
@@ -214,10 +247,10 @@ class TorchBackend:
             raise UsageError(f"the torch backend runs {' and '.join(_PRECISIONS)} only")
         device = options.device or found.device
         asked = options.inference_precision
-        if asked not in ("", "fp32", "tf32", *_LOWERED):
-            raise UsageError(f"torch knows no inference precision {asked!r}")
         if asked == "tf32" and not device.startswith("cuda"):
             raise BackendError(f"tf32 is arithmetic of NVIDIA GPUs, and the device is {device}")
+        if asked and asked not in self.inference_precisions(device):
+            raise UsageError(f"torch knows no inference precision {asked!r}")
         try:
             form = _deploy(graph.path, graph.precision, device)
         except (RuntimeError, AssertionError) as error:  # the latter: built without CUDA

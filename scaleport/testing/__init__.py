@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from scaleport.bundle.manifest import ParityResult
+from scaleport.bundle.manifest import InferencePrecision, ParityResult
 from scaleport.bundle.reader import open_bundle
 from scaleport.grid import Grid
 from scaleport.runtimes.upscaler import Upscaler, load
@@ -107,7 +107,7 @@ class ParitySuite:
         """The bundle on a backend, loaded once."""
         key = (backend, precision)
         if key not in self._upscalers:
-            self._upscalers[key] = load(self.bundle.path, backend, precision, threads=self._threads)
+            self._upscalers[key] = load(self.bundle, backend, precision, threads=self._threads)
         return self._upscalers[key]
 
 
@@ -120,6 +120,7 @@ class ParityCase:
     precision: str
     case: Case
     whole: str = ""
+    inference_precision: InferencePrecision = ""
 
     def __str__(self) -> str:
         """Words for a test's name: ``openvino-fp16-staged-odd-x2.7``."""
@@ -165,7 +166,7 @@ class ParityCase:
             output: float[N, 3, Ho, Wo]; what :meth:`run` gives when left out.
         """
         found = self.run() if output is None else np.asarray(output)
-        result = measure(self.backend, self.precision, self.case, found, self.expected)
+        result = measure(self, self.case, found, self.expected)
         return judge(result, self.suite.gates)
 
     def check(self, output: Array | None = None) -> ParityResult:

@@ -122,15 +122,18 @@ def refused_scales(manifest: Manifest) -> tuple[Scale, ...]:
 
 
 def plan_cases(
-    manifest: Manifest, selection: Selection = "full", format: str = "", whole: bool = True
+    manifest: Manifest,
+    selection: Selection = "full",
+    declared_sizes_only: bool = False,
+    whole: bool = True,
 ) -> tuple[Case, ...]:
     """The cases of one backend and precision, those of one shape and mode together.
 
     Args:
         manifest: the bundle's; its scale range, tiling and receptive field shape the grid.
         selection: ``full``, or ``quick``: every scale and every shape once.
-        format: graph format; ``tensorrt`` engines are only asked for sizes that they were built
-            for.
+        declared_sizes_only: whether the backend takes only sizes that the manifest declares, as
+            engines do, which are built for them.
         whole: whether there is a whole graph to run.
 
     Raises:
@@ -145,7 +148,7 @@ def plan_cases(
     cases = [
         Case(shape, scale, mode)
         for shape in shapes_of(manifest)
-        if format != "tensorrt" or _within(manifest, shape)
+        if not declared_sizes_only or _within(manifest, shape)
         for mode in modes
         for scale in scales
         if _is_run(shape.name, scale, mode, selection)
@@ -167,8 +170,6 @@ def _is_run(name: str, scale: Scale, mode: Mode, selection: Selection) -> bool:
 
 
 def _within(manifest: Manifest, shape: Shape) -> bool:
-    """Whether engines take a shape: one image, of a size in their profile."""
-    if shape.batch > 1:
-        return False
+    """Whether a shape is of a size that the manifest declares."""
     pairs = ((manifest.height, shape.height), (manifest.width, shape.width))
     return all(limits.min <= n <= limits.max for limits, n in pairs)

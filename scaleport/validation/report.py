@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scaleport.bundle.manifest import Parity, ParityResult
+from scaleport.runtimes.base import precision_text
 from scaleport.validation.cases import REFUSED, Scale
 from scaleport.validation.gates import not_run, passed
 
@@ -30,6 +31,7 @@ class Row:
 
     backend: str
     precision: str
+    """Of the graphs, and what they were computed in where that is another."""
     mode: str
     cases: int
     passed: int
@@ -47,8 +49,13 @@ def summarise(parity: Parity) -> list[Row]:
     """One row per backend, precision and mode, in the order in which they were run."""
     groups: dict[tuple[str, str, str], list[ParityResult]] = {}
     for result in parity.results:
-        groups.setdefault((result.backend, result.precision, result.mode), []).append(result)
+        groups.setdefault((result.backend, precision_of(result), result.mode), []).append(result)
     return [_row(key, results) for key, results in groups.items()]
+
+
+def precision_of(result: ParityResult) -> str:
+    """Precision of the graphs, and what they were computed in where that is another."""
+    return precision_text(result.precision, result.inference_precision)
 
 
 def failures(parity: Parity) -> list[ParityResult]:
@@ -64,7 +71,7 @@ def describe(result: ParityResult) -> str:
         measured = f"max abs {result.max_abs:.2e}, PSNR {_decibels(_psnr(result))} dB"
     ending = result.note if result.note or result.passed else "failed"
     return (
-        f"{result.backend} {result.precision} {result.mode} {result.shape_name} "
+        f"{result.backend} {precision_of(result)} {result.mode} {result.shape_name} "
         f"{height}x{width} {scale_text(result.scale)}: {ending or measured}"
     )
 

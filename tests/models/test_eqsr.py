@@ -22,6 +22,7 @@ from scaleport.models.encoders.eqsr import EQSR, Adapter, OverlapBlock
 from scaleport.models.octaves import Octaves
 from scaleport.runtimes.base import SessionOptions
 from scaleport.runtimes.registry import get_backend
+from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.stages import Stages
 from scaleport.runtimes.view import TilePolicy, View
 
@@ -213,7 +214,7 @@ def test_bundle_prepares_once_per_size_and_keeps_features_by_size(
     export_bundle(tmp_path / "net.safetensors", tmp_path / "net.bundle", options)
     backend = get_backend("onnxruntime")
     bundle = open_bundle(tmp_path / "net.bundle")
-    stages = Stages(bundle, backend, backend.availability(), "fp32", SessionOptions())
+    stages = Stages(BundleSource(bundle), backend, backend.availability(), "fp32", SessionOptions())
     ran: list[str] = []
     real = stages.run
 

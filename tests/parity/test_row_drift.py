@@ -66,7 +66,7 @@ class HalfRows(FloatRows):
 def test_float_coordinates_would_fail(tiny_bundle, kind):
     right = load(tiny_bundle("liif"), "onnxruntime", "fp32")
     stages = right.stages
-    wrong = kind(stages.bundle, stages.backend, stages.found, stages.precision, stages.options)
+    wrong = kind(stages.source, stages.backend, stages.found, stages.precision, stages.options)
     drift = row_drift(Upscaler(wrong, right.policy), 600, 64, 1.5)
     assert drift.ratio > MAX_RATIO
     assert not drift.passed

@@ -11,7 +11,7 @@ import numpy as np
 from scaleport.bundle.manifest import FORMAT_VERSION, Graph, Manifest, ScaleRange, SizeRange, Tensor
 from scaleport.bundle.reader import open_bundle
 from scaleport.bundle.writer import BundleWriter
-from scaleport.runtimes.base import Availability, SessionOptions
+from scaleport.runtimes.base import Availability, Backend, SessionOptions
 from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.stages import Stages
 
@@ -69,7 +69,7 @@ class NumpySession:
         return {"upscaled": repeat(feature, int(self.stage.removeprefix("render_x")))}
 
 
-class NumpyBackend:
+class NumpyBackend(Backend):
     """Keeps what it loaded and ran, for tests to look at."""
 
     name = "numpy"

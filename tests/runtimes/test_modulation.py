@@ -34,6 +34,7 @@ class Recorded(Stages):
             family="query",
             tiling="exact",
             receptive_field=1,
+            render_radius=None,
             height=size,
             width=size,
             scale=SimpleNamespace(min=1.0, max=8.0, native=()),

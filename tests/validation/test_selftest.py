@@ -15,6 +15,7 @@ from scaleport.errors import UsageError
 from scaleport.grid import Grid
 from scaleport.models import load_checkpoint
 from scaleport.runtimes.onnxruntime import OnnxRuntimeSession
+from scaleport.runtimes.registry import get_backend
 from scaleport.validation.operators import coverage_of
 from scaleport.validation.selftest import (
     BUNDLE,
@@ -75,9 +76,9 @@ def test_a_backend_that_fails(monkeypatch):
 
 
 def test_there_is_no_tile_for_engines():
-    assert has_tile("onnx")
-    assert has_tile("torch")
-    assert not has_tile("tensorrt")
+    assert has_tile(get_backend("onnxruntime"))
+    assert has_tile(get_backend("torch"))
+    assert not has_tile(get_backend("tensorrt"))
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "coreml"])
