@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -31,21 +30,33 @@ if TYPE_CHECKING:
 _HINTS = {"": "f32", "fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
+_core: tuple[Any, int] | None = None
+"""The core and the process that it was made in."""
+
+
 def shared_core() -> Any:
-    """The one OpenVINO core of this process, never freed; a forked process has its own.
+    """The one OpenVINO core of this process, never freed.
 
     Its CPU plug-in gives the inferring thread a stack for signal handlers, and frees it with the
     last core; the next signal, even Ctrl-C, would then be handled on freed memory.
+
+    Raises:
+        BackendError: if this process was forked from one that has used OpenVINO. Its library keeps
+            idle threads for the next graph; they are not there after a fork, and it would wait for
+            them for ever.
     """
-    return _core_of(os.getpid())
-
-
-@cache
-def _core_of(process: int) -> Any:
-    del process
+    global _core
     import openvino
 
-    return openvino.Core()
+    if _core is None:
+        _core = (openvino.Core(), os.getpid())
+    core, process = _core
+    if process != os.getpid():
+        raise BackendError(
+            "OpenVINO cannot run in a process that was forked from one that has used it; start "
+            "processes with multiprocessing's 'spawn', or load the bundle after the fork only"
+        )
+    return core
 
 
 class OpenVinoSession:
@@ -118,7 +129,10 @@ class OpenVinoBackend(Backend):
             import openvino  # noqa: F401
         except ImportError:
             return ()
-        return tuple(shared_core().available_devices)
+        try:
+            return tuple(shared_core().available_devices)
+        except BackendError:
+            return ()
 
     def inference_precisions(self, device: str = "") -> tuple[str, ...]:
         """What the device says that it computes in, bf16 and fp16 among it."""
@@ -148,8 +162,10 @@ class OpenVinoBackend(Backend):
             import openvino
         except ImportError as error:
             return Availability(False, f"{error}", extra="openvino")
-        core = shared_core()
-        devices = core.available_devices
+        try:
+            devices = shared_core().available_devices
+        except BackendError as error:
+            return Availability(False, f"{error}", version=openvino.__version__)
         if not devices:
             return Availability(False, "OpenVINO finds no device", version=openvino.__version__)
         return Availability(True, device=", ".join(devices), version=openvino.__version__)
