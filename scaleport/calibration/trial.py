@@ -170,7 +170,7 @@ def stage_feeds(stages: Stages, patch: Patch, stage: str) -> Feeds:
         grid = Grid.from_scale(height, width, scale)
     modulation = stages.modulation(grid) if manifest.family == "query" else {}
     known: Feeds = {"image": image, **modulation}
-    inputs = set(stages.inputs(stage))
+    inputs = set(names(stages.declared[stage].inputs))
     if stage != "encode":
         known |= stages.encode(image, modulation)
         if manifest.tiling != "not-allowed":

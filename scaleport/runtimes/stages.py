@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -76,9 +76,10 @@ class Stages:
         """Whether there is a graph of this stage for this backend and precision."""
         return stage in self._graphs()
 
-    def inputs(self, stage: str) -> tuple[str, ...]:
-        """Names of the declared inputs of a stage that is there."""
-        return names(self._graphs()[stage].inputs)
+    @property
+    def declared(self) -> Mapping[str, Graph]:
+        """Inputs and outputs of the stages there are, by stage."""
+        return self._graphs()
 
     def of(self, source: GraphSource) -> Stages:
         """The same backend, precision and options on other graphs, in stages of the same class."""

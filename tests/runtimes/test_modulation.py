@@ -45,7 +45,7 @@ class Recorded(Stages):
 
     def run(self, stage: str, feeds: Any) -> Any:
         self.ran.append((stage, tuple(feeds)))
-        assert sorted(feeds) == sorted(self.inputs(stage))
+        assert sorted(feeds) == sorted(port.name for port in self.declared[stage].inputs)
         if stage == "prepare":
             return {"modulation": feeds["cell"][:1]}
         if stage == "encode":
