@@ -176,6 +176,8 @@ class Manifest(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     width: SizeRange
     receptive_field: Annotated[int, msgspec.Meta(ge=0, le=4096)]
     """Measured radius in LR pixels: how far from its own place an output pixel looks."""
+    render_radius: Annotated[int, msgspec.Meta(ge=0, le=4096)] | None = None
+    """The same of the stage that renders, from an output pixel to features; None if not known."""
     tiling: Literal["exact", "approximate", "not-allowed"]
     graphs: Annotated[
         dict[Name, Annotated[tuple[Graph, ...], msgspec.Meta(max_length=1024)]],

@@ -21,7 +21,7 @@ from scaleport.errors import ArtifactError, UsageError
 from scaleport.export.by_format import save_as
 from scaleport.grid import Grid
 from scaleport.imaging.pairs import Array, Pair
-from scaleport.runtimes.base import Backend, GraphFile, Session, SessionOptions
+from scaleport.runtimes.base import Backend, GraphFile, Session, SessionOptions, hosted
 from scaleport.runtimes.registry import int8_judges, require
 from scaleport.runtimes.sources import names
 from scaleport.runtimes.stages import Stages
@@ -169,10 +169,10 @@ def stage_feeds(stages: Stages, patch: Patch, stage: str) -> Feeds:
         image = np.ascontiguousarray(image[:, :, :height, :width])
         grid = Grid.from_scale(height, width, scale)
     modulation = stages.modulation(grid) if manifest.family == "query" else {}
-    known: Feeds = {"image": image, **modulation}
-    inputs = set(names(stages.declared[stage].inputs))
+    known: Feeds = {"image": image, **hosted(modulation)}
+    inputs = set(stages.inputs(stage))
     if stage != "encode":
-        known |= stages.encode(image, modulation)
+        known |= hosted(stages.encode(image, modulation))
         if manifest.tiling != "not-allowed":
             grid = _window(grid)
         known |= grid.feeds()

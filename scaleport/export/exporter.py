@@ -25,7 +25,7 @@ from scaleport.bundle.writer import BundleWriter
 from scaleport.errors import BackendError, UnsupportedOpError, UsageError
 from scaleport.export.formats import FORMATS, check_formats, writer_of
 from scaleport.export.plan import ExportOptions, ExportPlan
-from scaleport.export.receptive import receptive_field
+from scaleport.export.receptive import receptive_field, render_radius
 from scaleport.grid import SIZE_RULE
 from scaleport.models.checkpoint import load_checkpoint, read_metadata
 from scaleport.shipped import checkpoint_name
@@ -103,10 +103,12 @@ def export_bundle(
             f"{network.export_refusal}"
         )
     with BundleWriter(target, options.overwrite) as writer:
-        radius = APPROXIMATE_HALO
+        radius, around = APPROXIMATE_HALO, None
         if network.tiling.kind == "exact" or network.tiling.measurable:
             step("measuring the receptive field")
             radius = receptive_field(network)
+            if network.tiling.kind == "exact":
+                around = render_radius(network)
             if network.tiling.kind != "exact":
                 radius = max(radius, APPROXIMATE_HALO)
         plan = ExportPlan(network, options, writer.path, step)
@@ -122,6 +124,7 @@ def export_bundle(
             height=options.height,
             width=options.width,
             receptive_field=radius,
+            render_radius=around,
             tiling=network.tiling.kind,
             graphs={},
             files={},

@@ -24,6 +24,19 @@ def receptive_field(network: Network) -> int:
         The largest distance between an LR pixel that matters to an output pixel and the LR pixel
         that covers that output pixel's centre.
     """
+    return _radius(network, of_features=False)
+
+
+def render_radius(network: Network) -> int:
+    """Radius in LR pixels around an output pixel beyond which the upsampler reads no features.
+
+    What the deploy form has already computed at LR size is counted again, so that it is never too
+    small. See :func:`receptive_field`.
+    """
+    return _radius(network, of_features=True)
+
+
+def _radius(network: Network, of_features: bool) -> int:
     twin = copy.deepcopy(network).double().eval()
     with torch.no_grad():
         for module in twin.modules():
@@ -45,7 +58,10 @@ def receptive_field(network: Network) -> int:
         radius = max(
             reach
             for scale in scales
-            for reach in (_reach(twin, length, 1, scale, 0), _reach(twin, 1, length, scale, 1))
+            for reach in (
+                _reach(twin, length, 1, scale, 0, of_features),
+                _reach(twin, 1, length, scale, 1, of_features),
+            )
         )
         if radius < length // 2 - 1:
             return radius
@@ -53,7 +69,9 @@ def receptive_field(network: Network) -> int:
     return radius
 
 
-def _reach(network: Network, height: int, width: int, scale: float, axis: int) -> int:
+def _reach(
+    network: Network, height: int, width: int, scale: float, axis: int, of_features: bool
+) -> int:
     image = torch.full((1, 3, height, width), 0.5, dtype=torch.float64, requires_grad=True)
     length = (height, width)[axis]
     grid = Grid.from_scale(height, width, scale)
@@ -61,13 +79,24 @@ def _reach(network: Network, height: int, width: int, scale: float, axis: int) -
     with torch.no_grad():
         constants = network.prepare(grid)
         constants = {k: torch.full_like(v, 1 / v[0].numel()) for k, v in constants.items()}
-    out = network.render(network.encode(image, constants), grid, constants)
+    features = network.encode(image, constants)
+    sources = [image]
+    if of_features:
+        # Leaves of their own: how the encoder made them does not matter.
+        features = {k: v.detach().abs().add(1).requires_grad_() for k, v in features.items()}
+        sources = list(features.values())
+    out = network.render(features, grid, constants)
     for middle in (length // 2, length // 2 + 1):
         side = grid.rows if axis == 0 else grid.cols
         for place in range(*side.owned(middle, middle + 1)):
             line = out[:, :, place] if axis == 0 else out[:, :, :, place]
-            (gradient,) = torch.autograd.grad(line.sum(), image, retain_graph=True)
-            touched = gradient.abs().sum(dim=(0, 1, 3 - axis)).nonzero().flatten()
-            if len(touched):
-                reach = max(reach, middle - int(touched[0]), int(touched[-1]) - middle)
+            gradients: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
+                line.sum(), sources, retain_graph=True, allow_unused=True
+            )
+            for gradient in gradients:
+                if gradient is None:
+                    continue
+                touched = gradient.abs().sum(dim=(0, 1, 3 - axis)).nonzero().flatten()
+                if len(touched):
+                    reach = max(reach, middle - int(touched[0]), int(touched[-1]) - middle)
     return reach

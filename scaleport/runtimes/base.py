@@ -74,6 +74,11 @@ def host(value: Value) -> Array:
     return value if isinstance(value, np.ndarray) else value.numpy()
 
 
+def hosted(values: Feeds) -> Outputs:
+    """Values in host memory."""
+    return {name: host(value) for name, value in values.items()}
+
+
 @dataclass(frozen=True)
 class Availability:
     """Whether a backend can run graphs on this machine, said honestly.

@@ -6,7 +6,8 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import platform
-from collections.abc import Mapping
+import threading
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -22,6 +23,7 @@ from scaleport.runtimes.base import (
     Outputs,
     SessionOptions,
     TensorSpec,
+    Values,
 )
 from scaleport.runtimes.feeds import checked
 from scaleport.runtimes.inside import Inner, Operations
@@ -52,20 +54,24 @@ class CoreMLSession:
 
     def __init__(self, runner: Any, evaluator: Evaluator, device: str) -> None:
         self._runner = runner
+        self._turn = threading.Lock()
         self._single = {s.name for s in (*evaluator.inputs, *evaluator.outputs) if _is_single(s)}
         self.inputs = tuple(_any_batch(spec) for spec in evaluator.inputs)
         self.outputs = tuple(_any_batch(spec) for spec in evaluator.outputs)
         self.device = device
 
-    def run(self, feeds: Feeds) -> Outputs:
-        """Run the program, once or per image of the batch."""
+    def run(self, feeds: Feeds, keep: Collection[str] = ()) -> Values:
+        """Run the program, once or per image of the batch; values are in host memory."""
+        del keep
+        if self._runner is None:
+            raise BackendError("the session is closed; load the bundle again")
         arrays = checked(feeds, self.inputs)
         batches = {name: len(arrays[name]) for name in arrays if name in self._single}
         if len(set(batches.values())) > 1:
             raise UsageError(f"the inputs differ in their batch: {batches}")
         count = next(iter(batches.values()), 1)
         if count == 1:
-            return self._once(arrays)
+            return {**self._once(arrays)}
         parts = []
         for i in range(count):
             chosen = {n: a[i : i + 1] if n in self._single else a for n, a in arrays.items()}
@@ -77,11 +83,16 @@ class CoreMLSession:
             for spec in self.outputs
         }
 
+    def close(self) -> None:
+        """Let go of the program."""
+        self._runner = None
+
     def _once(self, arrays: Outputs) -> Outputs:
         if isinstance(self._runner, Evaluator):
             return self._runner.run(arrays)
         try:
-            results = self._runner.predict(arrays)
+            with self._turn:  # Core ML's models are not for several threads at a time
+                results = self._runner.predict(arrays)
             return {spec.name: np.asarray(results[spec.name], spec.dtype) for spec in self.outputs}
         except MemoryError as error:
             raise OutOfMemoryError("Core ML ran out of memory; use smaller tiles") from error
@@ -153,7 +164,7 @@ class CoreMLBackend(Backend):
         folder = _coremltools()
         if folder is None:
             raise BackendError("coremltools is not installed: pip install 'scaleport[coreml]'")
-        if options.inference_precision:
+        if options.inference_precision not in ("", "fp32"):
             raise UsageError(
                 "coreml runs a graph in the precision it is written in; export another precision "
                 f"instead of asking for {options.inference_precision!r}"

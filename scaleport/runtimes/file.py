@@ -147,7 +147,7 @@ class FileUpscale:
         ):
             self._writer.write(band)
             del band  # not while the next one is made
-        tile = view.policy.tile
+        tile = view.policy.tile or 0
         notes = self._result.notes
         if tile != self._upscaler.policy.tile:
             notes += (f"memory ran out; went on with tiles of {tile} pixels",)

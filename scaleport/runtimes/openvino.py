@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,12 +16,13 @@ from scaleport.runtimes.base import (
     Backend,
     Feeds,
     GraphFile,
-    Outputs,
     SessionOptions,
     TensorSpec,
+    Values,
 )
 from scaleport.runtimes.feeds import checked
 from scaleport.runtimes.inside import Inner, Operations
+from scaleport.runtimes.pool import Pool
 
 if TYPE_CHECKING:
     from scaleport.bundle.manifest import Graph
@@ -42,27 +43,45 @@ def shared_core() -> Any:
 
 
 class OpenVinoSession:
-    """One compiled graph."""
+    """One compiled graph, with a request of its own for every caller at a time.
+
+    Values are numpy arrays: OpenVINO computes in host memory, and reads what it is fed where it
+    lies. On a device of its own (``GPU``, ``NPU``) its plug-in copies.
+    """
 
     def __init__(self, compiled: Any, graph: GraphFile, device: str) -> None:
-        self._request = compiled.create_infer_request()
+        import openvino
+
+        self._tensor: Any = openvino.Tensor
+        self._requests: Pool[Any] = Pool(compiled.create_infer_request)
         self.inputs = tuple(_spec(port, graph.inputs) for port in compiled.inputs)
         self.outputs = tuple(_spec(port, graph.outputs) for port in compiled.outputs)
         self.device = device
 
-    def run(self, feeds: Feeds) -> Outputs:
+    def run(self, feeds: Feeds, keep: Collection[str] = ()) -> Values:
         """Run the graph once."""
+        del keep  # the next caller of a request overwrites what it computed
         arrays = checked(feeds, self.inputs)
         try:
-            results = self._request.infer(
-                list(arrays.values()), share_inputs=True, share_outputs=False
-            )
+            with self._requests.borrowed() as request:
+                for place, array in enumerate(arrays.values()):
+                    request.set_input_tensor(place, self._tensor(array, shared_memory=True))
+                request.infer()
+                return {
+                    spec.name: np.array(request.get_output_tensor(place).data)
+                    for place, spec in enumerate(self.outputs)
+                }
+        except BackendError:
+            raise
         except Exception as error:
             text = last_line(error)
             if "bad_alloc" in str(error) or "allocate" in text:
                 raise OutOfMemoryError(f"OpenVINO ran out of memory: {text}") from error
             raise BackendError(f"OpenVINO failed: {text}") from error
-        return {spec.name: results[i] for i, spec in enumerate(self.outputs)}
+
+    def close(self) -> None:
+        """Release the requests and the compiled graph."""
+        self._requests.close()
 
 
 def _spec(port: Any, declared: tuple[str, ...]) -> TensorSpec:

@@ -16,6 +16,7 @@ from scaleport.runtimes.base import (
     GraphFile,
     SessionOptions,
     TensorSpec,
+    Work,
 )
 from scaleport.runtimes.cuda import Device, find_device, runtime
 from scaleport.runtimes.engine_library import EXTRAS, Library, installed, load_library
@@ -33,6 +34,7 @@ from scaleport.runtimes.engine_session import (
     open_engine,
     profile_ranges,
 )
+from scaleport.runtimes.gpu import GPU_WORK, gpu_arrays
 from scaleport.runtimes.inside import Inner, Operations
 
 if TYPE_CHECKING:
@@ -71,6 +73,10 @@ class TensorRTBackend(Backend):
         from scaleport.runtimes import tensorrt_inside
 
         return tensorrt_inside.operations(path)
+
+    def work(self, options: SessionOptions) -> Work:
+        """Large pieces of equal shape."""
+        return GPU_WORK
 
     def availability(self) -> Availability:
         """Whether engines can run here; ``can_build`` where they can at least be built.
@@ -122,7 +128,7 @@ class TensorRTBackend(Backend):
                 asked for; an engine's precision is fixed when it is built.
             OutOfMemoryError: if the GPU's memory does not hold the engine.
         """
-        if options.inference_precision:
+        if options.inference_precision not in ("", "fp32"):
             raise BackendError(
                 "an engine's precision is fixed when it is built; load the fp16 engine instead of "
                 f"asking for {options.inference_precision!r}"
@@ -133,7 +139,13 @@ class TensorRTBackend(Backend):
         _refuse_mismatch(graph.path, info, library, "")
         device = find_device(index)
         _refuse_mismatch(graph.path, info, library, device.compute_capability)
-        return EngineSession(graph.path, library, device)
+        arrays = gpu_arrays(index)
+        if arrays is None:
+            raise BackendError(
+                "engines need a library that holds their values in the GPU's memory: "
+                "pip install cupy-cuda13x (or cupy-cuda12x), or PyTorch for CUDA"
+            )
+        return EngineSession(graph.path, library, device, arrays)
 
 
 def inspect_engine(

@@ -27,12 +27,14 @@ from scaleport.runtimes.view import Progress, TilePolicy, View
 class Upscaler:
     """A model on a backend. Made by :func:`load`.
 
-    Calling it upscales an image; :meth:`open` encodes an image once for many renderings.
+    Calling it upscales an image; :meth:`open` encodes an image once for many renderings. Many
+    threads may call one upscaler at the same time; a forked process loads the graphs anew.
+    :meth:`close` releases the graphs, as leaving a ``with`` block does.
     """
 
     def __init__(self, stages: Stages, policy: TilePolicy) -> None:
         self._stages = stages
-        self.policy = policy
+        self.policy = policy.resolved(stages.work)
 
     @property
     def manifest(self) -> Manifest:
@@ -63,6 +65,16 @@ class Upscaler:
     def stages(self) -> Stages:
         """The graphs themselves, for callers that bring their own tiling."""
         return self._stages
+
+    def close(self) -> None:
+        """Release the graphs and what they hold on a device; a second call does nothing."""
+        self._stages.close()
+
+    def __enter__(self) -> Upscaler:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __repr__(self) -> str:
         words = precision_text(self.precision, self.inference_precision)

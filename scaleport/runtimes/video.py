@@ -199,7 +199,7 @@ class VideoUpscale:
         large = view.render(size=self._result.output_size)
         if view.policy.tile != policy.tile:
             self._notes.append(f"memory ran out; went on with tiles of {view.policy.tile} pixels")
-        self._result = replace(self._result, tile=view.policy.tile)
+        self._result = replace(self._result, tile=view.policy.tile or 0)
         made = self._av.VideoFrame.from_ndarray(large, format="rgb24")
         made = made.reformat(
             format=form, dst_colorspace=frame.colorspace, dst_color_range=frame.color_range

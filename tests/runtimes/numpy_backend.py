@@ -50,7 +50,10 @@ class NumpySession:
         self.stage = stage
         self.calls = calls
 
-    def run(self, feeds):
+    def close(self):
+        pass
+
+    def run(self, feeds, keep=()):
         self.calls.append(self.stage)
         if self.stage == "encode":
             return {"feature": blur(feeds["image"])}

@@ -139,11 +139,17 @@ def test_unknown_device_is_an_error(tiny_bundle):
         _ = up.device
 
 
-@pytest.mark.parametrize("backend", ["torch", "onnxruntime"])
-def test_lower_arithmetic_is_refused_where_it_cannot_be_had(tiny_bundle, backend):
-    options = SessionOptions(inference_precision="bf16")
+@pytest.mark.parametrize(
+    ("backend", "asked", "words"),
+    [
+        ("onnxruntime", "bf16", "in the precision of the graph"),
+        ("torch", "tf32", "tf32 is arithmetic of NVIDIA GPUs"),
+    ],
+)
+def test_lower_arithmetic_is_refused_where_it_cannot_be_had(tiny_bundle, backend, asked, words):
+    options = SessionOptions(inference_precision=asked, device="cpu" if backend == "torch" else "")
     up = load(tiny_bundle("liif"), backend, options=options)
-    with pytest.raises(BackendError, match="in the precision of the graph"):
+    with pytest.raises(BackendError, match=words):
         up(picture(8, 8), 2.0)
 
 
