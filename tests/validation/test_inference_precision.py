@@ -96,6 +96,24 @@ def test_backends_that_cannot_are_not_run(own, capsys):
     assert "onnxruntime cannot compute in bf16 here" in capsys.readouterr().err
 
 
+def test_bench_measures_what_was_asked_for(own, capsys):
+    line = ["bench", str(own), "--backend", "torch", "--precision", "fp32", "--size", "9"]
+    line += ["--scale", "2", "--rounds", "1", "--pytorch", "none", "--no-memory", "--threads", "1"]
+    assert main([*line, "--inference-precision", "bf16", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert (row["precision"], row["inference_precision"]) == ("fp32", "bf16")
+
+
+def test_outputs_that_were_kept_are_judged_as_they_were_made(own, tmp_path, capsys):
+    line = ["validate", str(own), "--quick", "--backend", "torch", "--precision", "fp32"]
+    kept = str(tmp_path / "kept")
+    assert main([*line, "--inference-precision", "bf16", "--save-outputs", kept]) == 0
+    assert "fp32 in bf16" in capsys.readouterr().out
+    assert main(["validate", str(own), "--load-outputs", kept]) == 0
+    assert {r.inference_precision for r in read_manifest(own).parity.results} == {"bf16"}
+    assert main(["validate", str(own), "--load-outputs", kept, "--gate-bf16-psnr", "99"]) == 1
+
+
 def test_one_validation_reads_the_manifest_once(own, tmp_path, monkeypatch, capsys):
     count = 0
     real = reader._parse
