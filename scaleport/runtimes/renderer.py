@@ -21,8 +21,6 @@ from scaleport.runtimes.stages import Stages
 
 Size = tuple[int, int]
 
-_WINDOW_STEP: Final = 8
-"""Windows begin and end at multiples of this, so that a backend meets few shapes."""
 _MOST_OF_TILE: Final = 0.5
 """A window is worth its copy only where it is at most this part of the features."""
 
@@ -193,12 +191,18 @@ class TileRenderer:
         return self._stages.declared["encode"]
 
     def _reach(self, axis: Axis, start: int, stop: int) -> tuple[int, int]:
-        """LR samples of a crop that samples of the output depend on."""
+        """LR samples of a crop that samples of the output depend on.
+
+        As many for every part of the same length: a backend prepares itself anew for each shape.
+        """
         whole = replace(axis, origin=0)
-        first, last = int(whole.index[0]) - self._halo, int(whole.index[-1]) + 2 + self._halo
-        low = start + (max(first, start) - start) // _WINDOW_STEP * _WINDOW_STEP
-        high = start - (start - min(last, stop)) // _WINDOW_STEP * _WINDOW_STEP
-        return low, min(high, stop)
+        first = int(whole.index[0]) - self._halo
+        count = axis.stop - axis.start
+        length = -(-count * axis.n // axis.N) + 3 + 2 * self._halo
+        if length >= stop - start:
+            return start, stop
+        low = min(max(first, start), stop - length)
+        return low, low + length
 
     def _lattice(self, features: Values, tile: Tile, part: Grid, scale: int, check: bool) -> Native:
         row, col = tile
