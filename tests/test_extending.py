@@ -152,6 +152,7 @@ COMMANDS = """
 """
 
 
+@pytest.mark.slow  # the whole grid, in an evaluator that is slow by design
 def test_the_backend_passes_parity_bench_bisect_and_doctor(installed: Path, tmp_path: Path) -> None:
     ran = run(installed, tmp_path, "-c", textwrap.dedent(COMMANDS))
     assert ran.returncode == 0, ran.stderr[-3000:]
