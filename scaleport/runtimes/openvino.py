@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -30,13 +31,18 @@ if TYPE_CHECKING:
 _HINTS = {"": "f32", "fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
-@lru_cache(maxsize=1)
 def shared_core() -> Any:
-    """The one OpenVINO core of this process, never freed.
+    """The one OpenVINO core of this process, never freed; a forked process has its own.
 
     Its CPU plug-in gives the inferring thread a stack for signal handlers, and frees it with the
     last core; the next signal, even Ctrl-C, would then be handled on freed memory.
     """
+    return _core_of(os.getpid())
+
+
+@cache
+def _core_of(process: int) -> Any:
+    del process
     import openvino
 
     return openvino.Core()

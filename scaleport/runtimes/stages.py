@@ -38,6 +38,9 @@ from scaleport.runtimes.split import split_run
 
 _CONSTANTS_KEPT = 32
 
+_LEFT_BEHIND: list[dict[str, Session]] = []
+"""Sessions of the process that this one was forked from."""
+
 
 class Stages:
     """Sessions and per-scale constants of one model. Many threads may use one object.
@@ -116,13 +119,10 @@ class Stages:
             ArtifactError: if the graph's file is damaged.
             BackendError: if the backend refuses it, or these stages are closed.
         """
+        self._leave_parent()
         with self._lock:
             if self._closed:
                 raise BackendError("the upscaler is closed; load the bundle again")
-            if self._process != os.getpid():
-                # Threads and devices of the parent are not there after a fork, so its sessions
-                # are left alone, and the child loads its own.
-                self._process, self._sessions, self._constants = os.getpid(), {}, OrderedDict()
             if stage not in self._sessions:
                 shared = self._shared(stage)
                 if shared is not None:
@@ -131,8 +131,20 @@ class Stages:
                 self._sessions[stage] = self.backend.load(file, self.options)
             return self._sessions[stage]
 
+    def _leave_parent(self) -> None:
+        """Begin anew in a forked process: the threads of the parent's sessions are not there."""
+        if self._process == os.getpid():
+            return
+        # Another thread of the parent may have held the lock. The sessions are kept and never
+        # touched, because releasing them would wait for their threads.
+        _LEFT_BEHIND.append(self._sessions)
+        self._lock = threading.RLock()
+        self._sessions, self._constants = {}, OrderedDict()
+        self._process = os.getpid()
+
     def close(self) -> None:
         """Release all sessions; a second call does nothing."""
+        self._leave_parent()
         with self._lock:
             sessions, self._sessions, self._closed = self._sessions, {}, True
             self._constants.clear()
@@ -252,6 +264,7 @@ class Stages:
     def _prepared(self, feeds: dict[str, Any]) -> Values:
         """Outputs of ``prepare``, computed once per set of inputs; they stay on the device."""
         key = tuple(value.tobytes() for value in feeds.values())
+        self._leave_parent()
         with self._lock:  # so that many threads at one scale compute them once
             self.session("prepare")
             if key in self._constants:

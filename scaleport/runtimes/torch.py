@@ -28,6 +28,7 @@ from scaleport.runtimes.base import (
     Work,
 )
 from scaleport.runtimes.feeds import checked_values
+from scaleport.runtimes.forked import in_usable_thread
 from scaleport.runtimes.gpu import GPU_WORK
 from scaleport.runtimes.torch_arrays import torch_arrays
 from scaleport.runtimes.torch_precision import IEEE, TF32, float32_arithmetic
@@ -78,11 +79,8 @@ class TorchSession:
             raise BackendError("the session is closed; load the bundle again")
         values = checked_values(feeds, self.inputs)
         try:
-            with self._turn, self._arithmetic():
-                tensors = [self._tensor(value) for value in values.values()]
-                result = self._stage.module(*tensors)
-                results = [result] if isinstance(result, torch.Tensor) else list(result)
-                results = [value.to(torch.float32) for value in results]
+            with self._turn:
+                results = in_usable_thread(lambda: self._computed(values))
         except torch.OutOfMemoryError as error:
             raise OutOfMemoryError(f"PyTorch ran out of memory: {error}") from error
         except RuntimeError as error:
@@ -94,6 +92,12 @@ class TorchSession:
             spec.name: self._handed_out(value, spec.name in keep)
             for spec, value in zip(self.outputs, results, strict=True)
         }
+
+    def _computed(self, values: dict[str, Value]) -> list[torch.Tensor]:
+        with self._arithmetic():
+            result = self._stage.module(*[self._tensor(value) for value in values.values()])
+            results = [result] if isinstance(result, self._torch.Tensor) else list(result)
+            return [value.to(self._torch.float32) for value in results]
 
     @contextlib.contextmanager
     def _arithmetic(self) -> Iterator[None]:

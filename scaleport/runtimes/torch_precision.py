@@ -7,6 +7,7 @@ that each computes in what it asked for.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,19 @@ def _switches(setting: str) -> list[tuple[Any, str, Any]]:
         ]
     allowed = setting == TF32
     return [(backends.cuda.matmul, "allow_tf32", allowed), (backends.cudnn, "allow_tf32", allowed)]
+
+
+def _begin_anew() -> None:
+    """In a forked process: no call of the parent's other threads comes to its end here."""
+    global _changed, _active
+    _changed, _active = threading.Condition(), 0
+    while _saved:
+        owner, name, value = _saved.pop()
+        setattr(owner, name, value)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 @contextmanager
