@@ -65,7 +65,7 @@ def doctor(
     was asked for with --backend; -v also imports torch, to see its device.
     """
     from scaleport.bundle.reader import open_bundle
-    from scaleport.runtimes.registry import backend_names, require
+    from scaleport.runtimes.registry import backend_names, get_backend, require
 
     out = Output(as_json, quiet, verbose)
     names = list(dict.fromkeys(backends or backend_names()))
@@ -85,8 +85,9 @@ def doctor(
     out.say_table([("backend", "usable", "version", "runs on, or why not"), *_rows(found)])
     usable = [name for name in names if found[name].usable]
     probed = verbose or bundle is not None or bool(backends)
+    asked = [name for name in usable if probed or not _is_slow(name)]
     with out.progress(None) as advance, out.libraries():
-        tests = _golden([n for n in usable if probed or not _is_slow(n)], advance)
+        tests = _golden(asked, advance)
     out.say_table([("golden tile", "parity", "PSNR dB", "ran on"), *map(_golden_row, tests)])
     checks: list[Check] = []
     covered: dict[str, tuple[Coverage, ...]] = {}
@@ -101,7 +102,8 @@ def doctor(
         rows = [row for name, items in covered.items() for row in _coverage_rows(out, name, items)]
         if rows:
             out.say_table([("operations of", "graphs", "count", "run by"), *rows])
-    out.result(_report(found, tests, bundle, checks, covered))
+    devices = {name: get_backend(name).devices() for name in asked}
+    out.result(_report(found, tests, bundle, checks, covered, devices))
     failures: list[ScaleportError] = [c.error for c in checks if c.error is not None]
     failures += [
         GateFailed(f"{test.backend} computes the golden tile wrongly: {test.note}")
@@ -293,6 +295,7 @@ def _report(
     bundle: Path | None,
     checks: list[Check],
     covered: dict[str, tuple[Coverage, ...]],
+    devices: dict[str, tuple[str, ...]],
 ) -> dict[str, Any]:
     return {
         "scaleport": _version("scaleport"),
@@ -301,6 +304,7 @@ def _report(
         "platform": platform.platform(),
         "backends": found,
         "install": {name: _install(state) for name, state in found.items() if state.extra},
+        "devices": devices,
         "golden_tile": tests,
         "bundle": bundle,
         "operations": covered,

@@ -117,7 +117,7 @@ def validate(
         typer.Option(
             "--gate-bf16-psnr",
             metavar="DB",
-            help="Least PSNR with --inference-precision bf16. [default: 38]",
+            help="Least PSNR with --inference-precision bf16. [default: 40]",
         ),
     ] = None,
     threads: Threads = 0,

@@ -54,7 +54,8 @@ __all__ = [
 SIZE_INPUT: Final = "size"
 """The shape input of the whole graph: int64[2], the output size (Ho, Wo)."""
 
-ONE_IMAGE: Final = SizeRange(min=1, opt=1, max=1)
+BATCH: Final = SizeRange(min=1, opt=1, max=2)
+"""Images in one call: alpha is rendered as a second image."""
 _USUAL_SCALE: Final = 2.0
 
 
@@ -90,7 +91,7 @@ def profile_for(
     height: SizeRange,
     width: SizeRange,
     scale: ScaleRange,
-    batch: SizeRange = ONE_IMAGE,
+    batch: SizeRange = BATCH,
 ) -> dict[str, ShapeRange]:
     """Ranges of all dynamic inputs of a graph, from the ranges that the manifest declares.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -233,10 +234,12 @@ class Backend(Protocol):
     judges_int8: ClassVar[int] = 0
     """Place among the backends that calibration measures int8 graphs on; 0 for none of them."""
 
+    @abstractmethod
     def availability(self) -> Availability:
         """Say whether graphs can run here. Never raises, never installs anything."""
         ...
 
+    @abstractmethod
     def load(self, graph: GraphFile, options: SessionOptions) -> Session:
         """Load a graph.
 

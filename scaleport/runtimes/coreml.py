@@ -123,6 +123,7 @@ class CoreMLBackend(Backend):
     title: ClassVar[str] = "Core ML"
     rank: ClassVar[int] = 20
     packages: ClassVar[tuple[str, ...]] = ("coremltools",)
+    whole_stage: ClassVar[str] = ""
 
     def devices(self) -> tuple[str, ...]:
         """Kinds of processors that Core ML may use, and the evaluator."""

@@ -84,9 +84,8 @@ def refusal_of(backend: Backend, inference_precision: str, device: str = "") -> 
     there = backend.inference_precisions(device)
     if inference_precision in there:
         return ""
-    return (
-        f"{backend.name} cannot compute in {inference_precision} here, only {' and '.join(there)}"
-    )
+    known = " or ".join(there)
+    return f"{backend.name} cannot compute in {inference_precision} here, only in {known}"
 
 
 def checkpoint_backend() -> Backend:

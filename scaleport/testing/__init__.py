@@ -22,8 +22,9 @@ from scaleport.grid import Grid
 from scaleport.runtimes.upscaler import Upscaler, load
 from scaleport.runtimes.view import View
 from scaleport.validation.cases import Case, Selection, plan_cases, policy_of
+from scaleport.validation.combinations import combinations_of
 from scaleport.validation.gates import Gates, judge
-from scaleport.validation.parity import combinations_of, measure, run_whole
+from scaleport.validation.parity import measure, run_whole
 from scaleport.validation.report import describe, scale_text
 
 if TYPE_CHECKING:

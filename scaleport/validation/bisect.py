@@ -13,9 +13,8 @@ import torch
 
 from scaleport.bundle.manifest import Graph
 from scaleport.bundle.reader import Bundle, open_bundle
-from scaleport.errors import ArtifactError, BackendError, UsageError
+from scaleport.errors import ArtifactError, UsageError
 from scaleport.export.by_format import REUSED_NAMES, trace_for
-from scaleport.export.formats import FORMATS
 from scaleport.export.mixed import keep_float32
 from scaleport.export.plan import DTYPES, FRONTS
 from scaleport.export.whole import resample_stage
@@ -24,7 +23,7 @@ from scaleport.models.base import DeployForm, Stage
 from scaleport.models.checkpoint import load_checkpoint
 from scaleport.models.network import Network
 from scaleport.runtimes import registry
-from scaleport.runtimes.base import Backend, SessionOptions, host, offers, source_format
+from scaleport.runtimes.base import SessionOptions, host, source_format
 from scaleport.runtimes.scales import checked_grid, native_scale
 from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.stages import Stages
@@ -42,6 +41,7 @@ from scaleport.validation.divergence import (
 from scaleport.validation.gates import Gates
 from scaleport.validation.metrics import psnr
 from scaleport.validation.pictures import picture
+from scaleport.validation.searched import searched
 from scaleport.validation.steps import own_choice, remark
 from scaleport.validation.traced import Tensor, reference_tensors
 from scaleport.validation.whole_reference import part_of, whole_feeds, whole_tensors
@@ -118,14 +118,7 @@ def bisect(
             "quality that it loses"
         )
     opened = open_bundle(Path(bundle))
-    backend = backend or _first_backend(opened, precision)
-    runner = registry.get_backend(backend)
-    if not offers(runner, "inner"):
-        reason = " (it is the reference)" if runner.runs_checkpoint else ""
-        known = [found.name for found in _with_tensors()]
-        raise UsageError(
-            f"no tensors can be read from inside {backend!r}{reason}; known: {', '.join(known)}"
-        )
+    backend = searched(opened, backend, precision)
     work = _Work(opened, backend, precision, shape, scale, tolerance, checkpoint, step)
     unknown = set(stages) - set(work.stages)
     if unknown:
@@ -154,32 +147,6 @@ def bisect(
         tuple(found),
         found[-1].divergence,
         tuple(work.notes),
-    )
-
-
-def _with_tensors() -> list[Backend]:
-    """Backends that show the tensors inside of a graph, in the order of an export's formats."""
-    found = []
-    for name in registry.ranked_names():
-        try:
-            backend = registry.get_backend(name)
-        except BackendError:  # a plug-in that does not load
-            continue
-        if offers(backend, "inner"):
-            found.append(backend)
-    order = list(FORMATS)
-    return sorted(found, key=lambda b: (*order, b.graph_format).index(b.graph_format))
-
-
-def _first_backend(bundle: Bundle, precision: str) -> str:
-    found = _with_tensors()
-    for backend in found:
-        there = bundle.graphs(source_format(backend), None, precision)
-        if there and backend.availability().usable:
-            return backend.name
-    raise UsageError(
-        f"{bundle.path} has no {precision} graphs that can be searched here; backends that can "
-        f"are {', '.join(backend.name for backend in found)}"
     )
 
 

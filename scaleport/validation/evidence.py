@@ -20,9 +20,10 @@ from scaleport.runtimes.registry import get_backend
 from scaleport.runtimes.upscaler import Upscaler, load
 from scaleport.runtimes.view import View
 from scaleport.validation.cases import Shape, policy_of
+from scaleport.validation.combinations import run_of, whole_stage
 from scaleport.validation.metrics import max_abs, psnr
 from scaleport.validation.page import Evidence, Picture
-from scaleport.validation.parity import run_of, run_whole, whole_stage
+from scaleport.validation.parity import run_whole
 from scaleport.validation.raster import data_uri, error_map, to_pixels
 from scaleport.validation.reference import Reference
 

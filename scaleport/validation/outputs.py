@@ -39,16 +39,14 @@ from scaleport.runtimes.base import precision_text, source_format
 from scaleport.runtimes.registry import get_backend
 from scaleport.runtimes.upscaler import load
 from scaleport.validation.cases import Case, Mode, Selection, Shape
+from scaleport.validation.combinations import Combination, combinations_of, plan_of
 from scaleport.validation.gates import Gates, judge
 from scaleport.validation.parity import (
-    Combination,
     Progress,
     actions,
-    combinations_of,
     device_of,
     measure,
     one_line,
-    plan_of,
     refusals,
 )
 from scaleport.validation.pictures import pictures

@@ -146,6 +146,12 @@ def test_profile_of_integer_scales(scale: ScaleRange, expected: tuple[int, int, 
     }
 
 
+def test_engines_take_two_images_by_default() -> None:
+    image = Tensor(name="image", dtype="float32", shape=("N", 3, "H", "W"))
+    found = profile_for([image], HEIGHT, WIDTH, SCALE)["image"]
+    assert (found.min[0], found.opt[0], found.max[0]) == (1, 1, 2)
+
+
 def test_profile_refuses_a_dimension_of_unknown_range() -> None:
     tensor = Tensor(name="tokens", dtype="float32", shape=("N", "T", 8))
     with pytest.raises(ExportError, match=r"'tokens' has a dimension 'T'"):
