@@ -190,7 +190,12 @@ def test_no_import_hides_from_the_check_below(statement: str) -> None:
 
 
 NEEDING_MORE = (
+    # What runs on PyTorch, and the choice of the library that reaches a GPU, which asks for it only
+    # where it is installed.
     PACKAGE / "runtimes" / "torch.py",
+    PACKAGE / "runtimes" / "torch_arrays.py",
+    PACKAGE / "runtimes" / "torch_precision.py",
+    PACKAGE / "runtimes" / "gpu.py",
     # What bisect and doctor ask of TensorRT: it builds engines, as an export does.
     PACKAGE / "runtimes" / "tensorrt_inside.py",
 )

@@ -93,7 +93,7 @@ def test_a_wrong_output_is_a_failed_case(tiny_bundle, own):
 
 
 def test_a_case_that_failed_there_is_failed_here(tiny_bundle, tmp_path, monkeypatch):
-    def broken(self, feeds):
+    def broken(self, feeds, keep=()):
         raise RuntimeError("the device fell off")
 
     monkeypatch.setattr(OnnxRuntimeSession, "run", broken)

@@ -52,7 +52,7 @@ def test_a_backend_that_computes_wrongly(monkeypatch, capsys):
     right = OnnxRuntimeSession.run
 
     def wrong(self, feeds, keep=()):
-        return {n: host(v) * np.float32(1.001) for n, v in right(self, feeds).items()}
+        return {n: host(v) * np.float32(1.001) for n, v in right(self, feeds, keep).items()}
 
     monkeypatch.setattr(OnnxRuntimeSession, "run", wrong)
     found = self_test("onnxruntime")
@@ -68,7 +68,7 @@ def test_a_backend_that_fails(monkeypatch):
     right = OnnxRuntimeSession.run
 
     def broken(self, feeds, keep=()):
-        return {n: host(v) * np.float32(np.nan) for n, v in right(self, feeds).items()}
+        return {n: host(v) * np.float32(np.nan) for n, v in right(self, feeds, keep).items()}
 
     monkeypatch.setattr(OnnxRuntimeSession, "run", broken)
     found = self_test("onnxruntime")
