@@ -6,7 +6,6 @@ text in Latin-1, and writes a density where none is known.
 
 from __future__ import annotations
 
-import os
 import shutil
 import struct
 import zlib
@@ -15,13 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from scaleport.errors import ImageError
+
 Chunk = tuple[bytes, bytes]
 """Type and data of a PNG chunk."""
 
 TEXT: Final = (b"tEXt", b"zTXt", b"iTXt")
 COLOUR: Final = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"mDCv", b"cLLI", b"cLLi")
 _XMP: Final = b"XML:com.adobe.xmp\0"
-_READ: Final = (*TEXT, *COLOUR, b"pHYs", b"acTL")
+_READ: Final = (*TEXT, *COLOUR, b"pHYs", b"acTL", b"eXIf", b"tRNS", b"PLTE", b"iCCP")
 _MOST_TEXT: Final = 16 << 20
 """Bytes of text chunks that are kept of a file."""
 _MOST_SEGMENTS: Final = 4096
@@ -36,7 +37,7 @@ class PngFacts:
         kept: text and colour chunks, as they are in the file.
         density: pixels per millimetre, horizontally and vertically; None if not said.
         frames: of an animation; 1 for a picture.
-        dropped: whether there is more text than is kept.
+        dropped: whether there is more text than is kept, or text that is damaged.
     """
 
     kept: tuple[Chunk, ...]
@@ -57,18 +58,27 @@ def png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
         file.seek(place + size + 4)
 
 
-def png_facts(file: BinaryIO) -> PngFacts:
-    """Read the chunks that tell something; damage in them is left to the decoder to find."""
+def png_facts(path: Path, file: BinaryIO) -> PngFacts:
+    """Read the chunks that tell something.
+
+    Raises:
+        ImageError: if a chunk is damaged that pixels depend on. Decoders leave such chunks out.
+    """
     kept: list[Chunk] = []
     density, frames, room, dropped = None, 1, _MOST_TEXT, False
     for kind, place, size in png_chunks(file):
         if kind not in _READ:
             continue
         if size > room:
-            dropped = True
+            dropped = dropped or kind in TEXT
             continue
         file.seek(place)
         data = file.read(size)
+        if file.read(4) != struct.pack(">I", zlib.crc32(kind + data)):
+            if kind in TEXT:
+                dropped = True
+                continue
+            raise ImageError(f"{path} is damaged: the checksum of {kind.decode()} does not match")
         if kind == b"pHYs" and size == 9:
             x, y, unit = struct.unpack(">IIB", data)
             if unit == 1 and x and y:
@@ -162,10 +172,10 @@ def jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
             head = head[1:] + file.read(1)
         if len(head) < 4 or head[0] != 0xFF or head[1] in (0xD9, 0xDA):
             return
-        size = struct.unpack(">H", head[2:])[0]
+        size = max(2, struct.unpack(">H", head[2:])[0])
         place = file.tell()
-        yield head[1], file.read(min(max(0, size - 2), 1 << 10))
-        file.seek(place + size - 2, os.SEEK_SET)
+        yield head[1], file.read(min(size - 2, 1 << 10))
+        file.seek(place + size - 2)
 
 
 def jpeg_facts(file: BinaryIO) -> JpegFacts:

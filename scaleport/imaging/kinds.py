@@ -106,8 +106,8 @@ def kind_of(path: Path, head: bytes) -> Kind:
     meant = next((kind.name for kind in KINDS if suffix in kind.suffixes), None)
     if meant is not None:
         raise ImageError(
-            f"{path} is of an unsupported kind, or its beginning is lost: it does not start as a "
-            f"{meant} file does; {supported}"
+            f"{path} is damaged or of an unsupported kind: it does not begin as a {meant} file "
+            f"does; {supported}"
         )
     raise ImageError(f"{path} is of an unsupported kind; {supported}")
 

@@ -152,11 +152,16 @@ def _plain(data: bytes, header: Header, count: int) -> Pixels:
         if values.size < count or values.max() > 1:
             raise ValueError("it breaks off, or has digits other than 0 and 1")
         return _bilevel(values)
-    words = text.split(maxsplit=count)[:count]
+    words = text.split(maxsplit=count)
+    ends = len(words) <= count and not text[-1:].isspace()
+    words = words[:count]
     if len(words) < count:
         raise ValueError(f"it breaks off, {count - len(words)} values are missing")
     if any(not word.isdigit() or len(word) > 5 for word in words):
         raise ValueError("a value is not a number from 0 to 65535")
+    if ends and 0 < 10 * int(words[-1]) <= header.largest:
+        # The last value may have had more digits.
+        raise ValueError("it breaks off in its last value, or lacks the end of its last line")
     return _spread(np.array(words).astype(np.int64), int(header.largest))
 
 

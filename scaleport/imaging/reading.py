@@ -52,8 +52,8 @@ _MISSING_CODEC: Final = re.compile(
 )
 # What libjpeg warns of though no pixel is in doubt.
 _HARMLESS: Final = re.compile(r"Invalid SOS parameters|JFIF revision|Adobe color transform")
-_UNKNOWN_EXIF_DENSITY: Final = 72 / 25.4
-"""What EXIF has for a density that is not known; libvips adds it where there is none."""
+_UNKNOWN_DENSITIES: Final = (72 / 25.4, 1.0)
+"""What EXIF and libvips have, in pixels per millimetre, for a density that is not known."""
 _PIECE: Final = 1 << 20
 
 
@@ -196,10 +196,10 @@ def _open(path: Path, place: Path, kind: Kind, file: BinaryIO) -> Picture:
         if facts.deflate:
             checked = lambda: tiff.check_deflate(place, path, page)  # noqa: E731
     elif kind is PNG:
-        said = chunks.png_facts(file)
+        said = chunks.png_facts(path, file)
         density, kept = said.density, said.kept
         notes += _frames(said.frames)
-        notes += ["text beyond 16 MiB was left out"] if said.dropped else []
+        notes += ["text that is damaged or beyond 16 MiB was left out"] if said.dropped else []
     elif kind is JPEG:
         listed = chunks.jpeg_facts(file)
         density = listed.density
@@ -270,9 +270,10 @@ def _fields(image: Any, names: list[str]) -> dict[str, Any]:
 
 def _density_of_exif(image: Any) -> tuple[float, float] | None:
     found = (float(image.xres), float(image.yres))
-    if all(abs(value - _UNKNOWN_EXIF_DENSITY) < 1e-6 for value in found) or min(found) <= 0:
-        return None
-    return found
+    unknown = any(
+        all(abs(value - nothing) < 1e-6 for value in found) for nothing in _UNKNOWN_DENSITIES
+    )
+    return None if unknown or min(found) <= 0 else found
 
 
 def _open_plain(path: Path, place: Path, kind: Kind) -> Picture:
