@@ -27,6 +27,8 @@ _MOST_TEXT: Final = 16 << 20
 """Bytes of text chunks that are kept of a file."""
 _MOST_SEGMENTS: Final = 4096
 _MILLIMETRES_PER_METRE: Final = 1000
+_JFIF_UNKNOWN: Final = struct.pack(">BHH", 0, 1, 1)
+"""A ratio of 1 without a unit: square pixels of unknown size."""
 
 
 @dataclass(frozen=True)
@@ -131,17 +133,8 @@ def finish_png(path: Path, kept: Sequence[Chunk], density_known: bool) -> None:
                     break
     if not kept:
         return
-    new = path.with_name(f"{path.name.removesuffix('.tmp')}.png.tmp")
-    try:
-        with path.open("rb") as source, new.open("xb") as target:
-            # Behind the signature and IHDR: colour chunks have to come before the pixels.
-            target.write(source.read(33))
-            for kind, data in kept:
-                target.write(_checked(kind, data))
-            shutil.copyfileobj(source, target, 1 << 20)
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
+    # Behind the signature and IHDR: colour chunks have to come before the pixels.
+    _insert(path, 33, b"".join(_checked(kind, data) for kind, data in kept))
 
 
 def _checked(kind: bytes, data: bytes) -> bytes:
@@ -210,14 +203,43 @@ def _listed(data: bytes) -> int:
     return 1
 
 
-def drop_jpeg_density(path: Path) -> None:
-    """Take an invented density out of a JPEG file that was just written.
+def finish_jpeg(path: Path, density: tuple[float, float] | None) -> None:
+    """State the density of a JPEG file that was just written, or take an invented one out.
+
+    libvips writes a JFIF header beside EXIF only.
+
+    Args:
+        path: the file.
+        density: pixels per millimetre, horizontally and vertically; None if not known.
 
     Raises:
         OSError: if the file cannot be written.
     """
+    stated = _JFIF_UNKNOWN
+    if density is not None:
+        across, down = (round(value * 25.4) for value in density)
+        if not (0 < across < 1 << 16 and 0 < down < 1 << 16):
+            return
+        stated = struct.pack(">BHH", 1, across, down)
     with path.open("rb+") as file:
         head = file.read(20)
         if head[2:4] == b"\xff\xe0" and head[6:11] == b"JFIF\0":
             file.seek(13)
-            file.write(struct.pack(">BHH", 0, 1, 1))
+            file.write(stated)
+            return
+    if density is not None:
+        segment = b"\xff\xe0" + struct.pack(">H", 16) + b"JFIF\0\1\1" + stated + b"\0\0"
+        _insert(path, 2, segment)
+
+
+def _insert(path: Path, place: int, data: bytes) -> None:
+    """Put bytes into a file, by way of a copy beside it."""
+    new = path.with_name(f"{path.name.removesuffix('.tmp')}.new.tmp")
+    try:
+        with path.open("rb") as source, new.open("xb") as target:
+            target.write(source.read(place))
+            target.write(data)
+            shutil.copyfileobj(source, target, 1 << 20)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)

@@ -93,7 +93,7 @@ def finish(path: Path, metadata: Metadata, kind: str) -> None:
         drop = b"sRGB" if "icc-profile-data" in metadata.fields else b""  # not beside a profile
         chosen = [chunk for chunk in metadata.chunks if chunk[0] != drop]
         chunks.finish_png(path, chosen, known)
-    elif kind == "JPEG" and not known:
-        chunks.drop_jpeg_density(path)
+    elif kind == "JPEG":
+        chunks.finish_jpeg(path, metadata.density)
     elif kind == "TIFF" and not known:
         tiff.drop_density(path)

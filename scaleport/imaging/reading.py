@@ -48,7 +48,7 @@ MOST_PIXELS: Final = 1 << 30
 _TYPES: Final = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}
 _MISSING_CODEC: Final = re.compile(
     r"not configured|not implemented|[Uu]nsupported (codec|feature|image type)|"
-    r"No decoding plugin|not built with|compression scheme",
+    r"No decoding plugin|loading plugin|not been built in|not built with|compression scheme",
 )
 # What libjpeg warns of though no pixel is in doubt.
 _HARMLESS: Final = re.compile(r"Invalid SOS parameters|JFIF revision|Adobe color transform")
@@ -289,7 +289,10 @@ def _open_plain(path: Path, place: Path, kind: Kind) -> Picture:
 
 def _fault(path: Path, error: Exception, kind: Kind | None = None) -> ImageError:
     """What it means that libvips failed: the system, a codec that is missing, or damage."""
-    system, why = system_fault(error), reason(error)
+    system = system_fault(error)
+    # libvips names the file again, and each place that it tried to go to.
+    parts = [part for part in reason(error).split("; ") if ": bad seek to " not in part]
+    why = "; ".join(part.removeprefix(f"{path}: ") for part in parts) or "it breaks off"
     if system:
         return ImageError(f"cannot read {path}: {system}")
     if _MISSING_CODEC.search(why):

@@ -116,12 +116,18 @@ class Reader:
 
     def data(self, entry: Entry) -> bytes:
         """The bytes of an entry's values."""
-        size = self._sizes.get(entry.kind, 0) * entry.count
+        size = self._size(entry)
         if size > _MOST_BYTES:
             raise ValueError("a tag that is too large")
-        inline = size <= (8 if self.big else 4)
-        place = entry.field if inline else self._at(entry.field, "Q" if self.big else "I")
-        return self.bytes_at(place, size)
+        return self.bytes_at(self.place(entry), size)
+
+    def place(self, entry: Entry) -> int:
+        """Where the values lie in the file."""
+        inline = self._size(entry) <= (8 if self.big else 4)
+        return entry.field if inline else self._at(entry.field, "Q" if self.big else "I")
+
+    def _size(self, entry: Entry) -> int:
+        return self._sizes.get(entry.kind, 0) * entry.count
 
     def bytes_at(self, place: int, size: int) -> bytes:
         """Bytes of the file."""
@@ -269,10 +275,12 @@ def check_deflate(place: Path, path: Path, page: int) -> None:
             counts = directory.numbers(STRIP_BYTES) or directory.numbers(TILE_BYTES)
             for start, count in zip(places, counts, strict=True):
                 if count and not _sound(reader, start, count):
-                    raise ImageError(f"{path} is damaged: a strip's checksum does not match")
+                    raise ImageError(f"{path} is damaged: a strip breaks off before its checksum")
     except ImageError:
         raise
-    except (OSError, ValueError, KeyError, OverflowError, StopIteration, zlib.error) as error:
+    except zlib.error as error:
+        raise ImageError(f"{path} is damaged: a strip is not what its checksum says") from error
+    except (OSError, ValueError, KeyError, OverflowError, StopIteration) as error:
         raise ImageError(f"{path} is damaged: {error}") from error
 
 
@@ -289,11 +297,23 @@ def _sound(reader: Reader, place: int, count: int) -> bool:
 
 
 def drop_density(path: Path) -> None:
-    """Have a TIFF file that was just written say that its density is not known."""
+    """Have a TIFF file that was just written say that its density is not known.
+
+    Raises:
+        OSError: if the file cannot be written.
+        ValueError: if it is no TIFF.
+    """
     with path.open("rb+") as file:
         reader = Reader(file)
         directory = next(reader.directories())
-        entry = directory.entries.get(RESOLUTION_UNIT)
-        if entry is not None:
-            file.seek(entry.field)
-            file.write(struct.pack(f"{reader.order}H", 1))
+        changed = []
+        for tag in (RESOLUTION_X, RESOLUTION_Y):
+            entry = directory.entries.get(tag)
+            if entry is not None:
+                changed.append((reader.place(entry), struct.pack(f"{reader.order}II", 1, 1)))
+        unit = directory.entries.get(RESOLUTION_UNIT)
+        if unit is not None:
+            changed.append((unit.field, struct.pack(f"{reader.order}H", 1)))
+        for place, data in changed:
+            file.seek(place)
+            file.write(data)

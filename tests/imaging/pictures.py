@@ -373,3 +373,23 @@ def _avif(draw, height, width, orientation, density, seed) -> Sample:
 
 
 MAKERS = (_png, _tiff, _pnm, _pbm, _pam, _pfm, _bmp, _jpeg, _webp, _gif, _avif)
+
+
+def heic_file(pixels: np.ndarray) -> bytes:
+    """A file that is a HEIC in all but its pixels: AVIF's boxes with HEVC's names and header."""
+    data = by_pillow(pixels, "AVIF").replace(b"avif", b"heic").replace(b"av01", b"hvc1")
+    old = data.index(b"av1C") - 4
+    header = b"\x01\x01\x60\0\0\0\x90\0\0\0\0\0\x3c\xf0\0\xfc\xfd\xf8\xf8\0\0\x0f\0"
+    box = struct.pack(">I", 8 + len(header)) + b"hvcC" + header
+    size = struct.unpack(">I", data[old : old + 4])[0]
+    grown = len(box) - size
+    data = bytearray(data[:old] + box + data[old + size :])
+    for outer in (b"meta", b"iprp", b"ipco"):
+        at = data.index(outer) - 4
+        data[at : at + 4] = struct.pack(">I", struct.unpack(">I", data[at : at + 4])[0] + grown)
+    # Where the coded picture lies has moved, too.
+    place, length = data.index(b"mdat") + 4, data.index(b"iloc")
+    start = struct.pack(">I", place - grown)
+    at = data.index(start, length)
+    data[at : at + 4] = struct.pack(">I", place)
+    return bytes(data)
