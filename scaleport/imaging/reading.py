@@ -192,6 +192,8 @@ def _open(path: Path, place: Path, kind: Kind, file: BinaryIO) -> Picture:
         facts = tiff.read_facts(path, file)
         page, alpha, density = facts.page, facts.alpha, facts.density
         negative = facts.photometric == 0
+        # Before libvips, which complains on stderr of sizes beyond its own limit.
+        check_size(path, facts.width, facts.height, MOST_PIXELS)
         notes += _frames(facts.pages)
         if facts.deflate:
             checked = lambda: tiff.check_deflate(place, path, page)  # noqa: E731

@@ -17,6 +17,7 @@ from typing import BinaryIO, Final
 from scaleport.errors import ImageError
 
 SUBFILE, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 254, 258, 259, 262, 266
+WIDTH, HEIGHT = 256, 257
 SAMPLES, RESOLUTION_X, RESOLUTION_Y, RESOLUTION_UNIT = 277, 282, 283, 296
 STRIPS, STRIP_BYTES, TILES, TILE_BYTES = 273, 279, 324, 325
 SUB_IFDS, EXTRA_SAMPLES, SAMPLE_FORMAT, DNG_VERSION = 330, 338, 339, 50706
@@ -33,6 +34,8 @@ _COLOURS: Final = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3, 9: 3, 10: 3, 32844:
 """Colour channels of each photometric interpretation."""
 _RAW: Final = (32803, 34892)
 _DEFLATE: Final = (8, 32946)
+_YCBCR: Final = 6
+_JPEG: Final = (6, 7)
 _REDUCED: Final = 1
 
 
@@ -153,6 +156,8 @@ class TiffFacts:
     Attributes:
         page: the first page that is not a reduced version of another.
         pages: pages that are no reduced versions.
+        width: columns that the page declares.
+        height: rows that it declares.
         photometric: how channels become colours, as TIFF numbers it.
         alpha: whether the channel behind the colours is alpha.
         density: pixels per millimetre, horizontally and vertically; None if not said.
@@ -161,6 +166,8 @@ class TiffFacts:
 
     page: int
     pages: int
+    width: int
+    height: int
     photometric: int
     alpha: bool
     density: tuple[float, float] | None
@@ -196,6 +203,8 @@ def read_facts(path: Path, file: BinaryIO) -> TiffFacts:
         return TiffFacts(
             page,
             len(whole) or len(directories),
+            found.number(WIDTH, 0),
+            found.number(HEIGHT, 0),
             found.number(PHOTOMETRIC, 1),
             _has_alpha(path, found),
             _density(found),
@@ -227,6 +236,12 @@ def _has_alpha(path: Path, directory: Directory) -> bool:
             "it with 8 or 16 bits of gray or RGB"
         )
     colours = _COLOURS.get(photometric)
+    if photometric == _YCBCR and directory.number(COMPRESSION, 1) not in _JPEG:
+        # libvips hands such pixels out as if they were RGB.
+        raise ImageError(
+            f"{path} is a TIFF of YCbCr that is not compressed as JPEG, which is not supported; "
+            "save it as gray or RGB"
+        )
     if colours is None:
         raise ImageError(
             f"{path} is a TIFF of an unsupported colour space (photometric {photometric}); save "

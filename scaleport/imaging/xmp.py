@@ -137,7 +137,7 @@ def _pointing(place: str | None, name: str | None) -> str | None:
     if place in _GAIN_MAPS:
         return "a gain map (HDR)"
     if place == _CONTAINER:
-        return "further pictures or videos of the file"
+        return "what the file lists besides its main picture"
     if place == _CAMERA and name and name.startswith(("MicroVideo", "MotionPhoto")):
         return "the video of a motion photo"
     if place in _DEPTH:

@@ -17,8 +17,10 @@ import pytest
 
 from scaleport.batch.find import READ_SUFFIXES as COLLECTED
 from scaleport.errors import ImageError, OutputError
-from scaleport.imaging.files import check_target, load_image
+from scaleport.imaging.convert import layout_of
+from scaleport.imaging.files import Image, check_target, load_image, save_image
 from scaleport.imaging.kinds import KINDS, READ_SUFFIXES
+from scaleport.imaging.metadata import left_out
 from scaleport.imaging.vips import libvips
 
 RGB = make.noise(20, 16, 3, np.uint8, 1)
@@ -72,7 +74,7 @@ def test_tiff_with_an_overwritten_strip(tmp_path: Path) -> None:
 def test_tiff_strip_that_decodes_to_more_than_its_rows(tmp_path: Path) -> None:
     """What libtiff reads of it looks sound; the checksum behind it does not."""
     pixels = np.zeros((8, 8), np.uint8)
-    data, strips = make.tiff_file(pixels, deflate=True)
+    data, _ = make.tiff_file(pixels, deflate=True)
     longer = zlib.compress(bytes(range(72)), 0)
     longer = longer[:-1] + bytes([longer[-1] ^ 1])
     tags = {273: ("I", [len(data)]), 279: ("I", [len(longer)])}
@@ -163,6 +165,17 @@ def test_ultra_hdr_jpeg(tmp_path: Path) -> None:
     found = load_image(written(tmp_path / "a.jpg", data))
     assert found.pixels.shape == RGB.shape
     assert np.abs(found.pixels.astype(int) - make.of_pillow(data)).max() <= 1
+    assert left_out(found.metadata, "JPEG", layout_of(found.pixels), (40, 32)) == (
+        "a gain map (HDR) is left out",
+        "what the file lists besides its main picture is left out",
+    )
+    save_image(tmp_path / "out.jpg", found)
+    again = load_image(tmp_path / "out.jpg")
+    assert again.notes == ()
+    packet = bytes(again.metadata.fields["xmp-data"])
+    assert b"hdrgm:Version" not in packet
+    assert b"Container:Item" not in packet
+    assert b'xmp:Rating="4"' in packet
 
 
 @pytest.mark.parametrize(
@@ -259,6 +272,14 @@ def test_white_is_zero(tmp_path: Path) -> None:
 def test_odd_bits_of_tiff_are_not_called_damage(tmp_path: Path, bits: int) -> None:
     data, _ = make.tiff_file(RGB, tags={258: ("H", [bits] * 3)})
     refused(tmp_path / "a.tif", data, f"{bits} bits per channel", never="damaged")
+
+
+def test_ycbcr_is_not_taken_for_rgb(tmp_path: Path) -> None:
+    data, _ = make.tiff_file(RGB, tags={262: ("H", [6]), 530: ("H", [1, 1])})
+    refused(tmp_path / "a.tif", data, "YCbCr", "save it as gray or RGB", never="damaged")
+    data = make.by_pillow(RGB, "TIFF", compression="jpeg")
+    found = load_image(written(tmp_path / "a.tif", data)).pixels
+    assert np.abs(found.astype(int) - make.of_pillow(data)).max() <= 1
 
 
 # Raw files and channels
@@ -366,8 +387,6 @@ def test_names(tmp_path: Path, name: str | bytes) -> None:
     data = make.tiff_file(RGB)[0] if text.endswith(".tif") else make.png_file(RGB)
     path = written(tmp_path / text, data)
     np.testing.assert_array_equal(load_image(path).pixels, RGB)
-    from scaleport.imaging.files import Image, save_image
-
     target = tmp_path / f"new {text}"
     save_image(target, Image(RGB))
     np.testing.assert_array_equal(load_image(target).pixels, RGB)
@@ -396,3 +415,10 @@ def test_a_pipe(tmp_path: Path, kind: str) -> None:
     found = load_image(tmp_path / "pipe").pixels
     writer.join()
     np.testing.assert_array_equal(found, RGB)
+
+
+@pytest.mark.parametrize("tag", [256, 257])
+def test_a_tiff_that_declares_any_size(tmp_path: Path, tag: int, capfd) -> None:
+    data, _ = make.tiff_file(RGB, tags={tag: ("I", [822_083_593])})
+    refused(tmp_path / "a.tif", data, "declares too many pixels")
+    assert capfd.readouterr().err == ""
