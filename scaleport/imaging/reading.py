@@ -101,7 +101,7 @@ class Picture:
         try:
             data = self._from(lambda image: image.crop(left, top, columns, rows).write_to_memory())
             channels = (self.layout.channels,) if self.layout.channels else ()
-            return np.frombuffer(data, self.layout.dtype).reshape(rows, columns, *channels).copy()
+            return np.frombuffer(data, self.layout.dtype).reshape(rows, columns, *channels)
         except MemoryError as error:
             raise OutOfMemoryError(f"{self._path} does not fit into memory") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -50,3 +51,18 @@ def test_what_streams_cannot_be(run, folder) -> None:
     assert damaged.returncode == 2
     assert damaged.stdout == b""
     assert b"damaged" in damaged.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode elsewhere")
+def test_names_that_are_no_utf8(folder) -> None:
+    (folder / "in").mkdir()
+    names = [os.fsdecode(b"caf\xe9.png"), "b[2].png"]
+    for name in names:
+        shutil.copy("photo.png", folder / "in" / name)
+    ran = shell(f"{UPSCALE} in -m photo.bundle -s 2 -o out/ --json")
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    made = sorted(path.name for path in (folder / "out").glob("*.png"))
+    assert made == sorted(name.replace(".png", "_x2.png") for name in names)
+    ran = shell(f"{UPSCALE} in -m photo.bundle -s 2 -o out/ --resume")
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert b"2 kept" in ran.stdout

@@ -112,6 +112,17 @@ def test_progressive_jpeg_with_overwritten_data(tmp_path: Path) -> None:
     refused(tmp_path / "a.jpg", data[:at] + bytes(60) + data[at + 60 :], "damaged")
 
 
+def test_a_harmless_warning_of_jpeg(tmp_path: Path) -> None:
+    """Some cameras state a spectral range that means nothing in a sequential file."""
+    data = bytearray(make.by_pillow(RGB, "JPEG", quality=90))
+    scan = data.index(b"\xff\xda")
+    assert data[scan + 12] == 63  # the end of the range
+    right = load_image(written(tmp_path / "a.jpg", bytes(data))).pixels
+    data[scan + 12] = 0
+    found = load_image(written(tmp_path / "a.jpg", bytes(data))).pixels
+    np.testing.assert_array_equal(found, right)
+
+
 def test_plain_pgm_whose_last_digit_is_missing(tmp_path: Path) -> None:
     refused(tmp_path / "a.pgm", b"P2 2 1 255\n200 13", "last value")
     found = load_image(written(tmp_path / "a.pgm", b"P2 2 1 255\n200 130")).pixels
