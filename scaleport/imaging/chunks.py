@@ -23,6 +23,9 @@ TEXT: Final = (b"tEXt", b"zTXt", b"iTXt")
 COLOUR: Final = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"mDCv", b"cLLI", b"cLLi")
 _XMP: Final = b"XML:com.adobe.xmp\0"
 _READ: Final = (*TEXT, *COLOUR, b"pHYs", b"acTL", b"eXIf", b"tRNS", b"PLTE", b"iCCP")
+# Numbers of ITU-T H.273: BT.709 or not stated; its curve, those of BT.601, sRGB or not stated.
+_LIKE_SRGB_PRIMARIES: Final = (1, 2)
+_LIKE_SRGB_TRANSFER: Final = (1, 2, 6, 13, 14, 15)
 _MOST_TEXT: Final = 16 << 20
 """Bytes of text chunks that are kept of a file."""
 _MOST_SEGMENTS: Final = 4096
@@ -113,6 +116,24 @@ def says_more_than_srgb(chunks: Sequence[Chunk]) -> bool:
     if primaries is None or len(primaries) != 32:
         return False
     return any(abs(a - b) > 500 for a, b in zip(struct.unpack(">8I", primaries), srgb, strict=True))
+
+
+def colours_of_boxes(head: bytes) -> tuple[Chunk, ...]:
+    """The colours that an AVIF or HEIC file states by number, as PNG would: a cICP chunk.
+
+    Args:
+        head: the first bytes of the file, with its boxes.
+    """
+    at = head.find(b"colrnclx")
+    if at < 0 or len(head) < at + 14:
+        return ()
+    primaries, transfer = struct.unpack_from(">HH", head, at + 8)
+    if (primaries in _LIKE_SRGB_PRIMARIES and transfer in _LIKE_SRGB_TRANSFER) or max(
+        primaries, transfer
+    ) > 255:
+        return ()
+    # Pixels were made RGB of full range.
+    return ((b"cICP", bytes((primaries, transfer, 0, 1))),)
 
 
 def finish_png(path: Path, kept: Sequence[Chunk], density_known: bool) -> None:

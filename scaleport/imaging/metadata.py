@@ -79,7 +79,7 @@ def left_out(
         if words:
             notes.append(f"{kind} keeps no text of PNG: {', '.join(dict.fromkeys(words))}")
         if icc is None and chunks.says_more_than_srgb(metadata.chunks):
-            notes.append(f"{kind} keeps no colour chunks of PNG, which say that this is not sRGB")
+            notes.append(f"{kind} cannot state the gamma, primaries or HDR of the source, not sRGB")
     return tuple(notes)
 
 

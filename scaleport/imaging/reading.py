@@ -22,6 +22,7 @@ from scaleport.imaging import chunks, tiff
 from scaleport.imaging.colours import to_gray_or_rgb
 from scaleport.imaging.convert import Layout, Pixels
 from scaleport.imaging.kinds import (
+    AVIF,
     BMP,
     GIF,
     HEAD,
@@ -54,6 +55,8 @@ _MISSING_CODEC: Final = re.compile(
 _HARMLESS: Final = re.compile(r"Invalid SOS parameters|JFIF revision|Adobe color transform")
 _UNKNOWN_DENSITIES: Final = (72 / 25.4, 1.0)
 """What EXIF and libvips have, in pixels per millimetre, for a density that is not known."""
+_BOXES: Final = 1 << 16
+"""Bytes of an AVIF or HEIC file that hold the boxes before its pixels."""
 _PIECE: Final = 1 << 20
 
 
@@ -207,6 +210,10 @@ def _open(path: Path, place: Path, kind: Kind, file: BinaryIO) -> Picture:
         density = listed.density
         notes += _frames(listed.pictures, "pictures")
         notes += ["comments were left out"] if listed.comments else []
+
+    elif kind in (AVIF, HEIC):
+        file.seek(0)
+        kept = chunks.colours_of_boxes(file.read(_BOXES))
 
     def load(fail_on: str) -> Any:
         options = {"fail_on": fail_on, **({"page": page} if page else {})}

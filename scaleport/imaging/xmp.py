@@ -37,7 +37,7 @@ _KNOWN: Final = (
     *_DEPTH,
     _NOTE,
 )
-_MOST: Final = 16 << 20
+_MOST: Final = 2 << 20
 
 Property = minidom.Attr | minidom.Element
 

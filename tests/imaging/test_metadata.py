@@ -185,7 +185,7 @@ def test_gamma_of_png(tmp_path: Path) -> None:
     save_image(tmp_path / "out.png", image)
     assert linear in (tmp_path / "out.png").read_bytes()
     notes = left_out(image.metadata, "TIFF", make_layout(image), (20, 16))
-    assert notes == ("TIFF keeps no colour chunks of PNG, which say that this is not sRGB",)
+    assert notes == ("TIFF cannot state the gamma, primaries or HDR of the source, not sRGB",)
     usual = make.chunk(b"gAMA", struct.pack(">I", 45_455))
     image = loaded(tmp_path / "in.png", make.png_file(RGB, usual))
     assert left_out(image.metadata, "TIFF", make_layout(image), (20, 16)) == ()
@@ -231,3 +231,16 @@ def make_exif() -> PIL.Image.Exif:
     exif = PIL.Image.Exif()
     exif[0x010F] = "Maker"
     return exif
+
+
+def test_hdr_of_avif(tmp_path: Path) -> None:
+    data = make.by_pillow(RGB, "AVIF")
+    at = data.index(b"colrnclx") + 8
+    assert loaded(tmp_path / "in.avif", data).metadata.chunks == ()
+    hdr = data[:at] + struct.pack(">HH", 9, 16) + data[at + 4 :]  # BT.2020, PQ
+    image = loaded(tmp_path / "in.avif", hdr)
+    save_image(tmp_path / "out.png", image)
+    assert make.chunk(b"cICP", b"\x09\x10\0\1") in (tmp_path / "out.png").read_bytes()
+    assert left_out(image.metadata, "JPEG", make_layout(image), (20, 16)) == (
+        "JPEG cannot state the gamma, primaries or HDR of the source, not sRGB",
+    )
