@@ -25,7 +25,8 @@ class Streams:
         suffix: of the format that is written to the standard output, without a dot; PNG if empty.
 
     Raises:
-        UsageError: if ``-`` is one of several inputs, or an image would go to a terminal.
+        UsageError: if ``-`` is one of several inputs, or an image would come from or go to a
+            terminal.
     """
 
     def __init__(self, inputs: Sequence[Path], output: str | None, suffix: str) -> None:
@@ -66,6 +67,8 @@ class Streams:
             sys.stdout.buffer.flush()
 
     def _read_from(self) -> Path:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError("there is no image on the standard input; name a file or use a pipe")
         stdin = _STDIN[1]
         if stdin.exists():
             return stdin

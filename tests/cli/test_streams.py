@@ -47,6 +47,8 @@ def test_what_streams_cannot_be(run, folder) -> None:
     assert (ran.code, "input of its own" in ran.err) == (2, True)
     ran = run("upscale photo.png -m photo.bundle -s 2 -o - --json")
     assert (ran.code, "--json" in ran.err) == (2, True)
+    ran = shell(f"{UPSCALE} - -m photo.bundle -s 2 -o out.png <&-")
+    assert (ran.returncode, b"no image on the standard input" in ran.stderr) == (2, True)
     damaged = shell(f"head -c 99 photo.png | {UPSCALE} - -m photo.bundle -s 2")
     assert damaged.returncode == 2
     assert damaged.stdout == b""
