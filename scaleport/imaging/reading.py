@@ -18,11 +18,10 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 
 from scaleport.errors import ImageError, OutOfMemoryError
-from scaleport.imaging import chunks, tiff
 from scaleport.imaging.colours import to_gray_or_rgb
 from scaleport.imaging.convert import Layout, Pixels
+from scaleport.imaging.facts import Facts, facts_of, only_first
 from scaleport.imaging.kinds import (
-    AVIF,
     BMP,
     GIF,
     HEAD,
@@ -55,8 +54,6 @@ _MISSING_CODEC: Final = re.compile(
 _HARMLESS: Final = re.compile(r"Invalid SOS parameters|JFIF revision|Adobe color transform")
 _UNKNOWN_DENSITIES: Final = (72 / 25.4, 1.0)
 """What EXIF and libvips have, in pixels per millimetre, for a density that is not known."""
-_BOXES: Final = 1 << 16
-"""Bytes of an AVIF or HEIC file that hold the boxes before its pixels."""
 _PIECE: Final = 1 << 20
 
 
@@ -186,40 +183,16 @@ def _spooled(path: Path) -> tuple[Any, Path]:
 def _open(path: Path, place: Path, kind: Kind, file: BinaryIO) -> Picture:
     if kind in (BMP, PNM, PFM):
         return _open_plain(path, place, kind)
-    page, alpha, checked = 0, None, None
-    density: tuple[float, float] | None = None
-    kept: tuple[chunks.Chunk, ...] = ()
-    notes: list[str] = []
-    negative = False
-    if kind is TIFF:
-        facts = tiff.read_facts(path, file)
-        page, alpha, density = facts.page, facts.alpha, facts.density
-        negative = facts.photometric == 0
-        # Before libvips, which complains on stderr of sizes beyond its own limit.
-        check_size(path, facts.width, facts.height, MOST_PIXELS)
-        notes += _frames(facts.pages)
-        if facts.deflate:
-            checked = lambda: tiff.check_deflate(place, path, page)  # noqa: E731
-    elif kind is PNG:
-        said = chunks.png_facts(path, file)
-        density, kept = said.density, said.kept
-        notes += _frames(said.frames)
-        notes += ["text that is damaged or beyond 16 MiB was left out"] if said.dropped else []
-    elif kind is JPEG:
-        listed = chunks.jpeg_facts(file)
-        density = listed.density
-        notes += _frames(listed.pictures, "pictures")
-        notes += ["comments were left out"] if listed.comments else []
-
-    elif kind in (AVIF, HEIC):
-        file.seek(0)
-        kept = chunks.colours_of_boxes(file.read(_BOXES))
+    facts = facts_of(path, place, kind, file, MOST_PIXELS)
+    vips = libvips()
 
     def load(fail_on: str) -> Any:
-        options = {"fail_on": fail_on, **({"page": page} if page else {})}
-        return libvips().Operation.call(kind.loader, native(place), **options)
+        options = {"fail_on": fail_on, **({"page": facts.page} if facts.page else {})}
+        return vips.Operation.call(kind.loader, native(place), **options)
 
-    vips = libvips()
+    def lenient() -> Any:
+        return _prepared(path, load("error"), facts)[0]
+
     fail_on = kind.fail_on
     try:
         try:
@@ -231,32 +204,33 @@ def _open(path: Path, place: Path, kind: Kind, file: BinaryIO) -> Picture:
             fail_on = "error"
             loaded = load(fail_on)
         check_size(path, loaded.width, loaded.height, MOST_PIXELS)
-        names = field_names(loaded)
-        if kind.frames and kind is not TIFF:
-            notes += _frames(loaded.get("n-pages") if "n-pages" in names else 1)
-        turn = loaded.get("orientation") if "orientation" in names else 1
-        image, layout = _prepared(path, loaded, alpha, negative)
-        lenient = lambda: _prepared(path, load("error"), alpha, negative)[0]  # noqa: E731
+        image, layout = _prepared(path, loaded, facts)
     except vips.Error as error:
         raise _fault(path, error, kind) from error
+    names = field_names(loaded)
+    notes = facts.notes
+    if kind.frames and kind is not TIFF:
+        notes += only_first(loaded.get("n-pages") if "n-pages" in names else 1)
+    metadata = _metadata(image, loaded, names, kind, facts)
+    harmless = lenient if kind is JPEG and fail_on == "warning" else None
+    return Picture(path, image, layout, metadata, notes, facts.check, harmless)
+
+
+def _metadata(image: Any, loaded: Any, names: list[str], kind: Kind, facts: Facts) -> Metadata:
+    """What belongs to the pixels of an upright image, which was loaded as ``loaded``."""
+    turn = loaded.get("orientation") if "orientation" in names else 1
     fields = _fields(image, names)
+    density = facts.density
     if density is None and kind is not PNG and "exif-data" in fields:
         density = _density_of_exif(image)
     if density is not None and turn >= 5:
         density = (density[1], density[0])
-    shape = (image.height, image.width)
-    metadata = Metadata(fields, density, kept, shape, turn > 1)
-    harmless = lenient if kind is JPEG and fail_on == "warning" else None
-    return Picture(path, image, layout, metadata, tuple(notes), checked, harmless)
+    return Metadata(fields, density, facts.kept, (image.height, image.width), turn > 1)
 
 
-def _frames(count: int, what: str = "frames") -> list[str]:
-    return [f"only the first of {count} {what} was read"] if count > 1 else []
-
-
-def _prepared(path: Path, image: Any, alpha: bool | None, negative: bool) -> tuple[Any, Layout]:
+def _prepared(path: Path, image: Any, facts: Facts) -> tuple[Any, Layout]:
     """The picture upright in gray or RGB, 8 or 16 bits or float, with its layout."""
-    image = to_gray_or_rgb(path, image.autorot(), alpha, negative)
+    image = to_gray_or_rgb(path, image.autorot(), facts.alpha, facts.negative)
     if image.format not in _TYPES or not 1 <= image.bands <= 4:
         raise ImageError(
             f"{path} has pixels of an unsupported kind ({image.bands} bands of {image.format})"
