@@ -11,6 +11,7 @@ import json
 import struct
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,37 @@ def images() -> dict[str, bytes]:
             except (OSError, ValueError, KeyError):
                 continue
             made[f"{kind}-{mode.replace(';', '')}".lower()] = buffer.getvalue()
+    for name, options in {
+        "tiff-deflate": {"compression": "tiff_adobe_deflate"},
+        "tiff-lzw": {"compression": "tiff_lzw"},
+        "tiff-packbits": {"compression": "packbits"},
+        "tiff-jpeg": {"compression": "jpeg"},
+        "tiff-big": {"big_tiff": True},
+    }.items():
+        buffer = io.BytesIO()
+        PIL.Image.fromarray(pixels[..., :3]).save(buffer, "TIFF", **options)
+        made[name] = buffer.getvalue()
+    deep = (pixels[..., :3].astype(np.uint16) * 257).byteswap().tobytes()
+    made["ppm-16"] = b"P6\n9 7\n65535\n" + deep
+    made["ppm-plain"] = b"P3 1 2 9\n0 1 2 # dark\n9 8 7\n"
+    made["ppm-bits"] = b"P1\n3 2\n010 101\n"
+    made["ppm-pam"] = (
+        b"P7\nWIDTH 9\nHEIGHT 7\nDEPTH 4\nMAXVAL 255\nTUPLTYPE RGB_ALPHA\nENDHDR\n"
+        + pixels.tobytes()
+    )
+    made["ppm-float"] = b"PF\n1 1\n-1.0\n" + struct.pack("<3f", 0, 0.5, 1)
     return made
+
+
+def images_of(kind: str) -> dict[str, bytes]:
+    """Those of one kind."""
+    return {name: data for name, data in images().items() if name.startswith(kind)}
+
+
+def choices() -> dict[str, bytes]:
+    """Streams of choices, for targets that make their input from them."""
+    rng = np.random.default_rng(1)
+    return {f"choices-{i}": rng.bytes(64 << (i % 5)) for i in range(40)}
 
 
 def graphs() -> dict[str, bytes]:
@@ -211,6 +242,8 @@ def _program() -> bytes:
 def main(folder: Path) -> None:
     """Write everything."""
     kinds = {"manifest": manifests, "checkpoint": checkpoints, "image": images, "graphs": graphs}
+    kinds |= {kind: partial(images_of, kind) for kind in ("tiff", "webp", "avif", "bmp")}
+    kinds |= {"pnm": partial(images_of, "ppm"), "damage": choices}
     for kind, make in kinds.items():
         (folder / kind).mkdir(parents=True, exist_ok=True)
         for name, data in make().items():

@@ -29,7 +29,7 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """One finished output.
+    """One finished output; ``output`` is what :func:`recorded_name` says.
 
     ``input_size`` and ``output_size`` are (height, width) in pixels.
     """
@@ -85,7 +85,7 @@ class Journal:
             settings: of :func:`scaleport.batch.request.settings_digest`.
         """
         with self._lock:
-            entry = self._entries.get(target.name)
+            entry = self._entries.get(recorded_name(target))
         if entry is None or (entry.input_sha256, entry.settings) != (input_sha256, settings):
             return None
         try:
@@ -114,6 +114,18 @@ class Journal:
                 ) from error
             self._torn = False
             self._entries[entry.output] = entry
+
+
+def recorded_name(target: Path) -> str:
+    """How the journal calls an output: its name, or its bytes in hex where these are no UTF-8.
+
+    A slash marks those; no name holds one.
+    """
+    try:
+        target.name.encode()
+    except UnicodeEncodeError:
+        return f"/{os.fsencode(target.name).hex()}"
+    return target.name
 
 
 def _line(entry: Entry) -> bytes:

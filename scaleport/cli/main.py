@@ -145,6 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     args = list(sys.argv[1:] if argv is None else argv)
+    _open_closed_streams()
     verbose = not {"-v", "--verbose"}.isdisjoint(args)
     for stream in (sys.stdout, sys.stderr):
         # A file name may hold what the terminal's encoding does not.
@@ -193,6 +194,21 @@ def describe(error: BaseException) -> tuple[str, int]:
     return error_line(
         f"internal error, {said}; please report it with what the same command prints with -v"
     ), EXIT_INTERNAL
+
+
+def _open_closed_streams() -> None:
+    """Have somewhere to write where a caller closed stdout or stderr (``>&-``).
+
+    Their numbers must not be given to the next file that is opened: what is printed would end up
+    in it.
+    """
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_WRONLY)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
 
 
 def _close_stdout() -> None:

@@ -15,6 +15,7 @@ from scaleport.cli.options import Device, InferencePrecision, Threads
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, error_line, put
 from scaleport.cli.parse import bytes_of, scale_of, size_of
 from scaleport.cli.strangers import Allow, VerifyKey
+from scaleport.cli.streams import Streams
 from scaleport.errors import PartialError, ScaleportError, UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ Examples:
   scaleport upscale scans/ -m photo.bundle -s 2,3.5 -o larger/ --recursive
   scaleport upscale 'scans/*.tif' -m photo.bundle -s 4 -o larger/ --resume
   scaleport upscale clip.mp4 -m photo.bundle -s 2 --crf 16
+  scaleport upscale - -m photo.bundle -s 2 < photo.png > larger.png
   scaleport upscale photo.png -m photo.bundle --size 1920x1080 -o wall.webp --backend openvino
 """
 
@@ -38,7 +40,8 @@ def upscale(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="INPUT", help="Images, folders of images, or patterns such as 'scans/*.tif'."
+            metavar="INPUT",
+            help="Images, folders of images, or patterns such as 'scans/*.tif'; - reads stdin.",
         ),
     ],
     bundle: Annotated[Path, typer.Option("--model", "-m", metavar="BUNDLE", help="The bundle.")],
@@ -57,7 +60,7 @@ def upscale(
             "--output",
             "-o",
             metavar="FILE|DIR",
-            help="Output file or directory. [default: NAME_x2.7.png beside the input]",
+            help="Output file or directory; - is stdout. [default: NAME_x2.7.png beside the input]",
         ),
     ] = None,
     backend: Annotated[
@@ -141,7 +144,9 @@ def upscale(
     several images, one that fails is reported and the others go on; what is finished is recorded
     beside the outputs for --resume. Videos that are named keep their audio and their time stamps.
     """
-    out = Output(as_json, quiet, verbose)
+    streams = Streams(inputs, output, kind)
+    inputs, output = streams.inputs, streams.output
+    out = streams.reporter(as_json, quiet, verbose)
     if engine not in ENGINES:
         raise UsageError(f"--engine is {' or '.join(ENGINES)}, got {engine!r}")
     if address and engine != "ray":
@@ -248,6 +253,7 @@ def upscale(
             },
         }
     )
+    streams.send()
     if report.failures:
         some = report.made + report.kept > 0
         raise typer.Exit(PartialError.exit_code if some else report.failures[0][1].exit_code)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image as Pillow
 
 from scaleport.atomic import atomic_path
-from scaleport.errors import ImageError, UsageError
+from scaleport.errors import UsageError
 from scaleport.evaluation.metrics import Metric
 from scaleport.evaluation.protocols import Pixels, Protocol
 from scaleport.evaluation.subjects import Subject
 from scaleport.imaging.folders import KNOWN, images_in
+from scaleport.imaging.pairs import read_colours
 
 Progress = Callable[[int, int, str], None]
 
@@ -73,19 +73,6 @@ def find_sets(folder: Path, names: Sequence[str] = ()) -> list[ImageSet]:
     return [by_name[name] for name in names] if names else sets
 
 
-def read_image(path: Path, protocol: Protocol) -> Pixels:
-    """Decode one file as a protocol wants it.
-
-    Raises:
-        ImageError: if it cannot be decoded.
-    """
-    try:
-        with Pillow.open(path) as image:
-            return protocol.read(image)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ImageError(f"cannot read {path}: {error}") from error
-
-
 def score(
     sets: Sequence[ImageSet],
     scales: Sequence[float],
@@ -117,7 +104,7 @@ def score(
             for path in images.files:
                 if progress is not None:
                     progress(done, total, f"{images.name} x{scale:g}, {path.name}")
-                lr, hr = protocol.pair(read_image(path, protocol), scale)
+                lr, hr = protocol.pair(protocol.taken(read_colours(path)), scale)
                 for subject in able:
                     result = subject.render(lr, *hr.shape[:2])
                     row = [_measured(metric, protocol, result, hr, scale) for metric in metrics]

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from scaleport.errors import UsageError
+from scaleport.imaging.metadata import left_out
 from scaleport.imaging.reading import Picture, open_picture
 from scaleport.imaging.writing import PictureWriter, SaveOptions, check_fits
 from scaleport.runtimes.scales import checked_grid
@@ -109,11 +110,9 @@ class FileUpscale:
         if bits:
             self._layout = replace(self._layout, dtype=np.dtype(BITS[bits]))
         # A target that cannot hold the pixels is refused before any is read.
-        check_fits(self._target, *grid.output_size, self._layout)
+        kind = check_fits(self._target, *grid.output_size, self._layout)
         notes = self._picture.notes
-        exif = "exif-data" in self._picture.metadata.fields
-        if exif and self._target.suffix.lower() in (".tif", ".tiff"):
-            notes += ("TIFF keeps no EXIF block",)
+        notes += left_out(self._picture.metadata, kind, self._layout, grid.output_size)
         self._result = FileResult(self._picture.shape, grid.output_size, notes, 0)
         self._view: View | None = None
         self._writer: PictureWriter | None = None
