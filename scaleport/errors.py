@@ -7,7 +7,8 @@ it without a stack trace.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any, ClassVar
 
 LONGEST_MESSAGE = 1900
@@ -38,6 +39,12 @@ def last_line(error: BaseException) -> str:
 
 def _lines(error: BaseException) -> list[str]:
     return [line for line in str(error).splitlines() if line.strip()]
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """``; did you mean png?`` for what is nearly one of the known names, else nothing."""
+    close = get_close_matches(given, list(known), 1, 0.6)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 class ScaleportError(Exception):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 
 def holds(question: Callable[[], bool]) -> bool:
@@ -14,3 +16,8 @@ def holds(question: Callable[[], bool]) -> bool:
         return question()
     except (OSError, ValueError):
         return False
+
+
+def same_file_key(path: Path) -> str:
+    """Equal for two spellings of one path, such as relative and absolute; links stay apart."""
+    return os.path.abspath(path)  # noqa: PTH100 - Path.resolve would follow links

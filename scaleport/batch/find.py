@@ -11,7 +11,7 @@ from typing import Final
 
 from scaleport.errors import ImageError, ScaleportError
 from scaleport.imaging.files import WRITABLE
-from scaleport.paths import holds
+from scaleport.paths import holds, same_file_key
 from scaleport.runtimes.video import VIDEO_SUFFIXES
 
 READ_SUFFIXES: Final = frozenset(WRITABLE) | {
@@ -76,9 +76,9 @@ def find_sources(
         if not more:
             failures.append((path, ImageError(nothing)))
         found.extend(more)
-    kept: dict[Path, Source] = {}
+    kept: dict[str, Source] = {}
     for source in (*named, *found):
-        kept.setdefault(source.path, source)
+        kept.setdefault(same_file_key(source.path), source)
     return list(kept.values()), failures
 
 

@@ -16,12 +16,13 @@ from scaleport.batch.journal import Journal
 from scaleport.batch.plan import Job, Plan, plan
 from scaleport.batch.request import Request, settings_digest
 from scaleport.batch.work import Outcome, Work
-from scaleport.errors import ArtifactError, OutputError, ScaleportError
+from scaleport.errors import ArtifactError, ScaleportError
 from scaleport.imaging.leftovers import remove_leftovers
 from scaleport.imaging.reading import open_picture
 from scaleport.imaging.writing import SaveOptions
+from scaleport.paths import holds
 from scaleport.runtimes.budget import Task, fitting_policy
-from scaleport.runtimes.file import BITS
+from scaleport.runtimes.file import BITS, make_folder
 from scaleport.runtimes.scales import checked_grid
 from scaleport.runtimes.upscaler import Upscaler
 
@@ -40,18 +41,19 @@ class Report:
     """What became of everything that was asked for.
 
     ``failures`` are (input, error) of inputs that no output was made of, those that no job could
-    be made of first.
+    be made of first. ``left_out`` are (file, reason), see :class:`scaleport.batch.plan.Plan`.
     """
 
     outcomes: tuple[Outcome, ...]
     failures: tuple[tuple[Path, ScaleportError], ...]
+    left_out: tuple[tuple[Path, str], ...] = ()
 
     @classmethod
     def of(cls, work: Plan, outcomes: Iterable[Outcome]) -> Report:
         """The report of a plan whose jobs came to these outcomes."""
         ran = tuple(outcomes)
         failed = ((o.job.source, o.error) for o in ran if o.error is not None)
-        return cls(ran, (*work.failures, *failed))
+        return cls(ran, (*work.failures, *failed), work.left_out)
 
     @property
     def made(self) -> int:
@@ -137,6 +139,7 @@ def run(
         BackendError: if the backend cannot load the model.
     """
     record = resume or len(jobs) > 1 if record is None else record
+    missing = missing_folders(jobs)
     journals = prepare_folders(jobs, record)
     settings = settings_digest(upscaler, request) if record else ""
     works = [Work(upscaler, job, request, journals, settings, resume) for job in jobs]
@@ -150,6 +153,7 @@ def run(
     # One image has nothing to overlap with, and stops at once when it is told to.
     threads = len(works) > 1
     with contextlib.ExitStack() as stack:
+        stack.callback(remove_empty, missing)
         ahead, behind = _Line("decode", threads, stack), _Line("encode", threads, stack)
         todo = deque(works)
         for number, work in enumerate(works):
@@ -287,13 +291,21 @@ def prepare_folders(jobs: Sequence[Job], record: bool) -> dict[Path, Journal]:
     """
     folders = sorted({job.target.parent for job in jobs})
     for folder in folders:
-        _make(folder)
+        make_folder(folder)
         remove_leftovers(folder)
     return {folder: Journal(folder) for folder in folders} if record else {}
 
 
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error.strerror or error}") from error
+def missing_folders(jobs: Sequence[Job]) -> list[Path]:
+    """Folders of outputs, and those above them, that are not there yet; the deepest first."""
+    above = {p for job in jobs for p in (job.target.parent, *job.target.parent.parents)}
+    return sorted(
+        (path for path in above if not holds(path.exists)), key=lambda p: len(p.parts), reverse=True
+    )
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders that a run made and put nothing into."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()

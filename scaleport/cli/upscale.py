@@ -6,6 +6,7 @@ import contextlib
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -186,6 +187,8 @@ def upscale(
         fit_memory(upscaler, work.jobs, request, bytes_of("--max-memory", max_memory))
     for _, error in work.failures:
         _complain(error, verbose)
+    for line in _left_out(work.left_out):
+        out.note(line)
     start = time.perf_counter()
     shares = _shares(work.jobs)
     with out.progress(shares[-1]) as advance:
@@ -233,6 +236,7 @@ def upscale(
                 {"input": path, "error": str(error), "exit_code": error.exit_code}
                 for path, error in report.failures
             ],
+            "left_out": [{"file": path, "reason": why} for path, why in report.left_out],
             "summary": {
                 "made": report.made,
                 "kept": report.kept,
@@ -254,6 +258,17 @@ def _tell(out: Output, outcome: Outcome) -> None:
     for note in outcome.result.notes:
         out.note(f"{outcome.job.source}: {note}")
     out.say(_line(outcome))
+
+
+def _left_out(files: Sequence[tuple[Path, str]]) -> list[str]:
+    """One line per reason: the file, or the first of several and their number."""
+    by_reason: dict[str, list[Path]] = {}
+    for path, reason in files:
+        by_reason.setdefault(reason, []).append(path)
+    return [
+        f"left out {paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}: {reason}"
+        for reason, paths in by_reason.items()
+    ]
 
 
 def _shares(jobs: tuple[Job, ...]) -> list[float]:

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from scaleport.errors import UsageError
+from scaleport.errors import OutputError, UsageError
 from scaleport.imaging.reading import Picture, open_picture
 from scaleport.imaging.writing import PictureWriter, SaveOptions, check_fits
 from scaleport.runtimes.scales import checked_grid
@@ -55,7 +55,7 @@ def upscale_file(
     Args:
         upscaler: model and backend.
         source: image file, see :func:`scaleport.imaging.reading.open_picture`.
-        target: image file to be; its suffix chooses the format.
+        target: image file to be; its suffix chooses the format. A folder that is missing is made.
         scale: one number, or (scale_y, scale_x).
         size: output size (height, width), instead of a scale.
         bits: 8, 16 or 32 (float) bits per channel; 0 keeps those of the source.
@@ -76,6 +76,19 @@ def upscale_file(
         return work.finish()
     finally:
         work.discard()
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of an output where it is missing.
+
+    Raises:
+        OutputError: if the system refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise OutputError(f"cannot write to {folder}: {why or error}") from error
 
 
 class FileUpscale:
@@ -109,6 +122,7 @@ class FileUpscale:
         if bits:
             self._layout = replace(self._layout, dtype=np.dtype(BITS[bits]))
         # A target that cannot hold the pixels is refused before any is read.
+        make_folder(self._target.parent)
         check_fits(self._target, *grid.output_size, self._layout)
         notes = self._picture.notes
         exif = "exif-data" in self._picture.metadata.fields
