@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Final
 
 from scaleport.errors import UsageError
 
 CHECKPOINT_SUFFIX = ".safetensors"
 MODEL_FILE, LATEST_FILE = f"model{CHECKPOINT_SUFFIX}", f"latest{CHECKPOINT_SUFFIX}"
 """What every training run calls its checkpoints."""
+
+
+LICENSE: Final = "Apache-2.0"
+"""Licence of the checkpoints in the package, as an SPDX identifier; their cards say the same."""
+
+
+def license_of(checkpoint: Path, info: object) -> str:
+    """The licence of a checkpoint, as far as it is known; empty if not.
+
+    Args:
+        checkpoint: the file; one that lies in the package has the package's licence.
+        info: what its maker wrote into it; a text under ``license`` wins.
+    """
+    said = info.get("license") if isinstance(info, dict) else None
+    if isinstance(said, str) and said.strip():
+        return said.strip()
+    mine = {path.resolve() for path in shipped_weights().values()}
+    return LICENSE if checkpoint.resolve() in mine else ""
 
 
 def shipped_weights() -> dict[str, Path]:

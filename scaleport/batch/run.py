@@ -20,9 +20,9 @@ from scaleport.errors import ArtifactError, ScaleportError
 from scaleport.imaging.leftovers import remove_leftovers
 from scaleport.imaging.reading import open_picture
 from scaleport.imaging.writing import SaveOptions
-from scaleport.paths import holds
+from scaleport.paths import make_folder, remove_empty
 from scaleport.runtimes.budget import Task, fitting_policy
-from scaleport.runtimes.file import BITS, make_folder
+from scaleport.runtimes.file import BITS
 from scaleport.runtimes.scales import checked_grid
 from scaleport.runtimes.upscaler import Upscaler
 
@@ -139,8 +139,7 @@ def run(
         BackendError: if the backend cannot load the model.
     """
     record = resume or len(jobs) > 1 if record is None else record
-    missing = missing_folders(jobs)
-    journals = prepare_folders(jobs, record)
+    journals, made = prepare_folders(jobs, record)
     settings = settings_digest(upscaler, request) if record else ""
     works = [Work(upscaler, job, request, journals, settings, resume) for job in jobs]
     outcomes: list[Outcome] = []
@@ -153,7 +152,7 @@ def run(
     # One image has nothing to overlap with, and stops at once when it is told to.
     threads = len(works) > 1
     with contextlib.ExitStack() as stack:
-        stack.callback(remove_empty, missing)
+        stack.callback(remove_empty, made)
         ahead, behind = _Line("decode", threads, stack), _Line("encode", threads, stack)
         todo = deque(works)
         for number, work in enumerate(works):
@@ -279,33 +278,23 @@ def _given(outcome: Outcome) -> Callable[[], Outcome]:
     return lambda: outcome
 
 
-def prepare_folders(jobs: Sequence[Job], record: bool) -> dict[Path, Journal]:
-    """Make the folders of outputs and remove what killed runs left there; their journals.
+def prepare_folders(jobs: Sequence[Job], record: bool) -> tuple[dict[Path, Journal], list[Path]]:
+    """Make the folders of outputs and remove what killed runs left there.
 
     Args:
         jobs: what will be written.
         record: False for no journals.
 
+    Returns:
+        The journals of the folders, and the folders that were missing, the deepest first.
+
     Raises:
         OutputError: if a folder cannot be made.
     """
     folders = sorted({job.target.parent for job in jobs})
+    made: list[Path] = []
     for folder in folders:
-        make_folder(folder)
+        made += make_folder(folder)
         remove_leftovers(folder)
-    return {folder: Journal(folder) for folder in folders} if record else {}
-
-
-def missing_folders(jobs: Sequence[Job]) -> list[Path]:
-    """Folders of outputs, and those above them, that are not there yet; the deepest first."""
-    above = {p for job in jobs for p in (job.target.parent, *job.target.parent.parents)}
-    return sorted(
-        (path for path in above if not holds(path.exists)), key=lambda p: len(p.parts), reverse=True
-    )
-
-
-def remove_empty(folders: Sequence[Path]) -> None:
-    """Remove folders that a run made and put nothing into."""
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+    made.sort(key=lambda path: len(path.parts), reverse=True)
+    return {folder: Journal(folder) for folder in folders} if record else {}, made

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from scaleport.bundle.digest import sha256_file
+from scaleport.bundle.digest import file_stamp, sha256_file
 from scaleport.bundle.graph_checks import check_graph, checked_allowances
 from scaleport.bundle.manifest import (
     CHECKPOINT_NAME,
@@ -239,7 +239,7 @@ class Bundle:
         # Where links lead can have changed since the bundle was opened.
         target = _locate(self.path, name, self.manifest.files[name])
         try:
-            stamp = _stamp(target)
+            stamp = file_stamp(target)
             if self._verified.get(name) == stamp:
                 return
             found = sha256_file(target)
@@ -250,18 +250,6 @@ class Bundle:
                 f"{self.path / name} is not the file that was exported (sha256 differs); {_REMEDY}"
             )
         self._verified[name] = stamp
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    """What changes with a file: the place, size and times that the system keeps of it."""
-    status = path.stat()
-    return (
-        status.st_dev,
-        status.st_ino,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-    )
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -335,7 +323,8 @@ def open_bundle(
     Args:
         path: the bundle directory.
         verify: ``lazy`` hashes a file when it is first used, ``all`` hashes every file now. The
-            existence and size of every file are checked at once either way.
+            existence and size of every file are checked at once either way, but for files in
+            folders that the user may not look into.
         allow: what the graphs may hold although code from elsewhere would run it, of
             :data:`scaleport.bundle.graph_checks.ALLOWABLE`.
         verify_key: a public key; a manifest that is not signed with it is refused before it is
@@ -354,7 +343,12 @@ def open_bundle(
         check_signature(path, data, Path(verify_key))
     manifest = _parse(path, data)
     for name, entry in manifest.files.items():
-        _locate(path, name, entry)
+        try:
+            _locate(path, name, entry)
+        except ArtifactError as error:
+            # Refused when it is used: a backend reads its own graphs only.
+            if not isinstance(error.__cause__, PermissionError):
+                raise
     bundle = Bundle(path, manifest, allow, data)
     if verify == "all":
         bundle.verify()

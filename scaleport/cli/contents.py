@@ -42,7 +42,13 @@ def graph_groups(manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def parity_groups(parity: Parity) -> list[dict[str, Any]]:
-    """One entry per backend and precision: cases, how many passed, and the worst figures."""
+    """One entry per backend and precision: cases, how many passed, and the worst figures.
+
+    ``remark`` says where a stand-in computed the graphs and not the backend itself.
+    """
+    from scaleport.validation.gates import evaluated
+
+    remarks = evaluated(parity)
     groups: dict[tuple[str, str], dict[str, Any]] = {}
     for case in parity.results:
         group = groups.setdefault(
@@ -56,7 +62,10 @@ def parity_groups(parity: Parity) -> list[dict[str, Any]]:
         if case.psnr is not None:
             worst = group["psnr"]
             group["psnr"] = case.psnr if worst is None else min(worst, case.psnr)
-    return [{"backend": b, "precision": p, **group} for (b, p), group in groups.items()]
+    return [
+        {"backend": b, "precision": p, **group, "remark": remarks.get(b, "")}
+        for (b, p), group in groups.items()
+    ]
 
 
 def loss_table(losses: Sequence[QuantisationLoss]) -> list[str]:

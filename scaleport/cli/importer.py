@@ -13,7 +13,7 @@ from scaleport.cli.options import refuse_existing
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs
 from scaleport.cli.parse import whole_numbers_of
 from scaleport.errors import OutputError, UsageError
-from scaleport.paths import holds
+from scaleport.paths import holds, make_folder, remove_empty
 from scaleport.shipped import CHECKPOINT_SUFFIX
 
 EXAMPLES = """\b
@@ -63,8 +63,16 @@ def import_(
     if output.suffix != CHECKPOINT_SUFFIX:
         raise OutputError(f"a checkpoint's name ends in {CHECKPOINT_SUFFIX}; got {output}")
     refuse_existing(output, overwrite)
-    if not holds(output.parent.is_dir):
-        raise OutputError(f"cannot write {output}: there is no directory {output.parent}")
+    made = make_folder(output.parent)
+    try:
+        _import(out, source, output, scales, spandrel)
+    finally:
+        remove_empty(made)
+
+
+def _import(
+    out: Output, source: Path, output: Path, scales: list[str] | None, spandrel: bool
+) -> None:
     with needs("torch", "import"):
         from scaleport.models.checkpoint import save_checkpoint
         from scaleport.models.importers import import_file

@@ -81,9 +81,15 @@ def validate(
             "--load-outputs", metavar="DIR", help="Run nothing: judge outputs that were kept."
         ),
     ] = None,
-    no_store: Annotated[
-        bool, typer.Option("--no-store", help="Leave the manifest as it is.")
-    ] = False,
+    store: Annotated[
+        bool | None,
+        typer.Option(
+            "--store/--no-store",
+            show_default=False,
+            help="Store the results in the manifest, which voids a signature. "
+            "[default: unless the bundle is signed]",
+        ),
+    ] = None,
     fp32_max_abs: Annotated[
         float | None,
         typer.Option(
@@ -109,8 +115,9 @@ def validate(
 ) -> None:
     """Compare a bundle's graphs with the PyTorch network, over many image shapes and scales.
 
-    The results are stored in the bundle's manifest. A backend that cannot run here is listed as not
-    run. The exit code is 1 if a case is outside its gate.
+    The results are stored in the bundle's manifest, unless that is signed: a signature covers the
+    manifest and would be void. A backend that cannot run here is listed as not run. The exit code
+    is 1 if a case is outside its gate.
     """
     out = Output(as_json, quiet, verbose)
     asked = words_of(precisions) if precisions else ()
@@ -132,21 +139,41 @@ def validate(
         chosen = [words_of(values) if values else None for values in (backends, precisions)]
         _save(out, bundle, saved_to, chosen[0], chosen[1], quick, threads)
         return
+    keep = _keeps(out, bundle, store)
     gates = _gates(fp32_max_abs, fp32_psnr, fp16_max_abs, fp16_psnr)
     if saved_in is not None:
         if backends or precisions or quick or rejudge:
             raise UsageError("--load-outputs judges all that was kept: it goes with gates only")
-        parity = _judge_saved(out, bundle, saved_in, gates, threads, not no_store)
+        parity = _judge_saved(out, bundle, saved_in, gates, threads, keep)
     elif rejudge:
         if backends or precisions or quick:
             raise UsageError("--rejudge judges all stored results: it goes with gates only")
-        parity = _rejudge(bundle, gates, not no_store)
+        parity = _rejudge(bundle, gates, keep)
     else:
         chosen = [words_of(values) if values else None for values in (backends, precisions)]
-        parity = _run(out, bundle, chosen[0], chosen[1], quick, gates, threads, not no_store)
+        parity = _run(out, bundle, chosen[0], chosen[1], quick, gates, threads, keep)
     if page is not None:
         _page(out, bundle, parity, page, threads, pictures=not rejudge and not saved_in)
     _report(out, parity)
+
+
+def _keeps(out: Output, bundle: Path, store: bool | None) -> bool:
+    """Whether the results go into the manifest; says what that means for a signature."""
+    from scaleport.bundle.writer import is_signed
+
+    if not is_signed(bundle):
+        return store is not False
+    if store is None:
+        out.note(
+            f"{bundle} is signed: the results are not stored, since the signature covers the "
+            "manifest; --store stores them and removes the signature"
+        )
+    elif store:
+        out.note(
+            f"storing the results removes the signature of {bundle}; sign it again with "
+            f"scaleport sign {bundle}"
+        )
+    return bool(store)
 
 
 def _judge_int8(
@@ -210,7 +237,8 @@ def _rejudge(bundle: Path, gates: Gates, keep: bool) -> Parity:
         raise UsageError(f"{bundle} holds no parity results yet; run it without --rejudge")
     parity = rejudge(manifest.parity, gates)
     if keep:
-        update_manifest(bundle, msgspec.structs.replace(manifest, parity=parity))
+        changed = msgspec.structs.replace(manifest, parity=parity)
+        update_manifest(bundle, changed, void_signature=True)
     return parity
 
 
@@ -242,7 +270,7 @@ def _run(
             lambda done, total, text: advance(done / total, f"{text}, {done} of {total}"),
         )
     if keep:
-        proof.store(bundle, manifest, parity, gates)
+        proof.store(bundle, manifest, parity, gates, void_signature=True)
     return parity
 
 
@@ -306,7 +334,7 @@ def _judge_saved(
             lambda done, total, text: advance(done / total, f"{text}, {done} of {total}"),
         )
     if keep:
-        store(bundle, manifest, parity, gates)
+        store(bundle, manifest, parity, gates, void_signature=True)
     return parity
 
 

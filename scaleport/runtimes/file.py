@@ -9,9 +9,10 @@ from typing import Final
 
 import numpy as np
 
-from scaleport.errors import OutputError, UsageError
+from scaleport.errors import UsageError
 from scaleport.imaging.reading import Picture, open_picture
 from scaleport.imaging.writing import PictureWriter, SaveOptions, check_fits
+from scaleport.paths import make_folder
 from scaleport.runtimes.scales import checked_grid
 from scaleport.runtimes.upscaler import Upscaler
 from scaleport.runtimes.view import Progress, View
@@ -76,19 +77,6 @@ def upscale_file(
         return work.finish()
     finally:
         work.discard()
-
-
-def make_folder(folder: Path) -> None:
-    """Make the folder of an output where it is missing.
-
-    Raises:
-        OutputError: if the system refuses.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise OutputError(f"cannot write to {folder}: {why or error}") from error
 
 
 class FileUpscale:
