@@ -9,8 +9,10 @@ from typing import Final
 
 import numpy as np
 
-from scaleport.errors import UsageError
+from scaleport.errors import ImageError, UsageError
+from scaleport.imaging.given import FLOATS_FROM, FLOATS_TO
 from scaleport.imaging.reading import Picture, open_picture
+from scaleport.imaging.source import PictureSource, Source
 from scaleport.imaging.writing import PictureWriter, SaveOptions, check_fits
 from scaleport.paths import make_folder
 from scaleport.runtimes.scales import checked_grid
@@ -102,6 +104,7 @@ class FileUpscale:
         if bits and bits not in BITS:
             raise UsageError(f"bits per channel are 8, 16 or 32, not {bits}")
         self._upscaler, self._target, self._options = upscaler, Path(target), options
+        self._source = Path(source)
         self._picture: Picture | None = open_picture(source)
         self._scale = tuple(scale) if isinstance(scale, Iterable) else scale
         self._size = size
@@ -144,15 +147,20 @@ class FileUpscale:
         self._writer = PictureWriter(
             self._target, height, width, self._layout, self._picture.metadata, self._options
         )
-        for band in view.bands(
-            self._scale, self._size, progress=progress, dtype=self._layout.dtype
-        ):
-            self._writer.write(band)
-            del band  # not while the next one is made
+        bands = view.bands(self._scale, self._size, progress=progress, dtype=self._layout.dtype)
+        try:
+            for band in bands:
+                self._writer.write(band)
+                del band  # not while the next one is made
+        except ImageError as error:
+            if str(self._source) in str(error):
+                raise
+            raise ImageError(f"{self._source}: {error}") from error
         tile = view.policy.tile
         notes = self._result.notes
         if tile != self._upscaler.policy.tile:
             notes += (f"memory ran out; went on with tiles of {tile} pixels",)
+        notes += _float_notes(view.source)
         self._result = replace(self._result, notes=notes, tile=tile)
         self._picture = self._view = None
 
@@ -172,3 +180,14 @@ class FileUpscale:
         self._picture = self._view = None
         if self._writer is not None:
             self._writer.discard()
+
+
+def _float_notes(source: Source) -> tuple[str, ...]:
+    """What has to be said of a file of floats that is not in [0, 1]."""
+    low, high = source.reach if isinstance(source, PictureSource) else (0.0, 1.0)
+    if not (low < FLOATS_FROM or high > FLOATS_TO):
+        return ()
+    return (
+        f"its floats go from {low:.4g} to {high:.4g} and were taken as they are, with [0, 1] for "
+        "black to white",
+    )

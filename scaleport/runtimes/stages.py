@@ -121,7 +121,7 @@ class Stages:
             if wrong:
                 raise NotFiniteError(
                     f"{self.backend.name} returned NaN or infinity in {name!r} of stage {stage!r} "
-                    f"({self.precision}); try precision fp32",
+                    f"({self.precision}); {_advice(self.precision)}",
                     stage,
                     feeds,
                 )
@@ -201,6 +201,13 @@ class Stages:
             # Not every decoder depends on the scale itself.
             grid = {name: value for name, value in grid.items() if name != "scale"}
         return self.run("render", {**features, **grid})["upscaled"]
+
+
+def _advice(precision: str) -> str:
+    """What to do about numbers that overflowed; images that hold NaN never come here."""
+    if precision != "fp32":
+        return "try precision fp32"
+    return "try scaleport bisect, which names the layer"
 
 
 def _names(tensors: tuple[Tensor, ...]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from scaleport.bundle.manifest import Manifest
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import BackendError
-from scaleport.imaging.reading import Picture
+from scaleport.imaging.given import ImageLike
 from scaleport.runtimes.base import Array, SessionOptions, stored_format
 from scaleport.runtimes.registry import AUTO_ORDER, backend_names, get_backend, require
 from scaleport.runtimes.stages import Stages
@@ -54,23 +54,24 @@ class Upscaler:
     def __repr__(self) -> str:
         return f"Upscaler({self.manifest.name!r}, backend={self.backend!r}, {self.precision})"
 
-    def open(self, image: Array | Picture) -> View:
+    def open(self, image: ImageLike) -> View:
         """Open an image for rendering at any scale and region.
 
         Args:
             image: uint8, uint16 or float array [H, W], [H, W, C] with 1 (gray), 2 (gray and
-                alpha), 3 (RGB) or 4 (RGB and alpha) channels, or float [N, 3, H, W]. Floats are
-                in [0, 1]. Or a file from :func:`scaleport.imaging.reading.open_picture`, of
-                which only the regions that are worked on are read.
+                alpha), 3 (RGB) or 4 (RGB and alpha) channels, or [N, 3, H, W]. Floats are in
+                [0, 1]. Or a PIL picture, a PyTorch tensor, or the path of a file, see
+                :data:`scaleport.imaging.given.ImageLike`; of a file, only the regions that are
+                worked on are read.
 
         Raises:
-            ImageError: if the array is not such an image.
+            ImageError: if it is not such an image; the message says what would make it one.
         """
         return View(self._stages, image, self.policy)
 
     def __call__(
         self,
-        image: Array,
+        image: ImageLike,
         scale: float | Iterable[float] | None = None,
         size: tuple[int, int] | None = None,
         progress: Progress | None = None,
@@ -84,8 +85,8 @@ class Upscaler:
             progress: called with (tiles done, tiles in all).
 
         Returns:
-            Pixels in the layout and type of ``image``: integers are rounded and clipped, floats
-            are neither.
+            A numpy array in the layout and type of the pixels of ``image``: integers are rounded
+            and clipped; floats are neither, and float32.
 
         Raises:
             ImageError: if ``image`` is not an image.

@@ -14,9 +14,9 @@ import numpy as np
 from scaleport.errors import BackendError, OutOfMemoryError
 from scaleport.grid import Axis, Grid
 from scaleport.imaging.convert import Layout, from_planes
-from scaleport.imaging.reading import Picture
+from scaleport.imaging.given import ImageLike
 from scaleport.imaging.resample import imresize, support
-from scaleport.imaging.source import source_of
+from scaleport.imaging.source import Source, source_of
 from scaleport.imaging.tiles import Span, bands, cut
 from scaleport.runtimes.base import Array, Outputs
 from scaleport.runtimes.blend import blended_rows, ramp_of, reach
@@ -59,7 +59,7 @@ class View:
     tiles fit the cache. (Where features depend on the output size, only a second region does.)
     """
 
-    def __init__(self, stages: Stages, image: Array | Picture, policy: TilePolicy) -> None:
+    def __init__(self, stages: Stages, image: ImageLike, policy: TilePolicy) -> None:
         self._stages = stages
         self._manifest = stages.bundle.manifest
         self._source = source_of(image)
@@ -176,6 +176,11 @@ class View:
         return self._grid(scale, None, None).shape
 
     @property
+    def source(self) -> Source:
+        """Where the pixels come from."""
+        return self._source
+
+    @property
     def cached_bytes(self) -> int:
         """Bytes of the features that are kept, at most :attr:`TilePolicy.cache_bytes`.
 
@@ -258,7 +263,7 @@ class View:
         """Pixels of a tile in a layout, from its planes."""
         if self._source.opacity is not None:
             planes = np.concatenate([planes, np.full_like(planes, self._source.opacity)])
-        return planes if layout is None else from_planes(planes, layout)
+        return self._source.stored(planes) if layout is None else from_planes(planes, layout)
 
     def _smaller(self) -> TilePolicy | None:
         """A policy of half the tile, or None where nothing smaller makes sense."""
