@@ -10,13 +10,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from scaleport.errors import BackendError, ImageError, OutputError, UsageError
 from scaleport.imaging.leftovers import temporary_stem
+from scaleport.paths import make_folder
 from scaleport.runtimes.file import FileResult
 from scaleport.runtimes.scales import checked_grid
 from scaleport.runtimes.upscaler import Upscaler
+from scaleport.runtimes.video_extras import (
+    copy_extras,
+    film_of,
+    frame_notes,
+    is_cover,
+    lost,
+    tags,
+    turn_of,
+)
 from scaleport.runtimes.view import Progress, View
 
 CONTAINERS: Final = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
@@ -24,6 +32,9 @@ CONTAINERS: Final = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matro
 
 VIDEO_SUFFIXES: Final = frozenset(CONTAINERS) | {".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts"}
 """What counts as a video."""
+
+_DEMUXERS: Final = "mov,matroska,webm,avi,mpeg,mpegts,mpegvideo,h264,hevc,flv,asf,ogg,mxf,nut,dv"
+"""Formats that are read, whatever the file is called: none of them names further files."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +66,9 @@ def is_video(path: Path) -> bool:
 class VideoUpscale:
     """The upscaling of one video in the steps of :class:`scaleport.runtimes.file.FileUpscale`.
 
-    Frames keep their time stamps; audio and subtitles are copied as they are. Colours are 8 bits;
-    rotation is undone; an odd side of the output loses its last pixel, as 4:2:0 needs.
+    Frames keep their time stamps; audio, subtitles, titles, languages, chapters and cover art are
+    copied as they are. Colours are 8 bits without alpha; rotation and mirroring are undone; an odd
+    side of the output loses its last pixel, as 4:2:0 needs. Notes say what was not kept.
 
     Args:
         upscaler: model and backend.
@@ -93,11 +105,12 @@ class VideoUpscale:
         self._part = Path(f"{temporary_stem(target)}.tmp")
         self._cancelled = False
         self._notes: list[str] = []
-        with self._reading(), self._av.open(str(source)) as video:
-            first = self._first_frame(video)
+        with self._opened() as video:
+            film = self._film(video)
+            first = self._first_frame(video, film)
+            self._turn = turn_of(first)
             shape = self._pixels(first).shape[:2]
-            if first.format.components[0].bits > 8:
-                self._notes.append(f"{first.format.components[0].bits} bits became 8")
+            self._notes += frame_notes(first, film)
         grid = checked_grid(upscaler.manifest, shape[0], shape[1], scale, size)
         height, width = (max(2, n - n % 2) for n in grid.output_size)
         if (height, width) != grid.output_size:
@@ -109,15 +122,18 @@ class VideoUpscale:
 
     def render(self, progress: Progress | None = None) -> None:
         """Upscale all frames and copy what is not video."""
-        with self._reading(), self._av.open(str(self._source)) as video:
+        make_folder(self._target.parent)
+        with self._opened() as video:
             with self._writing():
                 settings = {"movflags": "faststart"} if self._container != "matroska" else {}
                 made = self._av.open(str(self._part), "w", format=self._container, options=settings)
             try:
-                self._copy(video, made, progress)
+                streams = self._copy(video, made, progress)
             finally:
                 with self._writing():
                     made.close()
+            with self._writing(), self._av.open(str(self._part)) as written:
+                self._notes += lost(video, written, streams)
 
     def finish(self) -> FileResult:
         """Put the video under its name."""
@@ -142,24 +158,24 @@ class VideoUpscale:
     def _container(self) -> str:
         return CONTAINERS[self._target.suffix.lower()]
 
-    def _copy(self, video: Any, made: Any, progress: Progress | None) -> None:
-        source = video.streams.video[0]
+    def _copy(self, video: Any, made: Any, progress: Progress | None) -> list[int]:
+        """Write everything; the streams of the source that were, by index, in their order."""
+        source = self._film(video)
         source.thread_type = "AUTO"
         with self._writing():
             target = self._stream(source, made)
-        copies = {}
-        for stream in (*video.streams.audio, *video.streams.subtitles):
-            try:
-                copies[stream.index] = made.add_stream_from_template(stream)
-            except (ValueError, self._av.FFmpegError):
-                kind = stream.type
-                self._notes.append(
-                    f"{self._target.suffix} cannot hold a stream of {kind}: left out"
-                )
+            errors = (self._av.FFmpegError, ValueError, AttributeError)
+            extras = copy_extras(video, made, source, errors, self._opened)
+        self._notes += extras.notes
+        copies = extras.streams
         done, total = 0, _frames(video, source)
         for packet in video.demux(source, *(video.streams[i] for i in copies)):
             if packet.stream.index in copies:
-                if packet.dts is not None:
+                cover = is_cover(packet.stream)
+                if packet.size and cover:
+                    # A picture that comes with the file has no time.
+                    packet.pts = packet.dts = 0
+                if packet.dts is not None and packet.size:
                     packet.stream = copies[packet.stream.index]
                     with self._writing():
                         made.mux(packet)
@@ -173,6 +189,7 @@ class VideoUpscale:
                     progress(done, max(done, total))
         with self._writing():
             made.mux(target.encode())
+        return [source.index, *copies]
 
     def _stream(self, source: Any, made: Any) -> Any:
         """The video stream to be, described as the source's is."""
@@ -185,7 +202,9 @@ class VideoUpscale:
         context.pix_fmt = "yuv420p"
         context.time_base = source.time_base
         if given.sample_aspect_ratio:
-            context.sample_aspect_ratio = given.sample_aspect_ratio
+            context.sample_aspect_ratio = self._turn.aspect(given.sample_aspect_ratio)
+        stream.metadata.update(tags(source.metadata))
+        stream.disposition = source.disposition
         for name in ("colorspace", "color_range", "color_primaries", "color_trc"):
             setattr(context, name, getattr(given, name))
         return stream
@@ -208,17 +227,32 @@ class VideoUpscale:
         return made
 
     def _pixels(self, frame: Any) -> Any:
-        """uint8 [H, W, 3], upright."""
-        pixels = frame.to_ndarray(format="rgb24")
-        turns = round(frame.rotation / 90) % 4
-        return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+        """uint8 [H, W, 3], as it is shown."""
+        return self._turn(frame.to_ndarray(format="rgb24"))
 
-    def _first_frame(self, video: Any) -> Any:
-        if not video.streams.video:
-            raise ImageError(f"{self._source} holds no video")
-        for frame in video.decode(video=0):
+    def _film(self, video: Any) -> Any:
+        film = film_of(video)
+        if film is None:
+            only = ", only cover art" if video.streams.video else ""
+            raise ImageError(f"{self._source} holds no video{only}")
+        return film
+
+    def _first_frame(self, video: Any, film: Any) -> Any:
+        for frame in video.decode(film):
             return frame
         raise ImageError(f"{self._source} holds no frame")
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        """The source, opened by what it holds; it cannot make FFmpeg open anything else."""
+        # Without "file:", a name such as "concat:a" would be a protocol.
+        name, options = f"file:{self._source}", {"protocol_whitelist": "file"}
+        options["format_whitelist"] = _DEMUXERS
+        with (
+            self._reading(),
+            self._av.open(name, options=options, metadata_errors="replace") as video,
+        ):
+            yield video
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
