@@ -213,18 +213,22 @@ class VideoUpscale:
         pixels = self._pixels(frame)
         if pixels.shape[:2] != self._result.input_size:
             raise ImageError(f"{self._source}: frames of several sizes are not supported")
+        made = self._av.VideoFrame.from_ndarray(self._large(pixels), format="rgb24")
+        made = made.reformat(
+            format=form, dst_colorspace=frame.colorspace, dst_color_range=frame.color_range
+        )
+        made.pts, made.time_base = frame.pts, frame.time_base
+        return made
+
+    def _large(self, pixels: Any) -> Any:
+        """What the model makes of a frame: uint8 of the output's size."""
         policy = replace(self._upscaler.policy, cache_bytes=0)
         view = View(self._upscaler.stages, pixels, policy)
         large = view.render(size=self._result.output_size)
         if view.policy.tile != policy.tile:
             self._notes.append(f"memory ran out; went on with tiles of {view.policy.tile} pixels")
         self._result = replace(self._result, tile=view.policy.tile)
-        made = self._av.VideoFrame.from_ndarray(large, format="rgb24")
-        made = made.reformat(
-            format=form, dst_colorspace=frame.colorspace, dst_color_range=frame.color_range
-        )
-        made.pts, made.time_base = frame.pts, frame.time_base
-        return made
+        return large
 
     def _pixels(self, frame: Any) -> Any:
         """uint8 [H, W, 3], as it is shown."""
