@@ -16,6 +16,10 @@ LONGEST_REASON = 500
 """Characters that are quoted of what another library, or a file, says."""
 
 
+_SHORTEST = 3
+"""Letters from which the beginning of a name may be meant for all of it."""
+
+
 def one_line(reason: object) -> str:
     """What another library or a file says, fit to be part of a message of one line.
 
@@ -42,9 +46,11 @@ def _lines(error: BaseException) -> list[str]:
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """``; did you mean png?`` for what is nearly one of the known names, else nothing."""
-    close = get_close_matches(given, list(known), 1, 0.6)
-    return f"; did you mean {close[0]}?" if close else ""
+    """`` (did you mean png?)`` for what is nearly one of the known names, else nothing."""
+    names = list(known)
+    longer = [name for name in names if len(given) >= _SHORTEST and name.startswith(given)]
+    close = longer or get_close_matches(given, names, 1, 0.6)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 class ScaleportError(Exception):

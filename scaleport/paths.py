@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Final
 
 from scaleport.errors import OutputError
 
@@ -19,6 +22,41 @@ def holds(question: Callable[[], bool]) -> bool:
         return question()
     except (OSError, ValueError):
         return False
+
+
+_ADDRESS: Final = re.compile(
+    r"(?P<kind>[a-z][a-z0-9+.-]+):/+(?P<rest>.*)", re.IGNORECASE | re.DOTALL
+)
+
+
+def address_problem(given: Path | str) -> str:
+    """What to say of something such as ``https://...`` where a file is needed; empty for a path.
+
+    A path that exists is one, whatever it is called.
+    """
+    match = _ADDRESS.fullmatch(str(given))
+    if match is None or holds(Path(given).exists):
+        return ""
+    kind, rest = match["kind"].lower(), match["rest"]
+    if kind == "file":
+        return f"{given} is an address; give the path alone, /{rest}"
+    fetch = f"curl -O {kind}://{rest}" if kind in ("http", "https", "ftp") else "its own tool"
+    return f"{kind}://{rest} is an address and not a file; download it first, e.g. with {fetch}"
+
+
+def similar_name(path: Path, suffix: str = "") -> str:
+    """`` (did you mean photo.png?)`` where a file of nearly the same name is beside a missing one.
+
+    Args:
+        path: what is not there.
+        suffix: the suffix that is meant; empty for any.
+    """
+    try:
+        names = [other.name for other in path.parent.iterdir() if other.name.endswith(suffix)]
+    except (OSError, ValueError):
+        return ""
+    close = get_close_matches(path.name, names, 1, 0.75)
+    return f" (did you mean {path.parent / close[0]}?)" if close else ""
 
 
 def same_file_key(path: Path) -> str:

@@ -11,7 +11,7 @@ from scaleport.batch.find import Source, find_sources
 from scaleport.batch.names import checked_suffix, earlier_outputs, targets
 from scaleport.errors import OutputError, ScaleportError, UsageError, did_you_mean
 from scaleport.imaging.files import WRITABLE
-from scaleport.paths import holds, same_file_key
+from scaleport.paths import address_problem, holds, same_file_key
 from scaleport.runtimes.video import CONTAINERS, is_video
 
 EARLIER = "an earlier run made it; name the file itself to upscale it"
@@ -66,12 +66,12 @@ def plan(
     """
     suffix = checked_suffix(kind)
     sources, failures = find_sources(inputs, recursive)
-    several = len(inputs) > 1 or len(sources) > 1 or not any(source.named for source in sources)
+    several = max(len(inputs), len(sources)) > 1 or any(not source.named for source in sources)
     folder = _output_folder(output, several)
     file = Path(output) if output is not None and folder is None else None
     left_out: list[tuple[Path, str]] = []
     if file is not None:
-        _check_suffix(file, is_video(sources[0].path))
+        _check_suffix(file, any(is_video(source.path) for source in sources))
         made = [file] * len(sources)
     else:
         sources = _without_outputs(sources, folder)
@@ -151,6 +151,8 @@ def _output_folder(output: str | None, several: bool) -> Path | None:
         return None
     if not output:
         raise UsageError("-o is empty; give a file or a directory")
+    if address_problem(output):
+        raise UsageError(f"-o {output} is an address; outputs are files: write one and upload it")
     path = Path(output)
     if holds(path.is_dir) or output.endswith(("/", "\\")):
         return path

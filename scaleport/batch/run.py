@@ -23,6 +23,7 @@ from scaleport.imaging.writing import SaveOptions
 from scaleport.paths import make_folder, remove_empty
 from scaleport.runtimes.budget import Task, fitting_policy
 from scaleport.runtimes.file import BITS
+from scaleport.runtimes.fit import Fit, fitted
 from scaleport.runtimes.scales import checked_grid
 from scaleport.runtimes.upscaler import Upscaler
 
@@ -72,7 +73,7 @@ def upscale_files(
     output: str | None = None,
     *,
     scale: float | Iterable[float] | None = None,
-    size: tuple[int, int] | None = None,
+    size: tuple[int, int] | Fit | None = None,
     bits: int = 0,
     options: SaveOptions | None = None,
     kind: str = "",
@@ -90,7 +91,7 @@ def upscale_files(
         inputs: see :func:`scaleport.batch.plan.plan`, as ``output``, ``kind`` and ``recursive``.
         output: a file, a directory, or None for beside each input.
         scale: one number, or (scale_y, scale_x).
-        size: output size (height, width), instead of a scale.
+        size: output size (height, width), or limits to fit into, instead of a scale.
         bits: 8, 16 or 32 (float) bits per channel; 0 keeps those of each source.
         options: how image files are written.
         kind: format of the outputs, e.g. ``webp``; empty for PNG.
@@ -187,7 +188,8 @@ def fit_memory(upscaler: Upscaler, jobs: Sequence[Job], request: Request, limit:
     for job in jobs:
         try:
             picture = open_picture(job.source)
-            grid = checked_grid(upscaler.manifest, *picture.shape, request.scale, request.size)
+            size = fitted(request.size, picture.shape)
+            grid = checked_grid(upscaler.manifest, *picture.shape, request.scale, size)
         except ScaleportError:
             continue  # the run reports it
         layout = picture.layout

@@ -32,6 +32,7 @@ from scaleport.bundle.manifest import (
 from scaleport.bundle.paths import path_key, path_problem
 from scaleport.bundle.strict import refuse_duplicates, refuse_excess
 from scaleport.errors import ArtifactError, UsageError, one_line
+from scaleport.paths import address_problem, similar_name
 from scaleport.shipped import export_hint
 
 MAX_MANIFEST_BYTES = 16 << 20
@@ -272,7 +273,8 @@ def read_manifest_bytes(path: Path) -> bytes:
     source = path / MANIFEST_NAME
     try:
         if not path.exists():
-            raise UsageError(f"there is no bundle at {path}{export_hint(path)}")
+            hint = export_hint(path) or similar_name(path)
+            raise UsageError(address_problem(path) or f"there is no bundle at {path}{hint}")
         if not path.is_dir() or not os.path.lexists(source):
             raise ArtifactError(
                 f"{path} is not a bundle: that is a directory with a {MANIFEST_NAME}"

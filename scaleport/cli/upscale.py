@@ -14,9 +14,9 @@ import typer
 
 from scaleport.cli.options import Device, Threads
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, error_line, put
-from scaleport.cli.parse import bytes_of, scale_of, size_of
+from scaleport.cli.parse import bytes_of, fit_of, scale_of, size_of
 from scaleport.cli.strangers import Allow, VerifyKey
-from scaleport.errors import PartialError, ScaleportError, UsageError
+from scaleport.errors import PartialError, ScaleportError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from scaleport.batch.plan import Job
@@ -31,13 +31,13 @@ Examples:
   scaleport upscale scans/ -m photo.bundle -s 2,3.5 -o larger/ --recursive
   scaleport upscale 'scans/*.tif' -m photo.bundle -s 4 -o larger/ --resume
   scaleport upscale clip.mp4 -m photo.bundle -s 2 --crf 16
-  scaleport upscale photo.png -m photo.bundle --size 1920x1080 -o wall.webp --backend openvino
+  scaleport upscale photo.png -m photo.bundle --fit 1920x1080 -o wall.webp --backend openvino
 """
 
 
 def upscale(
     inputs: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             metavar="INPUT", help="Images, folders of images, or patterns such as 'scans/*.tif'."
         ),
@@ -46,11 +46,32 @@ def upscale(
     scale: Annotated[
         str | None,
         typer.Option(
-            "--scale", "-s", metavar="S|SY,SX", help="Scale: 2.7, or 2,3.5 (vertical, horizontal)."
+            "--scale",
+            "-s",
+            metavar="S|SY,SX",
+            help="Scale: 2.7, x2.7 or 270%, or 2,3.5 (vertical, horizontal).",
         ),
     ] = None,
     size: Annotated[
-        str | None, typer.Option(metavar="WxH", help="Output size in pixels, instead of a scale.")
+        str | None,
+        typer.Option(
+            metavar="WxH",
+            help="Exactly this output size in pixels, instead of a scale; may stretch.",
+        ),
+    ] = None,
+    fit: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Largest size of the input's shape in a box.")
+    ] = None,
+    width: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Output width in pixels; height by the input."),
+    ] = None,
+    height: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Output height in pixels; width by the input."),
+    ] = None,
+    longest: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Pixels of the output's longer side.")
     ] = None,
     output: Annotated[
         str | None,
@@ -58,7 +79,8 @@ def upscale(
             "--output",
             "-o",
             metavar="FILE|DIR",
-            help="Output file or directory. [default: NAME_x2.7.png beside the input]",
+            help="Output file, or a directory, which is made. "
+            "[default: NAME_x2.7.png beside the input]",
         ),
     ] = None,
     backend: Annotated[
@@ -143,7 +165,9 @@ def upscale(
     """
     out = Output(as_json, quiet, verbose)
     if engine not in ENGINES:
-        raise UsageError(f"--engine is {' or '.join(ENGINES)}, got {engine!r}")
+        raise UsageError(
+            f"--engine is {' or '.join(ENGINES)}, got {engine!r}{did_you_mean(engine, ENGINES)}"
+        )
     if address and engine != "ray":
         raise UsageError("--address is that of a Ray cluster; add --engine ray")
     from scaleport.batch.plan import plan
@@ -154,9 +178,15 @@ def upscale(
 
     if bits and bits not in BITS:
         raise UsageError(f"--bits must be {', '.join(map(str, BITS))}, got {bits}")
+    limits = fit_of(width, height, longest, fit)
+    if size is not None and limits is not None:
+        raise UsageError(
+            "--size is the exact output size; leave it out, or --fit, --width, --height and "
+            "--longest, which keep the shape"
+        )
     request = Request.of(
         None if scale is None else scale_of(scale),
-        None if size is None else size_of(size),
+        limits if size is None else size_of(size),
         bits,
         SaveOptions(quality, lossless),
         VideoOptions(codec, crf),

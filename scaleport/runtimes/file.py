@@ -15,6 +15,7 @@ from scaleport.imaging.reading import Picture, open_picture
 from scaleport.imaging.source import PictureSource, Source
 from scaleport.imaging.writing import PictureWriter, SaveOptions, check_fits
 from scaleport.paths import make_folder
+from scaleport.runtimes.fit import Fit, fitted, stretch_note
 from scaleport.runtimes.scales import checked_grid
 from scaleport.runtimes.upscaler import Upscaler
 from scaleport.runtimes.view import Progress, View
@@ -45,7 +46,7 @@ def upscale_file(
     source: Path | str,
     target: Path | str,
     scale: float | Iterable[float] | None = None,
-    size: tuple[int, int] | None = None,
+    size: tuple[int, int] | Fit | None = None,
     bits: int = 0,
     options: SaveOptions | None = None,
     progress: Progress | None = None,
@@ -60,7 +61,8 @@ def upscale_file(
         source: image file, see :func:`scaleport.imaging.reading.open_picture`.
         target: image file to be; its suffix chooses the format. A folder that is missing is made.
         scale: one number, or (scale_y, scale_x).
-        size: output size (height, width), instead of a scale.
+        size: output size (height, width), or limits that the picture's shape is fitted into,
+            instead of a scale.
         bits: 8, 16 or 32 (float) bits per channel; 0 keeps those of the source.
         options: how the target is written.
         progress: called with (tiles done, tiles in all).
@@ -97,7 +99,7 @@ class FileUpscale:
         source: Path | str,
         target: Path | str,
         scale: float | Iterable[float] | None = None,
-        size: tuple[int, int] | None = None,
+        size: tuple[int, int] | Fit | None = None,
         bits: int = 0,
         options: SaveOptions | None = None,
     ) -> None:
@@ -107,8 +109,8 @@ class FileUpscale:
         self._source = Path(source)
         self._picture: Picture | None = open_picture(source)
         self._scale = tuple(scale) if isinstance(scale, Iterable) else scale
-        self._size = size
-        grid = checked_grid(upscaler.manifest, *self._picture.shape, self._scale, size)
+        self._size = fitted(size, self._picture.shape)
+        grid = checked_grid(upscaler.manifest, *self._picture.shape, self._scale, self._size)
         self._layout = self._picture.layout
         if bits:
             self._layout = replace(self._layout, dtype=np.dtype(BITS[bits]))
@@ -116,6 +118,8 @@ class FileUpscale:
         make_folder(self._target.parent)
         check_fits(self._target, *grid.output_size, self._layout)
         notes = self._picture.notes
+        if isinstance(size, tuple):
+            notes += stretch_note(self._picture.shape, size)
         exif = "exif-data" in self._picture.metadata.fields
         if exif and self._target.suffix.lower() in (".tif", ".tiff"):
             notes += ("TIFF keeps no EXIF block",)

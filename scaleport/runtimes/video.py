@@ -14,6 +14,7 @@ from scaleport.errors import BackendError, ImageError, OutputError, UsageError
 from scaleport.imaging.leftovers import temporary_stem
 from scaleport.paths import make_folder
 from scaleport.runtimes.file import FileResult
+from scaleport.runtimes.fit import Fit, fitted, stretch_note
 from scaleport.runtimes.scales import checked_grid
 from scaleport.runtimes.upscaler import Upscaler
 from scaleport.runtimes.video_extras import (
@@ -75,7 +76,8 @@ class VideoUpscale:
         source: video file.
         target: video file to be; its suffix chooses the container, see :data:`CONTAINERS`.
         scale: (scale_y, scale_x), or None if ``size`` is given.
-        size: output size (height, width), or None if ``scale`` is given.
+        size: output size (height, width), or limits that the film's shape is fitted into; None if
+            ``scale`` is given.
         options: codec and quality.
 
     Raises:
@@ -92,7 +94,7 @@ class VideoUpscale:
         source: Path,
         target: Path,
         scale: tuple[float, float] | None = None,
-        size: tuple[int, int] | None = None,
+        size: tuple[int, int] | Fit | None = None,
         options: VideoOptions | None = None,
     ) -> None:
         self._av = _pyav()
@@ -109,13 +111,16 @@ class VideoUpscale:
             film = self._film(video)
             first = self._first_frame(video, film)
             self._turn = turn_of(first)
-            shape = self._pixels(first).shape[:2]
+            height, width = self._pixels(first).shape[:2]
+            shape = (int(height), int(width))
             self._notes += frame_notes(first, film)
-        grid = checked_grid(upscaler.manifest, shape[0], shape[1], scale, size)
+        grid = checked_grid(upscaler.manifest, *shape, scale, fitted(size, shape))
+        if isinstance(size, tuple):
+            self._notes += stretch_note(shape, size)
         height, width = (max(2, n - n % 2) for n in grid.output_size)
         if (height, width) != grid.output_size:
             self._notes.append(f"made {width}x{height}: video sides are even")
-        self._result = FileResult((shape[0], shape[1]), (height, width), (), 0)
+        self._result = FileResult(shape, (height, width), (), 0)
 
     def preload(self) -> None:
         """Nothing: frames are decoded as they are needed."""

@@ -164,8 +164,17 @@ def test_inputs_of_one_stem_keep_their_suffix_in_the_output(scans):
 def test_folders_that_are_missing_are_allowed(scans):
     assert jobs("scans/a.png", output="new/sub/o.webp") == {"scans/a.png": "new/sub/o.webp"}
     assert jobs("scans/a.png", output="new/sub/") == {"scans/a.png": "new/sub/a_x2.png"}
+    Path("clip.mp4").write_bytes(b"x")
     assert jobs("clip.mp4", output="new/sub/big.mkv") == {"clip.mp4": "new/sub/big.mkv"}
     assert not Path("new").exists()
+
+
+def test_a_file_that_is_not_there_is_a_failure_with_the_name_that_was_meant(scans):
+    found = plan(["scans/a.pgn", "scans/a.png", "https://a.b/c.png"], None, "_x2")
+    assert [job.source.name for job in found.jobs] == ["a.png"]
+    missing, address = (str(error) for _, error in found.failures)
+    assert missing.endswith("there is no such file (did you mean scans/a.png?)")
+    assert address.startswith("https://a.b/c.png is an address")
 
 
 def test_refusals(scans):
@@ -175,6 +184,7 @@ def test_refusals(scans):
         plan(["scans"], "scans/a.png/deeper/", "_x2")
     with pytest.raises(OutputError, match=r"did you mean \.png\?"):
         plan(["scans/a.png"], "o.pgn", "_x2")
+    Path("clip.mp4").write_bytes(b"x")
     with pytest.raises(OutputError, match=r"a video cannot become .*\.mp4"):
         plan(["clip.mp4"], "o.png", "_x2")
     with pytest.raises(UsageError, match="did you mean webp"):
