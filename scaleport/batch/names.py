@@ -39,10 +39,12 @@ def targets(sources: Sequence[Source], folder: Path | None, tag: str, images: st
         return parent / f"{stem}{tag}{_suffix(source.path, images)}"
 
     plain = [place(source, source.path.stem) for source in sources]
-    count = Counter(plain)
+    longer = [place(source, _long_stem(source.path)) for source in sources]
+    count, count_of_longer = Counter(plain), Counter(longer)
+    # Two files of one name stay a clash, which is for the user to solve.
     return [
-        target if count[target] == 1 else place(source, _long_stem(source.path))
-        for source, target in zip(sources, plain, strict=True)
+        long if count[short] > 1 and count_of_longer[long] == 1 else short
+        for short, long in zip(plain, longer, strict=True)
     ]
 
 

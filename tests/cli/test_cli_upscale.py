@@ -22,7 +22,7 @@ def size(path: Path) -> tuple[int, int]:
     [
         ("-s 2.7", "photo_x2.7.png", (54, 38)),
         ("-s 2,3.5", "photo_x2x3.5.png", (70, 28)),
-        ("--size 41x33", "photo_41x33.png", (41, 33)),
+        ("--size 41x29", "photo_41x29.png", (41, 29)),
         ("-s 1 -o same.jpg", "same.jpg", (20, 14)),
         ("-s 2 -o made/", "made/photo_x2.png", (40, 28)),
         ("-s 2 -o new/sub/o.png", "new/sub/o.png", (40, 28)),
