@@ -54,7 +54,7 @@ def target(data: bytes) -> None:
     """Upscale the film and compare the number of frames that arrive with those that were made."""
     FILE.write_bytes(data)
     goal = TARGETS[len(data) % 2]
-    work = Doubled(UPSCALER, FILE, goal, (2.0, 2.0), options=VideoOptions("mpeg4"))
+    work = Doubled(UPSCALER, FILE, goal, (2.0, 2.0), options=VideoOptions("libx264"))
     try:
         height, width = work._result.output_size
         if height * width > 4 * MOST_PIXELS:

@@ -7,10 +7,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
-from scaleport.errors import BackendError, ImageError, OutputError, UsageError
+from scaleport.errors import BackendError, ImageError, OutputError, UsageError, one_line
 from scaleport.imaging.leftovers import temporary_stem
 from scaleport.paths import make_folder
 from scaleport.runtimes.file import FileResult
@@ -107,6 +108,8 @@ class VideoUpscale:
         self._part = Path(f"{temporary_stem(target)}.tmp")
         self._cancelled = False
         self._notes: list[str] = []
+        self._last_time: int | None = None
+        self._rate = Fraction(25)
         with self._opened() as video:
             film = self._film(video)
             first = self._first_frame(video, film)
@@ -199,9 +202,8 @@ class VideoUpscale:
     def _stream(self, source: Any, made: Any) -> Any:
         """The video stream to be, described as the source's is."""
         options = {"crf": str(self._options.crf)} if "26" in self._options.codec else {}
-        stream = made.add_stream(
-            self._options.codec, rate=source.average_rate or 25, options=options
-        )
+        self._rate = source.average_rate or self._rate
+        stream = made.add_stream(self._options.codec, rate=self._rate, options=options)
         context, given = stream.codec_context, source.codec_context
         context.height, context.width = self._result.output_size
         context.pix_fmt = "yuv420p"
@@ -222,8 +224,29 @@ class VideoUpscale:
         made = made.reformat(
             format=form, dst_colorspace=frame.colorspace, dst_color_range=frame.color_range
         )
-        made.pts, made.time_base = frame.pts, frame.time_base
+        made.pts, made.time_base = self._time(frame), frame.time_base
         return made
+
+    def _time(self, frame: Any) -> int:
+        """The time of a frame in its own unit: later than that of the frame before.
+
+        Raises:
+            ImageError: if it is more than a second earlier.
+        """
+        pts, last = frame.pts, self._last_time
+        if pts is None or (last is not None and pts <= last):
+            self._notes.append("some frames had no time of their own; they got the next one")
+            # Without any times, as in a bare stream of MPEG, frames follow at the rate of the film.
+            step = 1 if pts is not None else max(1, round(1 / (self._rate * frame.time_base)))
+            if pts is not None and (last - pts) * frame.time_base > 1:
+                raise ImageError(
+                    f"{self._source}: its times jump back by "
+                    f"{float((last - pts) * frame.time_base):.1f} s; repair it first, e.g. with "
+                    "ffmpeg -fflags +genpts -i FILE -c copy NEW.mkv"
+                )
+            pts = 0 if last is None else last + step
+        self._last_time = pts
+        return int(pts)
 
     def _large(self, pixels: Any) -> Any:
         """What the model makes of a frame: uint8 of the output's size."""
@@ -268,16 +291,21 @@ class VideoUpscale:
         try:
             yield
         except (self._av.FFmpegError, OSError) as error:
-            said = getattr(error, "strerror", None) or error
-            raise ImageError(f"cannot read {self._source}: {said}") from error
+            raise ImageError(f"cannot read {self._source}: {_said(error)}") from error
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
             yield
         except (self._av.FFmpegError, OSError) as error:
-            said = getattr(error, "strerror", None) or error
-            raise OutputError(f"cannot write {self._target}: {said}") from error
+            raise OutputError(f"cannot write {self._target}: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    """What FFmpeg says: the kind of error, and what its codec or format logged about it."""
+    log = getattr(error, "log", None)
+    why = f" ({one_line(log[2])})" if log and str(log[2]).strip() else ""
+    return f"{getattr(error, 'strerror', None) or error}{why}"
 
 
 def _frames(video: Any, stream: Any) -> int:

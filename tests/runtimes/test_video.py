@@ -6,6 +6,7 @@ import io
 import sys
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -401,3 +402,49 @@ def test_tags_that_are_no_text_are_no_crash(tmp_path, upscaler):
     path.write_bytes(path.read_bytes().replace(b"Hol-day", b"Hol\xfdday"))
     result = upscaled(upscaler, path, tmp_path / "big.mkv")
     assert result.output_size == (48, 64)
+
+
+def timed(path, times):
+    """A clip whose frames are at these times, in milliseconds, in a container that lets them be."""
+    with av.open(str(path), "w") as made:
+        video = made.add_stream("ffv1", rate=25)
+        video.width, video.height, video.pix_fmt = 32, 24, "bgr0"
+        packets = []
+        for number in range(len(times)):
+            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            packets += video.encode(frame)
+        packets += video.encode()
+        for packet, time in zip(packets, times, strict=True):
+            packet.pts = packet.dts = time
+            packet.time_base = Fraction(1, 1000)
+            made.mux(packet)
+    return path
+
+
+def test_frames_at_one_time_are_all_kept_in_order(tmp_path, upscaler):
+    clip = timed(tmp_path / "clip.mkv", (0, 40, 40, 80, 120))
+    result = upscaled(upscaler, clip, tmp_path / "big.mkv")
+    assert result.notes == ("some frames had no time of their own; they got the next one",)
+    with av.open(str(tmp_path / "big.mkv")) as video:
+        frames = [(round(f.time * 1000), f.to_ndarray(format="rgb24")) for f in video.decode()]
+    assert [time for time, _ in frames] == [0, 40, 41, 80, 120]
+    means = [pixels[..., 0].mean() for _, pixels in frames]
+    assert means == sorted(means)
+
+
+def test_a_codec_that_refuses_says_why(tmp_path, upscaler, clip):
+    odd = film(tmp_path / "clip.ts", "mpeg2video")
+    work = VideoUpscale(upscaler, odd, tmp_path / "b.mkv", (2.0, 2.0), None, VideoOptions("mpeg4"))
+    with pytest.raises(OutputError, match=r"cannot write .*timebase 1/90000 not supported"):
+        work.render()
+    work.discard()
+
+
+def test_a_jump_back_in_time_is_refused_with_what_to_do(tmp_path, upscaler, clip):
+    work = VideoUpscale(upscaler, clip, tmp_path / "b.mkv", (2.0, 2.0))
+    unit = Fraction(1, 1000)
+    given = [work._time(SimpleNamespace(pts=t, time_base=unit)) for t in (5000, 4500, None, 6000)]
+    assert given == [5000, 5001, 5041, 6000]
+    with pytest.raises(ImageError, match=r"clip\.mkv: its times jump back by 2\.0 s; repair it"):
+        work._time(SimpleNamespace(pts=4000, time_base=unit))
