@@ -72,6 +72,8 @@ def run_on_ray(
         ArtifactError: if the bundle is damaged.
     """
     ray = _ray()
+    if not jobs:
+        return []
     journals, made_folders = prepare_folders(jobs, record=resume or len(jobs) > 1)
     rows = [
         {"number": i, "source": str(_absolute(j.source)), "target": str(_absolute(j.target))}
