@@ -11,6 +11,7 @@ import json
 import struct
 import sys
 import tempfile
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,78 @@ def choices() -> dict[str, bytes]:
     return {f"choices-{i}": rng.bytes(64 << (i % 5)) for i in range(40)}
 
 
+VIDEOS = {
+    "mp4": ("clip.mp4", "mpeg4", "yuv420p"),
+    "h264": ("clip.mov", "libx264", "yuv420p"),
+    "mkv": ("clip.mkv", "ffv1", "yuva420p"),
+    "webm": ("clip.webm", "libvpx", "yuv420p"),
+    "avi": ("clip.avi", "mjpeg", "yuvj420p"),
+    "mpg": ("clip.mpg", "mpeg1video", "yuv420p"),
+    "ts": ("clip.ts", "mpeg2video", "yuv420p"),
+    "alpha": ("clip.mov", "qtrle", "argb"),
+}
+
+
+def videos() -> dict[str, bytes]:
+    """Clips of three small frames in every container, with a sound, tags and a display matrix."""
+    import av
+
+    made = {}
+    pixels = np.random.default_rng(1).integers(0, 256, (16, 16, 3), np.uint8)
+    for name, (file, codec, form) in VIDEOS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / file
+            try:
+                _clip(av, path, codec, form, pixels)
+            except (av.FFmpegError, ValueError) as error:
+                print(f"left out: {name}: {error}", file=sys.stderr)
+                continue
+            made[name] = path.read_bytes()
+    return made
+
+
+def _clip(av: Any, path: Path, codec: str, form: str, pixels: np.ndarray) -> None:
+    rich = path.suffix in (".mp4", ".mov", ".mkv")
+    with av.open(str(path), "w") as clip:
+        clip.metadata["title"] = "A title"
+        film = clip.add_stream(codec, rate=25)
+        film.width, film.height, film.pix_fmt = 16, 16, form
+        film.metadata["language"] = "deu"
+        if rich:
+            film.set_display_matrix((0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30))
+            clip.set_chapters(
+                [
+                    {
+                        "id": 1,
+                        "start": 0,
+                        "end": 80,
+                        "time_base": Fraction(1, 1000),
+                        "metadata": {"title": "One"},
+                    }
+                ]
+            )
+        if path.suffix == ".mkv":
+            cover = io.BytesIO()
+            PIL.Image.fromarray(pixels[:4, :4]).save(cover, "PNG")
+            clip.add_attachment("cover.png", "image/png", cover.getvalue())
+            clip.add_attachment("a.ttf", "application/x-truetype-font", b"a font")
+        sound = None
+        if rich:
+            sound = clip.add_stream("aac", rate=16000)
+            sound.codec_context.layout = "mono"
+            sound.metadata.update({"language": "fra", "title": "Sound"})
+        for number in range(3):
+            frame = av.VideoFrame.from_ndarray(np.roll(pixels, number, 0), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            clip.mux(film.encode(frame))
+        clip.mux(film.encode())
+        if sound is not None:
+            wave = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            wave.sample_rate, wave.pts = 16000, 0
+            clip.mux(sound.encode(wave))
+            clip.mux(sound.encode())
+
+
 def graphs() -> dict[str, bytes]:
     """One small file of each kind, behind the byte that chooses the kind."""
     import onnx
@@ -241,9 +314,16 @@ def _program() -> bytes:
 
 def main(folder: Path) -> None:
     """Write everything."""
-    kinds = {"manifest": manifests, "checkpoint": checkpoints, "image": images, "graphs": graphs}
+    kinds = {
+        "manifest": manifests,
+        "checkpoint": checkpoints,
+        "image": images,
+        "graphs": graphs,
+        "video": videos,
+        "pnm": partial(images_of, "ppm"),
+        "damage": choices,
+    }
     kinds |= {kind: partial(images_of, kind) for kind in ("tiff", "webp", "avif", "bmp")}
-    kinds |= {"pnm": partial(images_of, "ppm"), "damage": choices}
     for kind, make in kinds.items():
         (folder / kind).mkdir(parents=True, exist_ok=True)
         for name, data in make().items():

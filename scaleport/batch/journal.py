@@ -76,6 +76,11 @@ class Journal:
             write_bytes(self._path, text)
             self._torn = False
 
+    def lists(self, name: str) -> bool:
+        """Whether an output of this name was finished here once; nothing is compared."""
+        with self._lock:
+            return name in self._entries
+
     def find(self, target: Path, input_sha256: str, settings: str) -> Entry | None:
         """The entry of an output that is finished and still what it was; None if it must be made.
 

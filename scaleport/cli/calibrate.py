@@ -15,6 +15,7 @@ from scaleport.cli.options import (
     BundleOutput,
     Checkpoint,
     Height,
+    License,
     OverwriteBundle,
     Threads,
     Width,
@@ -70,8 +71,15 @@ def calibrate(
     ] = "minmax",
     patches: Annotated[int, typer.Option(metavar="N", min=1, help="Calibration patches.")] = 48,
     held_out: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Images that judge and are not calibrated on.")
-    ] = 8,
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            show_default=False,
+            help="Images that judge and are not calibrated on, at most half of them. "
+            "[default: 8, or half of fewer than 16]",
+        ),
+    ] = None,
     least: Annotated[
         float,
         typer.Option(
@@ -89,6 +97,7 @@ def calibrate(
     height: Height = None,
     width: Width = None,
     threads: Threads = 0,
+    license: License = "",
     overwrite: OverwriteBundle = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -116,6 +125,7 @@ def calibrate(
         formats=chosen,
         precisions=tuple(dict.fromkeys((*others, "int8"))),  # type: ignore[arg-type]
         overwrite=overwrite,
+        license=license,
         **sizes_of(height, width),
     )
     sampling = Sampling(patches=patches, held_out=held_out, seed=seed)

@@ -42,7 +42,13 @@ def graph_groups(manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def parity_groups(parity: Parity) -> list[dict[str, Any]]:
-    """One entry per backend and precisions: cases, how many passed, and the worst figures."""
+    """One entry per backend and precisions: cases, how many passed, and the worst figures.
+
+    ``remark`` says where a stand-in computed the graphs and not the backend itself.
+    """
+    from scaleport.validation.gates import evaluated
+
+    remarks = evaluated(parity)
     groups: dict[tuple[str, str, str], dict[str, Any]] = {}
     for case in parity.results:
         group = groups.setdefault(
@@ -57,8 +63,14 @@ def parity_groups(parity: Parity) -> list[dict[str, Any]]:
             worst = group["psnr"]
             group["psnr"] = case.psnr if worst is None else min(worst, case.psnr)
     return [
-        {"backend": backend, "precision": precision, "inference_precision": other, **group}
-        for (backend, precision, other), group in groups.items()
+        {
+            "backend": name,
+            "precision": precision,
+            "inference_precision": other,
+            **group,
+            "remark": remarks.get(name, ""),
+        }
+        for (name, precision, other), group in groups.items()
     ]
 
 

@@ -13,13 +13,13 @@ from scaleport.cli.options import refuse_existing
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs
 from scaleport.cli.parse import whole_numbers_of
 from scaleport.errors import OutputError, UsageError
-from scaleport.paths import holds
+from scaleport.paths import address_problem, holds, make_folder, remove_empty, similar_name
 from scaleport.shipped import CHECKPOINT_SUFFIX
 
 EXAMPLES = """\b
 Examples:
-  scaleport import edsr-baseline-liif.pth -o liif.safetensors
-  scaleport export liif.safetensors
+  scaleport import edsr-baseline-liif.pth
+  scaleport export edsr-baseline-liif.safetensors
   scaleport import rcan_igconv_plus.pth -o rcan.safetensors --scales 2,3,4,8
   scaleport import realesr-general-x4v3.pth -o general.safetensors --spandrel
 """
@@ -30,9 +30,14 @@ def import_(
         Path, typer.Argument(metavar="FILE.pth", help="Weights as their authors published them.")
     ],
     output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="NAME.safetensors", help="The checkpoint to write."),
-    ],
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="NAME.safetensors",
+            help="The checkpoint to write. [default: the file's name here]",
+        ),
+    ] = None,
     scales: Annotated[
         list[str] | None,
         typer.Option(
@@ -59,12 +64,22 @@ def import_(
     """
     out = Output(as_json, quiet, verbose)
     if not holds(source.is_file):
-        raise UsageError(f"there is no file {source}")
+        problem = address_problem(source)
+        raise UsageError(problem or f"there is no file {source}{similar_name(source)}")
+    output = output or Path(f"{source.stem}{CHECKPOINT_SUFFIX}")
     if output.suffix != CHECKPOINT_SUFFIX:
         raise OutputError(f"a checkpoint's name ends in {CHECKPOINT_SUFFIX}; got {output}")
     refuse_existing(output, overwrite)
-    if not holds(output.parent.is_dir):
-        raise OutputError(f"cannot write {output}: there is no directory {output.parent}")
+    made = make_folder(output.parent)
+    try:
+        _import(out, source, output, scales, spandrel)
+    finally:
+        remove_empty(made)
+
+
+def _import(
+    out: Output, source: Path, output: Path, scales: list[str] | None, spandrel: bool
+) -> None:
     with needs("torch", "import"):
         from scaleport.models.checkpoint import save_checkpoint
         from scaleport.models.importers import import_file

@@ -29,6 +29,14 @@ BundleOutput = Annotated[
     ),
 ]
 OverwriteBundle = Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")]
+License = Annotated[
+    str,
+    typer.Option(
+        "--license",
+        metavar="NAME",
+        help="Licence of the weights, e.g. CC-BY-4.0. [default: what the checkpoint says]",
+    ),
+]
 Height = Annotated[
     str | None,
     typer.Option(

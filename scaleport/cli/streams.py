@@ -12,7 +12,7 @@ from typing import Final
 from scaleport.cli.output import Output, put
 from scaleport.errors import UsageError
 
-_STDIN: Final = (Path("-"), Path("/dev/stdin"))
+_STDIN: Final = ("-", "/dev/stdin")
 _STDOUT: Final = ("-", "/dev/stdout")
 
 
@@ -29,7 +29,7 @@ class Streams:
             terminal.
     """
 
-    def __init__(self, inputs: Sequence[Path], output: str | None, suffix: str) -> None:
+    def __init__(self, inputs: Sequence[str], output: str | None, suffix: str) -> None:
         self.inputs, self.output = list(inputs), output
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._result: Path | None = None
@@ -37,7 +37,7 @@ class Streams:
             if len(inputs) > 1:
                 raise UsageError("- is an input of its own: the one image of the standard input")
             self.output = output or "-"
-            self.inputs = [self._read_from()]
+            self.inputs = [str(self._read_from())]
         if self.output in _STDOUT:
             if sys.stdout.isatty():
                 raise UsageError("an image is not written to a terminal; add -o FILE or a pipe")
@@ -69,7 +69,7 @@ class Streams:
     def _read_from(self) -> Path:
         if sys.stdin is None or sys.stdin.isatty():
             raise UsageError("there is no image on the standard input; name a file or use a pipe")
-        stdin = _STDIN[1]
+        stdin = Path(_STDIN[1])
         if stdin.exists():
             return stdin
         copy = self._scratch() / "stdin"

@@ -6,6 +6,7 @@ import contextlib
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,10 +14,10 @@ import typer
 
 from scaleport.cli.options import Device, InferencePrecision, Threads
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, error_line, put
-from scaleport.cli.parse import bytes_of, scale_of, size_of
+from scaleport.cli.parse import bytes_of, fit_of, scale_of, size_of
 from scaleport.cli.strangers import Allow, VerifyKey
 from scaleport.cli.streams import Streams
-from scaleport.errors import PartialError, ScaleportError, UsageError
+from scaleport.errors import PartialError, ScaleportError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from scaleport.batch.plan import Job
@@ -32,13 +33,13 @@ Examples:
   scaleport upscale 'scans/*.tif' -m photo.bundle -s 4 -o larger/ --resume
   scaleport upscale clip.mp4 -m photo.bundle -s 2 --crf 16
   scaleport upscale - -m photo.bundle -s 2 < photo.png > larger.png
-  scaleport upscale photo.png -m photo.bundle --size 1920x1080 -o wall.webp --backend openvino
+  scaleport upscale photo.png -m photo.bundle --fit 1920x1080 -o wall.webp --backend openvino
 """
 
 
 def upscale(
     inputs: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             metavar="INPUT",
             help="Images, folders of images, or patterns such as 'scans/*.tif'; - reads stdin.",
@@ -48,11 +49,32 @@ def upscale(
     scale: Annotated[
         str | None,
         typer.Option(
-            "--scale", "-s", metavar="S|SY,SX", help="Scale: 2.7, or 2,3.5 (vertical, horizontal)."
+            "--scale",
+            "-s",
+            metavar="S|SY,SX",
+            help="Scale: 2.7, x2.7 or 270%, or 2,3.5 (vertical, horizontal).",
         ),
     ] = None,
     size: Annotated[
-        str | None, typer.Option(metavar="WxH", help="Output size in pixels, instead of a scale.")
+        str | None,
+        typer.Option(
+            metavar="WxH",
+            help="Exactly this output size in pixels, instead of a scale; may stretch.",
+        ),
+    ] = None,
+    fit: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Largest size of the input's shape in a box.")
+    ] = None,
+    width: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Output width in pixels; height by the input."),
+    ] = None,
+    height: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Output height in pixels; width by the input."),
+    ] = None,
+    longest: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Pixels of the output's longer side.")
     ] = None,
     output: Annotated[
         str | None,
@@ -60,7 +82,8 @@ def upscale(
             "--output",
             "-o",
             metavar="FILE|DIR",
-            help="Output file or directory; - is stdout. [default: NAME_x2.7.png beside the input]",
+            help="Output file, or a directory, which is made; - is stdout. "
+            "[default: NAME_x2.7.png beside the input]",
         ),
     ] = None,
     backend: Annotated[
@@ -76,9 +99,14 @@ def upscale(
     threads: Threads = 0,
     inference_precision: InferencePrecision = "",
     tile: Annotated[
-        int,
-        typer.Option(min=0, metavar="N", help="Largest tile in input pixels; 0 never tiles."),
-    ] = 256,
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Largest tile in input pixels; 0 never tiles. [default: what suits the device, "
+            "256 on a processor]",
+        ),
+    ] = None,
     max_memory: Annotated[
         str,
         typer.Option(
@@ -148,7 +176,9 @@ def upscale(
     inputs, output = streams.inputs, streams.output
     out = streams.reporter(as_json, quiet, verbose)
     if engine not in ENGINES:
-        raise UsageError(f"--engine is {' or '.join(ENGINES)}, got {engine!r}")
+        raise UsageError(
+            f"--engine is {' or '.join(ENGINES)}, got {engine!r}{did_you_mean(engine, ENGINES)}"
+        )
     if address and engine != "ray":
         raise UsageError("--address is that of a Ray cluster; add --engine ray")
     from scaleport.batch.plan import plan
@@ -159,9 +189,15 @@ def upscale(
 
     if bits and bits not in BITS:
         raise UsageError(f"--bits must be {', '.join(map(str, BITS))}, got {bits}")
+    limits = fit_of(width, height, longest, fit)
+    if size is not None and limits is not None:
+        raise UsageError(
+            "--size is the exact output size; leave it out, or --fit, --width, --height and "
+            "--longest, which keep the shape"
+        )
     request = Request.of(
         None if scale is None else scale_of(scale),
-        None if size is None else size_of(size),
+        limits if size is None else size_of(size),
         bits,
         SaveOptions(quality, lossless),
         VideoOptions(codec, crf),
@@ -194,6 +230,8 @@ def upscale(
         fit_memory(upscaler, work.jobs, request, bytes_of("--max-memory", max_memory))
     for _, error in work.failures:
         _complain(error, verbose)
+    for line in _left_out(work.left_out):
+        out.note(line)
     start = time.perf_counter()
     shares = _shares(work.jobs)
     with out.progress(shares[-1]) as advance:
@@ -245,6 +283,7 @@ def upscale(
                 {"input": path, "error": str(error), "exit_code": error.exit_code}
                 for path, error in report.failures
             ],
+            "left_out": [{"file": path, "reason": why} for path, why in report.left_out],
             "summary": {
                 "made": report.made,
                 "kept": report.kept,
@@ -267,6 +306,17 @@ def _tell(out: Output, outcome: Outcome) -> None:
     for note in outcome.result.notes:
         out.note(f"{outcome.job.source}: {note}")
     out.say(_line(outcome))
+
+
+def _left_out(files: Sequence[tuple[Path, str]]) -> list[str]:
+    """One line per reason: the file, or the first of several and their number."""
+    by_reason: dict[str, list[Path]] = {}
+    for path, reason in files:
+        by_reason.setdefault(reason, []).append(path)
+    return [
+        f"left out {paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}: {reason}"
+        for reason, paths in by_reason.items()
+    ]
 
 
 def _shares(jobs: tuple[Job, ...]) -> list[float]:

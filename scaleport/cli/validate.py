@@ -83,9 +83,15 @@ def validate(
             "--load-outputs", metavar="DIR", help="Run nothing: judge outputs that were kept."
         ),
     ] = None,
-    no_store: Annotated[
-        bool, typer.Option("--no-store", help="Leave the manifest as it is.")
-    ] = False,
+    store: Annotated[
+        bool | None,
+        typer.Option(
+            "--store/--no-store",
+            show_default=False,
+            help="Store the results in the manifest, which voids a signature. "
+            "[default: unless the bundle is signed]",
+        ),
+    ] = None,
     fp32_max_abs: Annotated[
         float | None,
         typer.Option(
@@ -127,8 +133,9 @@ def validate(
 ) -> None:
     """Compare a bundle's graphs with the PyTorch network, over many image shapes and scales.
 
-    The results are stored in the bundle's manifest. A backend that cannot run here is listed as not
-    run. The exit code is 1 if a case is outside its gate.
+    The results are stored in the bundle's manifest, unless that is signed: a signature covers the
+    manifest and would be void. A backend that cannot run here is listed as not run. The exit code
+    is 1 if a case is outside its gate.
     """
     out = Output(as_json, quiet, verbose)
     asked = words_of(precisions) if precisions else ()
@@ -150,15 +157,16 @@ def validate(
         chosen = [words_of(values) if values else None for values in (backends, precisions)]
         _save(out, bundle, saved_to, chosen[0], chosen[1], quick, threads, inference_precision)
         return
+    keep = _keeps(out, bundle, store)
     gates = _gates(fp32_max_abs, fp32_psnr, fp16_max_abs, fp16_psnr, tf32_psnr, bf16_psnr)
     if saved_in is not None:
         if backends or precisions or inference_precision or quick or rejudge:
             raise UsageError("--load-outputs judges all that was kept: it goes with gates only")
-        opened, parity = _judge_saved(out, bundle, saved_in, gates, threads, not no_store)
+        opened, parity = _judge_saved(out, bundle, saved_in, gates, threads, keep)
     elif rejudge:
         if backends or precisions or inference_precision or quick:
             raise UsageError("--rejudge judges all stored results: it goes with gates only")
-        opened, parity = _rejudge(bundle, gates, not no_store)
+        opened, parity = _rejudge(bundle, gates, keep)
     else:
         chosen = [words_of(values) if values else None for values in (backends, precisions)]
         opened, parity = _run(
@@ -169,12 +177,31 @@ def validate(
             quick,
             gates,
             threads,
-            not no_store,
+            keep,
             inference_precision,
         )
     if page is not None:
         _page(out, opened, parity, page, threads, pictures=not rejudge and not saved_in)
     _report(out, parity)
+
+
+def _keeps(out: Output, bundle: Path, store: bool | None) -> bool:
+    """Whether the results go into the manifest; says what that means for a signature."""
+    from scaleport.bundle.writer import is_signed
+
+    if not is_signed(bundle):
+        return store is not False
+    if store is None:
+        out.note(
+            f"{bundle} is signed: the results are not stored, since the signature covers the "
+            "manifest; --store stores them and removes the signature"
+        )
+    elif store:
+        out.note(
+            f"storing the results removes the signature of {bundle}; sign it again with "
+            f"scaleport sign {bundle}"
+        )
+    return bool(store)
 
 
 def _judge_int8(
@@ -243,7 +270,8 @@ def _rejudge(bundle: Path, gates: Gates, keep: bool) -> tuple[Bundle, Parity]:
         raise UsageError(f"{bundle} holds no parity results yet; run it without --rejudge")
     parity = rejudge(manifest.parity, gates)
     if keep:
-        update_manifest(opened, msgspec.structs.replace(manifest, parity=parity))
+        changed = msgspec.structs.replace(manifest, parity=parity)
+        update_manifest(opened, changed, void_signature=True)
     return opened, parity
 
 
@@ -277,7 +305,7 @@ def _run(
             inference_precision,
         )
     if keep:
-        proof.store(opened, opened.manifest, parity, gates)
+        proof.store(opened, opened.manifest, parity, gates, void_signature=True)
     return opened, parity
 
 
@@ -352,7 +380,7 @@ def _judge_saved(
             lambda done, total, text: advance(done / total, f"{text}, {done} of {total}"),
         )
     if keep:
-        store(opened, opened.manifest, parity, gates)
+        store(opened, opened.manifest, parity, gates, void_signature=True)
     return opened, parity
 
 

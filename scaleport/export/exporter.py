@@ -28,7 +28,7 @@ from scaleport.export.plan import ExportOptions, ExportPlan
 from scaleport.export.receptive import receptive_field, render_radius
 from scaleport.grid import SIZE_RULE
 from scaleport.models.checkpoint import load_checkpoint, read_metadata
-from scaleport.shipped import checkpoint_name
+from scaleport.shipped import checkpoint_name, license_of
 
 APPROXIMATE_HALO = 32
 """LR pixels by which tiles overlap where no overlap makes them exact."""
@@ -129,7 +129,7 @@ def export_bundle(
             graphs={},
             files={},
             tool_versions=tool_versions(),
-            license=str(info.get("license", "")) if isinstance(info, dict) else "",
+            license=options.license or license_of(checkpoint, info),
         )
         if quantise is not None and "int8" in options.precisions:
             build = quantise(plan, manifest)

@@ -48,6 +48,8 @@ class ExportOptions:
     overwrite: bool = False
     keep_float32: tuple[str, ...] = ()
     """Modules that a float16 build computes in float32, by path."""
+    license: str = ""
+    """Licence of the weights, best as an SPDX identifier; empty for what the checkpoint says."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without the network."""

@@ -40,10 +40,10 @@ class DevicePicture:
         if arrays.on_host:
             return source.planes(top, left, bottom, right)
         pixels: Native
-        if source.filled:
+        array, batch = source.array, source.layout is None
+        integers = batch and array is not None and array.dtype.kind == "u"
+        if source.filled or integers:
             return arrays.wrap(arrays.upload(source.planes(top, left, bottom, right)))
-        array = source.array
-        batch = source.layout is None
         if array is not None and array.nbytes <= _WHOLE_UP_TO:
             if self._whole is None:
                 self._whole = arrays.upload(np.ascontiguousarray(array))

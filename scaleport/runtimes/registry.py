@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache, lru_cache
 from importlib.metadata import EntryPoint
 
-from scaleport.errors import BackendError, PluginError, UsageError
+from scaleport.errors import BackendError, PluginError, UsageError, did_you_mean
 from scaleport.plugins import BACKENDS, claims, load, origin, refusal
 from scaleport.runtimes.base import INFERENCE_PRECISIONS, Availability, Backend
 
@@ -39,7 +39,10 @@ def get_backend(name: str) -> Backend:
     """
     points = _found().get(name)
     if points is None:
-        raise UsageError(f"unknown backend {name!r}; known: {', '.join(backend_names())}")
+        known = backend_names()
+        raise UsageError(
+            f"unknown backend {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}"
+        )
     try:
         backend: object = load("backend", points)()
     except PluginError as error:

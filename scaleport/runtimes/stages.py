@@ -184,7 +184,7 @@ class Stages:
         """The error of an output that is no number."""
         return NotFiniteError(
             f"{self.backend.name} returned NaN or infinity in {name!r} of stage {stage!r} "
-            f"({self.precision}); try precision fp32",
+            f"({self.precision}); {_advice(self.precision)}",
             stage,
             {name: host(value) for name, value in feeds.items()},
         )
@@ -309,3 +309,10 @@ class Stages:
         if check:
             return self.run(stage, feeds)["upscaled"]
         return self.call(stage, feeds, keep=("upscaled",))["upscaled"]
+
+
+def _advice(precision: str) -> str:
+    """What to do about numbers that overflowed; images that hold NaN never come here."""
+    if precision != "fp32":
+        return "try precision fp32"
+    return "try scaleport bisect, which names the layer"

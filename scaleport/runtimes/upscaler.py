@@ -10,7 +10,7 @@ from typing import Any
 from scaleport.bundle.manifest import Manifest
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import BackendError, UsageError
-from scaleport.imaging.reading import Picture
+from scaleport.imaging.given import ImageLike
 from scaleport.runtimes.base import (
     INFERENCE_PRECISIONS,
     Array,
@@ -80,23 +80,24 @@ class Upscaler:
         words = precision_text(self.precision, self.inference_precision)
         return f"Upscaler({self.manifest.name!r}, backend={self.backend!r}, {words})"
 
-    def open(self, image: Array | Picture) -> View:
+    def open(self, image: ImageLike) -> View:
         """Open an image for rendering at any scale and region.
 
         Args:
             image: uint8, uint16 or float array [H, W], [H, W, C] with 1 (gray), 2 (gray and
-                alpha), 3 (RGB) or 4 (RGB and alpha) channels, or float [N, 3, H, W]. Floats are
-                in [0, 1]. Or a file from :func:`scaleport.imaging.reading.open_picture`, of
-                which only the regions that are worked on are read.
+                alpha), 3 (RGB) or 4 (RGB and alpha) channels, or [N, 3, H, W]. Floats are in
+                [0, 1]. Or a PIL picture, a PyTorch tensor, or the path of a file, see
+                :data:`scaleport.imaging.given.ImageLike`; of a file, only the regions that are
+                worked on are read.
 
         Raises:
-            ImageError: if the array is not such an image.
+            ImageError: if it is not such an image; the message says what would make it one.
         """
         return View(self._stages, image, self.policy)
 
     def __call__(
         self,
-        image: Array,
+        image: ImageLike,
         scale: float | Iterable[float] | None = None,
         size: tuple[int, int] | None = None,
         progress: Progress | None = None,
@@ -110,8 +111,8 @@ class Upscaler:
             progress: called with (tiles done, tiles in all).
 
         Returns:
-            Pixels in the layout and type of ``image``: integers are rounded and clipped, floats
-            are neither.
+            A numpy array in the layout and type of the pixels of ``image``: integers are rounded
+            and clipped; floats are neither, and float32.
 
         Raises:
             ImageError: if ``image`` is not an image.

@@ -12,8 +12,8 @@ import numpy as np
 from scaleport.errors import OutOfMemoryError
 from scaleport.grid import Grid
 from scaleport.imaging.convert import Layout
-from scaleport.imaging.reading import Picture
-from scaleport.imaging.source import source_of
+from scaleport.imaging.given import ImageLike
+from scaleport.imaging.source import Source, source_of
 from scaleport.runtimes.arrays import Native
 from scaleport.runtimes.base import Array
 from scaleport.runtimes.blend import blended_rows, reach
@@ -36,7 +36,7 @@ class View:
     A view is for one thread at a time; many views of one model may be used at the same time.
     """
 
-    def __init__(self, stages: Stages, image: Array | Picture, policy: TilePolicy) -> None:
+    def __init__(self, stages: Stages, image: ImageLike, policy: TilePolicy) -> None:
         self._stages = stages
         self._manifest = stages.manifest
         self._source = source_of(image)
@@ -131,6 +131,11 @@ class View:
         return self._grid(scale, None, None).shape
 
     @property
+    def source(self) -> Source:
+        """Where the pixels come from."""
+        return self._source
+
+    @property
     def cached_bytes(self) -> int:
         """Bytes of the features that are kept, at most :attr:`TilePolicy.cache_bytes`.
 
@@ -171,7 +176,7 @@ class View:
             total = done + self._tiles_of(left)
             try:
                 for parts in self._tile_rows(left):
-                    band = _Band(self._renderer, self._source.opacity, layout, left.shape[1])
+                    band = _Band(self._renderer, self._source, layout, left.shape[1])
                     for tile, part, planes in parts:
                         band.add(tile, part, planes)
                         del planes  # not while the next tile is rendered
@@ -228,13 +233,13 @@ class _Band:
     def __init__(
         self,
         renderer: TileRenderer,
-        opacity: np.float32 | None,
+        source: Source,
         layout: Layout | None,
         width: int,
     ) -> None:
         self._renderer = renderer
         self._arrays = renderer.arrays
-        self._opacity = opacity
+        self._source = source
         self._layout = layout
         self._axis = 3 if layout is None else 1
         self._width = width
@@ -249,8 +254,9 @@ class _Band:
         arrays = self._arrays
         if not arrays.on_host:  # there, each call is checked as it ends
             self._sound.append((arrays.finite(planes), tile, part))
-        if self._opacity is not None:
-            planes = arrays.with_opacity(planes, float(self._opacity))
+        opacity = self._source.opacity
+        if opacity is not None:
+            planes = arrays.with_opacity(planes, float(opacity))
         pixels = arrays.pixels(planes, self._layout)
         count = int(pixels.shape[self._axis])
         if self._pixels is None:
@@ -284,4 +290,5 @@ class _Band:
             return None
         self._refuse_unsound()
         pixels, self._pixels = self._pixels, None
-        return self._arrays.download(pixels)
+        found = self._arrays.download(pixels)
+        return self._source.stored(found) if self._layout is None else found

@@ -16,6 +16,9 @@ from scaleport.runtimes.base import INFERENCE_PRECISIONS
 NOT_RUN: Final = "not run: "
 """How an entry of :attr:`Parity.device` begins for a backend that was left out, with the reason."""
 
+EVALUATED: Final = "evaluated, not run on Apple hardware"
+"""What is said of Core ML graphs that no Core ML ran."""
+
 
 PRECISIONS: Final = ("fp32", "fp16")
 """Precisions of graphs that are compared with the reference."""
@@ -148,4 +151,17 @@ def not_run(parity: Parity) -> dict[str, str]:
         name: text.removeprefix(NOT_RUN)
         for name, text in parity.device.items()
         if text.startswith(NOT_RUN)
+    }
+
+
+def evaluated(parity: Parity) -> dict[str, str]:
+    """Backends whose graphs a stand-in computed, with what has to be said beside every verdict.
+
+    Core ML runs on Apple hardware only; elsewhere the numbers are those of the evaluator of
+    :mod:`scaleport.runtimes.mil`.
+    """
+    from scaleport.runtimes.coreml import EVALUATOR
+
+    return {
+        name: EVALUATED for name, device in parity.device.items() if device.startswith(EVALUATOR)
     }

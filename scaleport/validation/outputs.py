@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import secrets
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -139,8 +139,9 @@ def save_outputs(
     )
     _check_folder(folder)
     total = sum(c.count for c in combinations)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    scratch = folder.with_name(f".{folder.name}-{secrets.token_hex(8)}")
     try:
+        scratch.mkdir()  # by the umask; tempfile makes folders for their owner only
         runs: list[SavedRun] = []
         done = 0
         for combination in combinations:
@@ -159,7 +160,6 @@ def save_outputs(
         )
         encoded = msgspec.json.format(msgspec.json.encode(index), indent=1)
         (scratch / INDEX).write_bytes(encoded + b"\n")
-        scratch.chmod(0o755)
         if folder.is_dir():
             folder.rmdir()
         scratch.rename(folder)

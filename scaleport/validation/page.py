@@ -15,7 +15,7 @@ from typing import Any, Final
 from scaleport.bundle.manifest import CHECKPOINT_NAME, Manifest, Parity, ParityResult
 from scaleport.errors import BackendError, OutputError
 from scaleport.validation.cases import REFUSED
-from scaleport.validation.gates import not_run, passed
+from scaleport.validation.gates import evaluated, not_run, passed
 from scaleport.validation.raster import ERROR_RANGE, legend
 from scaleport.validation.report import failures, precision_of, scale_text, summarise, verdict
 
@@ -104,6 +104,7 @@ def render_page(manifest: Manifest, parity: Parity, evidence: Evidence | None = 
         cases=worst_first(parity.results),
         failed=len(failures(parity)),
         not_run=not_run(parity),
+        evaluated=evaluated(parity),
         exported=_exported(manifest),
         environment=_environment(parity, evidence),
         plan=sorted({g.float32_nodes for gs in manifest.graphs.values() for g in gs} - {""}),
@@ -198,7 +199,12 @@ def _environment(parity: Parity, evidence: Evidence | None) -> list[tuple[str, A
         ("System", f"{platform.system()} {platform.release()}, {platform.machine()}"),
     ]
     rows += [(f"Version of {name}", text) for name, text in parity.tool_versions.items()]
-    rows += [(f"{n} ran on", text) for n, text in parity.device.items() if n not in left_out]
+    how = dict.fromkeys(evaluated(parity), "was evaluated by")
+    rows += [
+        (f"{n} {how.get(n, 'ran on')}", text)
+        for n, text in parity.device.items()
+        if n not in left_out
+    ]
     if evidence is not None and evidence.load_average:
         rows.append(("Load while timing", evidence.load_average))
     return rows

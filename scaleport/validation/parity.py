@@ -130,7 +130,13 @@ def validate(
     )
 
 
-def store(bundle: Path | str | Bundle, manifest: Manifest, parity: Parity, gates: Gates) -> Parity:
+def store(
+    bundle: Path | str | Bundle,
+    manifest: Manifest,
+    parity: Parity,
+    gates: Gates,
+    void_signature: bool = False,
+) -> Parity:
     """Store results in the manifest, in place of older ones of the same backend and precisions.
 
     Results of other backends, possibly made on another machine, stay and are judged by the same
@@ -142,19 +148,21 @@ def store(bundle: Path | str | Bundle, manifest: Manifest, parity: Parity, gates
         manifest: its manifest as it was before the run.
         parity: what the run gave.
         gates: the gates it was judged by.
+        void_signature: whether a signature may be removed, which these results make void.
 
     Returns:
         All results that are stored now.
 
     Raises:
         ArtifactError: if the bundle is damaged.
-        OutputError: if it was exported anew since ``manifest`` was read, or cannot be written.
+        OutputError: if it is signed and may not lose its signature, was exported anew since
+            ``manifest`` was read, or cannot be written.
     """
     place = bundle if isinstance(bundle, Bundle) else Path(bundle)
     now = present_manifest(place) if isinstance(place, Bundle) else read_manifest(place)
     present = now.parity
     merged = parity if present is None else _merged(rejudge(present, gates), parity)
-    update_manifest(place, msgspec.structs.replace(manifest, parity=merged))
+    update_manifest(place, msgspec.structs.replace(manifest, parity=merged), void_signature)
     return merged
 
 

@@ -136,7 +136,7 @@ def test_batches_stay_batches(query):
     "image",
     [
         np.zeros((1, 4, 5, 5), np.float32),
-        np.zeros((1, 3, 5, 5), np.uint8),
+        np.zeros((1, 3, 5, 5), np.int32),
         np.zeros((0, 3, 5, 5), np.float32),
         np.zeros((1, 3, 5, 0), np.float32),
         np.zeros((5, 5, 5), np.float32),

@@ -51,6 +51,15 @@ def test_judged_as_if_they_had_been_run_here(tiny_bundle, kept):
     assert "saved outputs" in there.device["onnxruntime"]
 
 
+def test_the_folder_is_open_to_whom_the_umask_says(kept):
+    plain = kept.parent / "plain"
+    plain.mkdir()
+    assert kept.stat().st_mode == plain.stat().st_mode
+    files = [path for path in kept.rglob("*") if path.is_file()]
+    (plain / "file").touch()
+    assert {path.stat().st_mode for path in files} == {(plain / "file").stat().st_mode}
+
+
 NO_TORCH = """
 import sys
 class Absent:
