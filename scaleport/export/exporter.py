@@ -122,6 +122,7 @@ def export_bundle(
             height=options.height,
             width=options.width,
             receptive_field=radius,
+            tile_step=network.encoder.tile_step,
             tiling=network.tiling.kind,
             graphs={},
             files={},

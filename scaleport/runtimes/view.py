@@ -86,8 +86,10 @@ class View:
         if self._manifest.tiling == "not-allowed":
             tile = 0
         elif length > most:
-            tile = max(1, min(tile or most, most - 2 * halo))
-        return cut(length, tile, halo)
+            # A crop that begins and ends at whole steps reaches up to a step less 1 further.
+            reach = 2 * (halo + self._manifest.tile_step - 1)
+            tile = max(1, min(tile or most, most - reach))
+        return cut(length, tile, halo, self._manifest.tile_step)
 
     @property
     def halo(self) -> int:

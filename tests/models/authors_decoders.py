@@ -108,6 +108,49 @@ def mlp(sizes: list[int], activation: type[nn.Module]) -> nn.Module:
     return tree(layers=nn.Sequential(*layers[:-1]))
 
 
+def liif(
+    network: Any,
+    width: int,
+    hidden: int,
+    scale: int,
+    ensemble: bool = True,
+    unfold: bool = True,
+    cell: bool = True,
+) -> Run:
+    """LIIF and its ablations, neighbour by neighbour."""
+    inputs = (9 if unfold else 1) * width + (4 if cell else 2)
+    network.imnet = mlp([inputs, hidden, hidden, 3], nn.ReLU)
+
+    def line(size: int, step: int) -> tuple[Tensor, Tensor]:
+        """Of one axis: the pixels that are asked, and how far positions are away from them."""
+        u = positions(size, scale)
+        place = (u.floor() + step if ensemble else (u + 0.5).floor()).clamp(0, size - 1)
+        return place.long(), 2 * (u - place)
+
+    def run(image: Tensor) -> Tensor:
+        feature = network.encoder.features((image - 0.5) / 0.5)
+        if unfold:
+            feature = functional.unfold(feature, 3, padding=1).reshape(1, -1, *image.shape[2:])
+        answers, areas = [], []
+        for step_y in (0, 1) if ensemble else (0,):
+            row, rel_y = line(image.shape[2], step_y)
+            for step_x in (0, 1) if ensemble else (0,):
+                col, rel_x = line(image.shape[3], step_x)
+                shape = (len(row), len(col))
+                parts = [feature[0][:, row][:, :, col], rel_y[:, None].expand(1, *shape)]
+                parts.append(rel_x.expand(1, *shape))
+                if cell:
+                    parts.append(torch.full((2, *shape), 2 / scale))
+                asked = torch.cat(parts).permute(1, 2, 0)
+                answers.append(network.imnet.layers(asked).permute(2, 0, 1))
+                areas.append((rel_y[:, None] * rel_x).abs() + 1e-9)
+        shares = [area / torch.stack(areas).sum(0) for area in areas[::-1]]
+        out = sum(a * b for a, b in zip(answers, shares, strict=True))
+        return out[None] * 0.5 + 0.5
+
+    return run
+
+
 def metasr(network: Any, width: int, hidden: int, scale: int) -> Run:
     network.imnet = mlp([3, hidden, 27 * width], nn.ReLU)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from authors import conv, tree
 from authors_decoders import positions
-from authors_windowed import Windowed, offsets, unwindows, windows
+from authors_windowed import Windowed, offsets, reflected, unwindows, windows
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -139,7 +139,8 @@ class Eqsr(Windowed):
         return made
 
     def whole(self, image: Tensor, scale: int) -> Tensor:
-        x = image - self.mean
+        """The image is continued to whole windows; features, not pixels, are cut."""
+        x = reflected(image, self.window) - self.mean
         shallow = self.conv_first(x)
         y = self.patch_embed.norm(shallow[0].permute(1, 2, 0))
         for layer in self.layers:
@@ -151,6 +152,7 @@ class Eqsr(Windowed):
             last: Any = layer.conv
             y = y + last(z.permute(2, 0, 1)).permute(1, 2, 0)
         feature = shallow + self.conv_after_body(self.norm(y).permute(2, 0, 1))
+        feature = feature[:, :, : image.shape[2], : image.shape[3]]
         return self.rendered(feature[0], scale) + self.mean
 
     def rendered(self, feature: Tensor, scale: int) -> Tensor:
