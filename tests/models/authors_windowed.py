@@ -228,7 +228,8 @@ class HiT(nn.Module):
             norm1=nn.LayerNorm(width), norm2=nn.LayerNorm(width), correlation=correlation, mlp=mlp
         )
 
-    def correlate(self, part: Any, x: Tensor, size: int) -> Tensor:
+    def correlate(self, part: Any, x: Tensor, size: int, code: Tensor | None = None) -> Tensor:
+        """``code`` [size, size, C] is added to every window, as HiET does."""
         rows, cols, c = x.shape
         image = x.permute(2, 0, 1)
         if max(-rows % size - rows, -cols % size - cols) >= 0:
@@ -239,6 +240,9 @@ class HiT(nn.Module):
         more = (0, max(rest[1], 0), 0, max(rest[0], 0))
         image = functional.pad(image, more, mode="reflect")
         height, width = image.shape[1:]
+        if code is not None:
+            again = code.repeat(height // size, width // size, 1)
+            image = image + again.permute(2, 0, 1)
         qv = (part.qv.conv(image) * part.qv.linear(image)).permute(1, 2, 0)
         q, v = windows(qv, size).chunk(2, -1)
         half, ratio = c // 2, max(1, size // 8)
@@ -247,7 +251,7 @@ class HiT(nn.Module):
         pooled = part.spatial_linear(grouped.flatten(4)).reshape(-1, keys * keys, half)
         place = torch.stack(torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij"))
         apart = place.flatten(1).T[:, None] - place.flatten(1).T[None]
-        bias = part.pos.pos3(part.pos.pos2(part.pos.pos1(part.pos.pos_proj(apart.float()))))
+        bias = part.pos.pos3(part.pos.pos2(part.pos.pos1(part.pos.pos_proj(apart.to(x.dtype)))))
         bias = bias.reshape(size * size, keys, ratio, keys, ratio, self.heads).mean((2, 4))
         bias = bias.reshape(size * size, keys * keys, self.heads)
         out = []

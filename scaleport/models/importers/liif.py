@@ -74,6 +74,7 @@ def _metasr(state: State) -> Part:
 
 
 _SWITCHES = {"local_ensemble": "ensemble", "feat_unfold": "unfold", "cell_decode": "cell"}
+_WORDS = {"ensemble": "local ensemble", "unfold": "feature unfolding", "cell": "cell decoding"}
 
 
 def _liif(state: State, width: int, args: Mapping[str, Any]) -> Part:
@@ -106,7 +107,7 @@ def _liif(state: State, width: int, args: Mapping[str, Any]) -> Part:
         assumed = (Assumed(text, ("upsampler.ensemble",)),)
     # Only what differs, so that a plain LIIF is configured as ever.
     config = {"name": "liif", "hidden": hidden, **{k: v for k, v in switches.items() if not v}}
-    without = [key.replace("_", " ") for key, ours in _SWITCHES.items() if not switches[ours]]
+    without = [word for ours, word in _WORDS.items() if not switches[ours]]
     title = f"LIIF without {', '.join(without)}" if without else "LIIF"
     told = () if assumed else ("upsampler.ensemble",)
     return Part(title, config, {"imnet.layers.#.*": "mlp.#.*"}, assumed=assumed, told=told)
