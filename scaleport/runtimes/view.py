@@ -81,15 +81,20 @@ class View:
         self._ramp = 0 if exact else ramp_of(self._rows, self._cols, radius)
 
     def _cut(self, length: int, most: int, halo: int) -> list[Span]:
-        """Tiles of one axis; none reaches beyond the length that graphs were built for."""
-        tile = self._policy.tile
+        """Tiles of one axis; none reaches beyond the length that graphs were built for.
+
+        Windows of a tile lie where those of the image do, unless graphs are too short for that.
+        """
+        tile, step = self._policy.tile, self._manifest.tile_step
         if self._manifest.tiling == "not-allowed":
-            tile = 0
-        elif length > most:
+            return cut(length, 0, halo)
+        if length > most:
             # A crop that begins and ends at whole steps reaches up to a step less 1 further.
-            reach = 2 * (halo + self._manifest.tile_step - 1)
-            tile = max(1, min(tile or most, most - reach))
-        return cut(length, tile, halo, self._manifest.tile_step)
+            left = most - 2 * (halo + step - 1)
+            if left < step:
+                step, left = 1, most - 2 * halo
+            tile = max(1, min(tile or most, left))
+        return cut(length, tile, halo, step)
 
     @property
     def halo(self) -> int:

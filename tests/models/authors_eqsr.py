@@ -14,11 +14,20 @@ from torch.nn import functional
 
 
 class Eqsr(Windowed):
-    """EQSR of one window per group of 4, an inner width of 8, and 2 octaves."""
+    """EQSR; with an inner width of 8 in 4 groups, and 2 octaves, if nothing else is said."""
 
-    octaves = 2
-
-    def __init__(self, width: int, depths: list[int], heads: int, window: int, size: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        depths: list[int],
+        heads: int,
+        window: int,
+        size: int,
+        inner: int = 8,
+        groups: int = 4,
+        octaves: int = 2,
+    ) -> None:
+        self.octaves, self.groups = octaves, groups
         super().__init__(width, depths, heads, window, size, 1)
         wide = window + window // 2
         place = torch.cartesian_prod(torch.arange(window), torch.arange(window))
@@ -61,7 +70,6 @@ class Eqsr(Windowed):
             group.overlap_attn.relative_position_bias_table = nn.Parameter(
                 torch.randn((window + wide - 1) ** 2, heads)
             )
-        inner = 8
         self.upsample = tree(
             head=nn.Sequential(conv(width + 2 + 4 * self.octaves, inner, 1)),
             to_rgb=nn.Sequential(nn.ReLU(), conv(inner, 3, 1)),
@@ -77,7 +85,7 @@ class Eqsr(Windowed):
             conv1=conv(inner, inner, 1),
             attn=tree(
                 seblock=nn.Sequential(
-                    conv(inner, inner // 4), nn.ReLU(), conv(inner // 4, 9 * 4, 1)
+                    conv(inner, inner // 4), nn.ReLU(), conv(inner // 4, 9 * self.groups, 1)
                 )
             ),
             conv2=conv(inner, inner, 1),
@@ -189,8 +197,8 @@ class Eqsr(Windowed):
 
         y = part.conv1(norm(part.norm1, x))
         height, width = y.shape[2:]
-        kernel = part.attn.seblock(y).reshape(4, 1, 9, height, width) * prior
-        near = functional.unfold(y, 3, padding=1).reshape(4, -1, 9, height, width)
+        kernel = part.attn.seblock(y).reshape(self.groups, 1, 9, height, width) * prior
+        near = functional.unfold(y, 3, padding=1).reshape(self.groups, -1, 9, height, width)
         x = x + part.conv2((near * kernel).sum(2).reshape(1, -1, height, width))
         y = part.ffn.conv2(functional.gelu(part.ffn.conv1(norm(part.norm2, x))))
         factor = part.ffn.CA.conv(y.mean((2, 3))[:, None])[:, 0, :, None, None]
