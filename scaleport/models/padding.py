@@ -21,27 +21,33 @@ PADDINGS: tuple[str, ...] = get_args(PaddingKind)
 def reflected(length: int, padded: int, like: Tensor) -> Tensor:
     """Indices int32[padded] that continue ``0 .. length - 1`` by reflection, however far."""
     place = torch.arange(padded, device=like.device, dtype=torch.int32)
-    return _reflect(place, torch.full_like(place, length))
+    return _reflect(place, torch.full_like(place, length - 1))
 
 
 def mirrored(length: int, padded: int, like: Tensor) -> Tensor:
     """Indices int32[padded] that continue ``0 .. length - 1`` backwards, the last one repeated."""
     place = torch.arange(padded, device=like.device, dtype=torch.int32)
-    place = torch.remainder(place, torch.full_like(place, 2 * length))
-    return torch.minimum(place, torch.full_like(place, 2 * length - 1) - place)
+    last = _last_of_both(place, length)
+    place = torch.remainder(place, last + torch.full_like(place, 1))
+    return torch.minimum(place, last - place)
 
 
 def mirrored_once(length: int, padded: int, like: Tensor) -> Tensor:
     """The same for one mirrored copy, and from there on by reflection of both."""
     place = torch.arange(padded, device=like.device, dtype=torch.int32)
-    both = torch.minimum(torch.full_like(place, 2 * length), torch.full_like(place, padded))
-    place = _reflect(place, both)
-    return torch.minimum(place, torch.full_like(place, 2 * length - 1) - place)
+    last = _last_of_both(place, length)
+    place = _reflect(place, last)
+    return torch.minimum(place, last - place)
 
 
-def _reflect(place: Tensor, length: Tensor) -> Tensor:
-    one = torch.ones_like(place)
-    period = torch.maximum(length + length - 2 * one, one)
+def _last_of_both(place: Tensor, length: int) -> Tensor:
+    # Between tensors: a converter makes floats of integers that meet Python's numbers.
+    last = torch.full_like(place, length - 1)
+    return last + last + torch.full_like(place, 1)
+
+
+def _reflect(place: Tensor, last: Tensor) -> Tensor:
+    period = torch.maximum(last + last, torch.full_like(place, 1))
     place = torch.remainder(place, period)
     return torch.minimum(place, period - place)
 

@@ -59,7 +59,7 @@ class File:
 
 
 def spread(module: nn.Module) -> Any:
-    """Random weights of a size that keeps signals near 1 over any depth."""
+    """Random weights of a size that keeps signals near 1 over any depth; single numbers stay."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for value in module.parameters():
@@ -68,8 +68,8 @@ def spread(module: nn.Module) -> Any:
             noise = torch.rand(value.shape, generator=generator) - 0.5
             if value.dim() > 1:
                 value.copy_(noise * 3.4 * value[0].numel() ** -0.5)
-            else:
-                value.copy_(noise * 0.2 + (1 if value.numel() and value[0] == 1 else 0))
+            elif value.dim() == 1:
+                value.copy_(noise * 0.2 + float(bool((value == 1).all())))
         for name in ("sub_mean", "add_mean"):
             # Trained mean shifts have not gone far.
             shift = getattr(module, name, None)

@@ -106,8 +106,8 @@ def test_deploy_form_is_the_training_form() -> None:
 @pytest.mark.networks
 def test_graphs_are_the_training_form(tmp_path: Path) -> None:
     cases = (((15, 7), 1.7), ((1, 5), 2.0))
-    check_onnx(CONFIG, cases=cases, only=["encode"])
-    check_coreml(CONFIG, tmp_path, cases=cases, only=["encode"])
+    check_onnx(CONFIG, cases=cases)
+    check_coreml(CONFIG, tmp_path, cases=cases)
 
 
 def test_stochastic_depth_is_for_training_only() -> None:
