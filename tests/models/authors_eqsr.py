@@ -98,11 +98,16 @@ class Eqsr(Windowed):
         )
 
     def code(self, x: Tensor) -> Tensor:
-        """[K] to [K, ...], as the paper orders it for each of the K."""
+        """[K] to [K, ...], as the paper orders it for each of the K.
+
+        The published code turns by up to 2^39 in single precision, where the angle is noise; these
+        are the sines of its argument, exactly.
+        """
         parts = [x]
+        tenth = (x.float() * 0.1).double()
         for i in range(self.octaves):
-            angle = 2**i * math.pi * x / 10
-            parts += [angle.sin(), angle.cos()]
+            angle = torch.remainder(2.0**i * tenth, 2) * math.pi
+            parts += [angle.sin().to(x.dtype), angle.cos().to(x.dtype)]
         return torch.stack(parts, 1)
 
     def adapted(self, part: Any, x: Tensor, height: int) -> Tensor:

@@ -39,7 +39,7 @@ class File:
         size: of the image that it is compared at.
         name: of the model in the file.
         args: what the file says of it.
-        scales: given to the import.
+        gain: of a layer's weights, below 1 where hundreds of blocks add up.
     """
 
     project: str
@@ -49,6 +49,7 @@ class File:
     size: tuple[int, int] = (8, 9)
     name: str = "liif"
     args: tuple[tuple[str, Any], ...] = ()
+    gain: float = 1.0
 
     def wrap(self, state: dict[str, Tensor]) -> Any:
         """The content of the file."""
@@ -58,8 +59,8 @@ class File:
         return {self.place: state} if self.place else state
 
 
-def spread(module: nn.Module) -> Any:
-    """Random weights of a size that keeps signals near 1 over any depth; single numbers stay."""
+def spread(module: nn.Module, gain: float = 1.0) -> Any:
+    """Random weights that keep signals near 1 over most depths; single numbers stay."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for value in module.parameters():
@@ -67,7 +68,7 @@ def spread(module: nn.Module) -> Any:
                 continue
             noise = torch.rand(value.shape, generator=generator) - 0.5
             if value.dim() > 1:
-                value.copy_(noise * 3.4 * value[0].numel() ** -0.5)
+                value.copy_(noise * 12**0.5 * gain * value[0].numel() ** -0.5)
             elif value.dim() == 1:
                 value.copy_(noise * 0.2 + float(bool((value == 1).all())))
         for name in ("sub_mean", "add_mean"):
@@ -227,9 +228,11 @@ def _from_liif(network: str, build: Callable[[], Built], name: str = "liif", **a
 def _of_igconv(
     network: str, encoder: Callable[[], Any], width: int, plus: bool, window: int = 1, **more: Any
 ) -> File:
-    size = more.pop("size", (9, 11))
+    size, gain = more.pop("size", (9, 11)), more.pop("gain", 1.0)
     title = f"{network}-IGConv+" if plus else f"{network}-IGConv"
-    return File(IGCONV, title, _igconv(encoder, width, plus, window, **more), "params_ema", size)
+    return File(
+        IGCONV, title, _igconv(encoder, width, plus, window, **more), "params_ema", size, gain=gain
+    )
 
 
 FILES: tuple[File, ...] = (
@@ -262,12 +265,12 @@ FILES: tuple[File, ...] = (
     *(_of_igconv("EDSR-baseline", lambda: BasicEdsr(64, 16), 64, plus) for plus in (False, True)),
     *(_of_igconv("EDSR large", _large, 256, plus, size=(5, 4)) for plus in (False, True)),
     *(_of_igconv("HiT-SRF", _hit_srf, 60, plus, size=(33, 35)) for plus in (False, True)),
-    _of_igconv("RCAN", lambda: Rcan(64, 10, 20, 4), 64, True, max_s=8),
+    _of_igconv("RCAN", lambda: Rcan(64, 10, 20, 4), 64, True, max_s=8, gain=0.5),
     *(_of_igconv("RDN", _rdn, 64, plus) for plus in (False, True)),
     *(_of_igconv("SMFANet+", lambda: Smfanet(48, 12), 48, plus) for plus in (False, True)),
     *(_of_igconv("SRFormer", _srformer, 180, plus, 22, size=(23, 25)) for plus in (False, True)),
     _of_igconv("SwinIR", _swinir, 180, True, 8),
-    File(EQSR, "EQSR", _eqsr, "params_ema", (8, 16)),
+    File(EQSR, "EQSR", _eqsr, "params_ema", (12, 16)),
     *(
         File(HITSR, f"HiT-{name}-x{scale}", _hit(extra, scale), "params", (33, 35))
         for name, extra in (("SIR", False), ("SRF", True))
@@ -306,7 +309,7 @@ def row(file: File, module: nn.Module, found: Imported) -> str:
 def bring(file: File, folder: Path) -> tuple[nn.Module, Run, int, Imported]:
     """Write the file, import it."""
     module, run, scale = file.build()
-    spread(module)
+    spread(module, file.gain)
     path = folder / "weights.pth"
     torch.save(file.wrap(module.state_dict()), path)
     found = import_file(path)

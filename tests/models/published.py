@@ -417,32 +417,3 @@ PUBLISHED: dict[str, Published] = {
     "edsr-ipe-liif": Published(_ipe_liif, 4),
     "edsr-ipe-metasr": Published(_ipe_metasr, 3),
 }
-
-
-def _full(build: Callable[[], Any], scale: int, window: int = 1) -> Callable[[Path], Made]:
-    def made(folder: Path) -> Made:
-        network = build()
-        run = one_convolution(network, 60, scale)
-        brought_network, _ = brought(folder, network, run)
-        network.double()
-        return brought_network, continued(run, window) if window > 1 else run
-
-    return made
-
-
-_WINDOWS = [4, 8, 16, 32, 48, 64]
-FULL_SIZE: dict[str, Published] = {
-    "swinir-light-x4": Published(
-        _full(lambda: Windowed(60, [6] * 4, 6, 8, 64, 1), 4, 8), 4, ((24, 16), (19, 30))
-    ),
-    "srformer-light-x3": Published(
-        _full(lambda: Windowed(60, [6] * 4, 6, 16, 64, 2), 3, 16), 3, ((32, 16), (19, 30))
-    ),
-    "hit-sir-x2": Published(
-        _full(lambda: HiT(60, 4, _WINDOWS, 6, False), 2), 2, ((64, 64), (40, 67))
-    ),
-    "hit-srf-x2": Published(
-        _full(lambda: HiT(60, 4, _WINDOWS, 6, True), 2), 2, ((64, 64), (40, 67))
-    ),
-}
-"""As published, in whole windows and not."""

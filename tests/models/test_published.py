@@ -1,4 +1,7 @@
-"""Every network of the README against an independent statement of its published forward pass."""
+"""Every network of the README against an independent statement of its published forward pass.
+
+Small ones here, with the published windows; :mod:`test_imports` has them at their published sizes.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from forms import answers, onnx_runner
-from published import FULL_SIZE, PUBLISHED
+from published import PUBLISHED
 from torch import Tensor
 
 from scaleport.grid import Grid
@@ -51,18 +54,3 @@ def test_onnxruntime(name: str, tmp_path: Path) -> None:
         grid = Grid.from_scale(*size, published.scale)
         for got in answers(network, form, image, grid, step):
             assert difference(got, run(image)) <= LIMIT, size
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", list(FULL_SIZE))
-@torch.no_grad()
-def test_full_size(name: str, tmp_path: Path) -> None:
-    """The published widths and depths, in double precision: 24 random blocks magnify rounding."""
-    published = FULL_SIZE[name]
-    network, run = published.make(tmp_path)
-    network.double()
-    torch.manual_seed(1)
-    for size in published.sizes:
-        image = torch.rand(1, 3, *size, dtype=torch.float64)
-        got = network(image, Grid.from_scale(*size, published.scale))
-        assert difference(got, run(image)) <= 1e-9, size
