@@ -75,7 +75,7 @@ def _deployed(
 
     prepare, encode = run(form.prepare), run(form.encode)
     given = [known[port.name] for port in form.encode.inputs]
-    given[0] = padding.pad(given[0])
+    given[0] = padding.pad(given[0]) if padding else given[0]
     _, alone = _counted(lambda: encoder(*given))
     general = None if form.render is None else _per_hr(run(form.render), grid)
     render = general if bound is None else _per_hr(run(bound), grid)
