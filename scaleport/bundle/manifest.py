@@ -178,6 +178,8 @@ class Manifest(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     """Measured radius in LR pixels: how far from its own place an output pixel looks."""
     render_radius: Annotated[int, msgspec.Meta(ge=0, le=4096)] | None = None
     """The same of the stage that renders, from an output pixel to features; None if not known."""
+    tile_step: Positive = 1
+    """Crops of tiles begin and end at multiples of this in LR pixels, or at the image border."""
     tiling: Literal["exact", "approximate", "not-allowed"]
     graphs: Annotated[
         dict[Name, Annotated[tuple[Graph, ...], msgspec.Meta(max_length=1024)]],

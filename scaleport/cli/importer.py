@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,7 @@ Examples:
   scaleport import edsr-baseline-liif.pth
   scaleport export edsr-baseline-liif.safetensors
   scaleport import rcan_igconv_plus.pth -o rcan.safetensors --scales 2,3,4,8
+  scaleport import edsr.pth -o edsr.safetensors --set encoder.residual_scale=0.1
   scaleport import realesr-general-x4v3.pth -o general.safetensors --spandrel
 """
 
@@ -46,6 +48,15 @@ def import_(
             help="Integer scales that an IGConv was trained on. [default: as published]",
         ),
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="PART.OPTION=VALUE",
+            help="What the file does not say: an option of encoder, upsampler, normalisation or "
+            "scale, e.g. encoder.residual_scale=0.1. Repeat it for more.",
+        ),
+    ] = None,
     spandrel: Annotated[
         bool,
         typer.Option("--spandrel", help="Take any network of one scale that spandrel knows."),
@@ -60,7 +71,7 @@ def import_(
     """Convert published weights to a checkpoint that carries its own configuration.
 
     The network is recognised by the names and shapes of its weights. What they do not tell is set
-    as published and said.
+    as published and said; --set says otherwise.
     """
     out = Output(as_json, quiet, verbose)
     if not holds(source.is_file):
@@ -83,12 +94,13 @@ def _import(
     with needs("torch", "import"):
         from scaleport.models.checkpoint import save_checkpoint
         from scaleport.models.importers import import_file
+        from scaleport.models.importers.settings import settings_of
     if spandrel:
         with needs("spandrel", "import --spandrel"):
             import_module("spandrel")
     given = None if scales is None else whole_numbers_of("--scales", scales)
     with out.libraries():
-        found = import_file(source, given, spandrel)
+        found = import_file(source, given, spandrel, settings_of(settings or ()))
         network, info = found.network, found.info()
         save_checkpoint(network, output, {"imported_from": source.name, **info})
     count = network.parameter_count()
@@ -100,6 +112,8 @@ def _import(
     out.say(f"scales: {native or f'any from {limits.min:g} to {limits.max:g}'}")
     for line in found.assumed:
         out.say(f"assumed: {line}")
+    for name, value in found.given.items():
+        out.say(f"set: {name} = {json.dumps(value)}")
     for why, keys in found.unused.items():
         out.say(f"not needed: {keys} {'key' if keys == 1 else 'keys'}, {why}")
     out.say(f"wrote {output}: {model_text(network.config)}, {count:,} parameters")

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from scaleport.bundle.dimensions import continued, continued_most, split_dimension
 from scaleport.bundle.manifest import SizeRange
 from scaleport.errors import BackendError, ExportError, OutputError, UsageError, first_line
 from scaleport.export.coreml_lowering import corrected_frontend
@@ -78,6 +79,7 @@ class CoreMLOptions:
             ExportError: if the name is not one of :class:`scaleport.models.base.Port`.
         """
         axes = {"H": self.height, "W": self.width, "Ho": self.height, "Wo": self.width}
+        name, window = split_dimension(name)
         if name == "N":
             return 1, 1, self.max_batch
         if name == "S":
@@ -86,7 +88,8 @@ class CoreMLOptions:
             raise ExportError(f"no range is known for the dimension {name!r}")
         axis = axes[name]
         if name in ("H", "W"):
-            return axis.min, axis.opt, axis.max
+            least, usual = continued(axis.min, window), continued(axis.opt, window)
+            return least, usual, continued_most(axis.max, window)
         return 1, axis.opt, output_length(axis.max, self.max_scale)
 
 

@@ -125,6 +125,7 @@ def export_bundle(
             width=options.width,
             receptive_field=radius,
             render_radius=around,
+            tile_step=network.encoder.tile_step,
             tiling=network.tiling.kind,
             graphs={},
             files={},

@@ -78,18 +78,27 @@ def _reduction(manifest: Manifest) -> int:
 
 
 def lay_out(manifest: Manifest, height: int, width: int, policy: TilePolicy, work: Work) -> Layout:
-    """Cut an image of a size into tiles; none reaches beyond what graphs were built for."""
+    """Cut an image of a size into tiles; none reaches beyond what graphs were built for.
+
+    Windows of a tile lie where those of the image do, unless graphs are too short for that.
+    """
     halo = halo_of(manifest)
     tile = policy.resolved(work).tile or 0
 
     def spans(length: int, most: int) -> list[Span]:
-        side = tile
+        side, step = tile, manifest.tile_step
         if manifest.tiling == "not-allowed":
-            side = 0
-        elif length > most:
-            side = max(1, min(side or most, most - 2 * halo))
-        found = cut(length, side, halo)
-        return _equal(found, length) if work.equal_tiles and manifest.tiling == "exact" else found
+            return cut(length, 0, halo)
+        if length > most:
+            # A crop that begins and ends at whole steps reaches up to a step less 1 further.
+            left = most - 2 * (halo + step - 1)
+            if left < step:
+                step, left = 1, most - 2 * halo
+            side = max(1, min(side or most, left))
+        found = cut(length, side, halo, step)
+        # Where windows lie at whole steps, a crop that is moved would have others.
+        equal = work.equal_tiles and manifest.tiling == "exact" and manifest.tile_step == 1
+        return _equal(found, length) if equal else found
 
     rows, cols = spans(height, manifest.height.max), spans(width, manifest.width.max)
     exact = manifest.tiling == "exact"

@@ -35,6 +35,7 @@ class Recorded(Stages):
             tiling="exact",
             receptive_field=1,
             render_radius=None,
+            tile_step=1,
             height=size,
             width=size,
             scale=SimpleNamespace(min=1.0, max=8.0, native=()),

@@ -18,6 +18,7 @@ from scaleport.models.encoders.hit import HiTBlock, TokenEncoder, start_linear
 from scaleport.models.encoders.swinir import WindowAttention
 from scaleport.models.encoders.windowed import MASKED, rolled, strangers
 from scaleport.models.layers import LayerNorm, join_windows, split_windows
+from scaleport.models.padding import Padding
 from scaleport.models.registry import ENCODERS
 from scaleport.models.scan import selective_scan
 
@@ -211,12 +212,6 @@ def start_scans(encoder: nn.Module) -> None:
             module.start()
 
 
-def mirrored(length: int, padded: int, like: Tensor) -> Tensor:
-    """Indices int64[padded] that continue ``0 .. length - 1`` backwards, the last one repeated."""
-    place = torch.arange(padded, device=like.device) % (2 * length)
-    return torch.minimum(place, 2 * length - 1 - place)
-
-
 @ENCODERS.register("mambairv2")
 class MambaIRv2(TokenEncoder):
     """MambaIRv2-light body, for PyTorch only: it is not exported.
@@ -269,16 +264,9 @@ class MambaIRv2(TokenEncoder):
                 for depth in depths
             ],
         )
-        self.window = window
+        self.padding = Padding(window, "mirror")
+        self.tile_step = window
         start_scans(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map float[N, 3, H, W] to float[N, width, H, W]."""
-        height, width = x.shape[2], x.shape[3]
-        rows = mirrored(height, -(-height // self.window) * self.window, x)
-        cols = mirrored(width, -(-width // self.window) * self.window, x)
-        padded = x.index_select(2, rows).index_select(3, cols)
-        return super().forward(padded)[:, :, :height, :width]
 
     def deploy(self) -> nn.Module:
         """The encoder itself: there is no other form."""
