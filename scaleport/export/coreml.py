@@ -19,8 +19,9 @@ import torch
 
 from scaleport.bundle.manifest import SizeRange
 from scaleport.errors import BackendError, ExportError, OutputError, UsageError, first_line
+from scaleport.export.capture import capture, settled, swift, with_views
 from scaleport.export.coreml_lowering import corrected_frontend
-from scaleport.export.trace import TraceSizes, dynamic_shapes, example_inputs
+from scaleport.export.trace import TraceSizes, example_inputs
 from scaleport.grid import output_length
 from scaleport.models.base import Port, Stage
 from scaleport.runtimes.mil import Evaluator, read_program
@@ -90,7 +91,12 @@ class CoreMLOptions:
         return 1, axis.opt, output_length(axis.max, self.max_scale)
 
 
-def export_stage(stage: Stage, target: Path, options: CoreMLOptions | None = None) -> None:
+def export_stage(
+    stage: Stage,
+    target: Path,
+    options: CoreMLOptions | None = None,
+    captured: torch.export.ExportedProgram | None = None,
+) -> None:
     """Lower one stage to an ML program and write it as ``target``, a ``.mlpackage``.
 
     The precision is that of the stage's module: casts, float16 weights and float32 grid arithmetic
@@ -101,6 +107,7 @@ def export_stage(stage: Stage, target: Path, options: CoreMLOptions | None = Non
         stage: the stage; its module is switched to eval mode.
         target: path of the package; replaced whole, or left as it was.
         options: ranges and target system; the defaults of :class:`CoreMLOptions` if left out.
+        captured: the stage as :func:`scaleport.export.capture.capture` gives it, if it is there.
 
     Raises:
         BackendError: if coremltools is not installed.
@@ -112,7 +119,7 @@ def export_stage(stage: Stage, target: Path, options: CoreMLOptions | None = Non
     if target.suffix != ".mlpackage":
         raise UsageError(f"a Core ML package is named *.mlpackage, not {target.name!r}")
     with quiet():
-        traced = trace_program(stage)
+        traced = trace_program(stage, captured)
         options = options or CoreMLOptions()
         model = _convert(stage, traced, options)
         _check_program(stage, traced, model._mil_program)
@@ -157,25 +164,30 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def trace_program(stage: Stage) -> torch.export.ExportedProgram:
+def trace_program(
+    stage: Stage, captured: torch.export.ExportedProgram | None = None
+) -> torch.export.ExportedProgram:
     """The stage as a graph of PyTorch operators, without slices that take everything.
+
+    Args:
+        stage: what to trace.
+        captured: the stage as :func:`scaleport.export.capture.capture` gives it, if it is there.
 
     Raises:
         ExportError: if it cannot be traced.
     """
-    try:
-        # Otherwise lengths of 1 would count as a case of their own, and be refused later.
-        config: Any = torch.fx.experimental._config
-        oblivious = config.patch(backed_size_oblivious=True)
-        with torch.no_grad(), oblivious:
-            traced: torch.export.ExportedProgram = torch.export.export(
-                stage.module.eval(),
-                example_inputs(stage, TraceSizes()),
-                dynamic_shapes=tuple(dynamic_shapes(stage)),
-                prefer_deferred_runtime_asserts_over_guards=True,
-            ).run_decompositions({})
-    except Exception as error:
-        raise ExportError(f"stage {stage.name!r} cannot be traced: {first_line(error)}") from error
+    captured = captured or capture(stage)
+    traced = settled(captured)
+    if traced is not None:
+        with_views(traced)
+    else:
+        try:
+            config: Any = torch.fx.experimental._config
+            with torch.no_grad(), swift(), config.patch(backed_size_oblivious=True):
+                traced = captured.run_decompositions({})
+        except Exception as error:
+            reason = first_line(error)
+            raise ExportError(f"stage {stage.name!r} cannot be traced: {reason}") from error
     # Indexing with None leaves a slice per dimension; the converter would give each result a
     # dynamic length of its own.
     for node in list(traced.graph.nodes):

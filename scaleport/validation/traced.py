@@ -20,7 +20,6 @@ from torch.utils._pytree import tree_map
 
 from scaleport.errors import ExportError
 from scaleport.export import coreml, onnx
-from scaleport.export.trace import TraceSizes
 from scaleport.models.base import Stage
 
 Array = npt.NDArray[Any]
@@ -49,7 +48,7 @@ def trace_for(format: str, stage: Stage) -> torch.export.ExportedProgram:
     if format == "coreml":
         with coreml.quiet():
             return coreml.trace_program(stage)
-    traced = onnx.trace_program(stage, TraceSizes()).exported_program
+    traced = onnx.trace_program(stage)[0].exported_program
     if traced is None:
         raise ExportError(f"PyTorch keeps no traced program of stage {stage.name!r}")
     return traced
