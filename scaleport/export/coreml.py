@@ -136,7 +136,7 @@ def export_stage(
             model.save(str(package))
         # Written for ExecuTorch's debugger; the package's manifest does not know the file.
         (package / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
-        _check_numbers(stage, traced, package, options.int8_weights)
+        _check_numbers(stage, traced, package, options)
         _replace(package, target, scratch / "old")
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
@@ -337,12 +337,26 @@ def _with_int8_weights(model: Any, stage: Stage) -> Any:
         ) from error
 
 
+def _check_sizes(options: CoreMLOptions) -> TraceSizes:
+    """Sizes of no trace for the numerical check, as near to the usual ones as ranges allow."""
+    usual = CHECK_SIZES
+    height = min(max(usual.height, options.height.min), options.height.max)
+    width = min(max(usual.width, options.width.min), options.width.max)
+    scale = min(usual.scale, options.lengths("S")[2])
+    if (height, width, scale) == (usual.height, usual.width, usual.scale):
+        return usual
+    # Real scales, another one per axis, up to the largest.
+    out = (output_length(n, s) for n, s in ((height, 1.3), (width, 1.9)))
+    out_height, out_width = map(min, out, (options.lengths(n)[2] for n in ("Ho", "Wo")))
+    return TraceSizes(1, height, width, out_height, out_width, scale)
+
+
 def _check_numbers(
-    stage: Stage, traced: torch.export.ExportedProgram, package: Path, int8_weights: bool
+    stage: Stage, traced: torch.export.ExportedProgram, package: Path, options: CoreMLOptions
 ) -> None:
     """Compare the written package with the stage at sizes of no trace."""
     evaluator = Evaluator(read_program(package))
-    inputs = example_inputs(stage, CHECK_SIZES)
+    inputs = example_inputs(stage, _check_sizes(options))
     feeds = {port.name: t.numpy() for port, t in zip(stage.inputs, inputs, strict=True)}
     with torch.no_grad():
         expected = stage.module(*inputs)
@@ -357,7 +371,7 @@ def _check_numbers(
                 f"the Core ML program of stage {stage.name!r} depends on the traced sizes: "
                 f"output {port.name!r} has another shape"
             )
-        share = _INT8_ERROR if int8_weights else 2e-2 if reduced else 1e-4
+        share = _INT8_ERROR if options.int8_weights else 2e-2 if reduced else 1e-4
         bound = share * max(1.0, float(want.abs().max()))
         error = float(np.abs(want.numpy() - got).max())
         if not error <= bound:

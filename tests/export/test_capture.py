@@ -29,7 +29,8 @@ class Traced(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         width: Any = image.shape[3]
         traced = width.node.hint if isinstance(width, torch.SymInt) else width
-        return image + 1e-12 * traced
+        moved: Tensor = image + 1e-12 * traced
+        return moved
 
 
 class Branches(nn.Module):
