@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
@@ -83,13 +84,18 @@ def import_(
     refuse_existing(output, overwrite)
     made = make_folder(output.parent)
     try:
-        _import(out, source, output, scales, spandrel)
+        _import(out, source, output, scales, spandrel, settings or ())
     finally:
         remove_empty(made)
 
 
 def _import(
-    out: Output, source: Path, output: Path, scales: list[str] | None, spandrel: bool
+    out: Output,
+    source: Path,
+    output: Path,
+    scales: list[str] | None,
+    spandrel: bool,
+    settings: Sequence[str],
 ) -> None:
     with needs("torch", "import"):
         from scaleport.models.checkpoint import save_checkpoint
@@ -100,7 +106,7 @@ def _import(
             import_module("spandrel")
     given = None if scales is None else whole_numbers_of("--scales", scales)
     with out.libraries():
-        found = import_file(source, given, spandrel, settings_of(settings or ()))
+        found = import_file(source, given, spandrel, settings_of(settings))
         network, info = found.network, found.info()
         save_checkpoint(network, output, {"imported_from": source.name, **info})
     count = network.parameter_count()

@@ -12,7 +12,6 @@ from scaleport.errors import ExportError, UsageError
 from scaleport.export import coreml
 from scaleport.export.onnx import save
 from scaleport.export.onnx import trace_program as trace_onnx
-from scaleport.export.trace import TraceSizes
 from scaleport.export.write_openvino import convert
 from scaleport.models.base import Stage
 
@@ -29,7 +28,7 @@ def trace_for(format: str, stage: Stage) -> torch.export.ExportedProgram:
     if format == "coreml":
         with coreml.quiet():
             return coreml.trace_program(stage)
-    traced = trace_onnx(stage, TraceSizes()).exported_program
+    traced = trace_onnx(stage)[0].exported_program
     if traced is None:
         raise ExportError(f"PyTorch keeps no traced program of stage {stage.name!r}")
     return traced

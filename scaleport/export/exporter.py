@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol
@@ -35,6 +37,8 @@ APPROXIMATE_HALO = 32
 
 TOOLS = ("torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "openvino", "coremltools")
 RTX_TOOLS = ("tensorrt", "tensorrt-rtx")
+_IN_PYTHON = ("coreml",)
+"""Formats whose writers hold Python's lock nearly all the time."""
 
 
 def tool_versions() -> dict[str, str]:
@@ -136,17 +140,41 @@ def export_bundle(
             build = quantise(plan, manifest)
             plan.int8.update(build.graphs)
             manifest = msgspec.structs.replace(manifest, quantisation=build.record)
-        graphs: dict[str, tuple[Graph, ...]] = {}
-        skipped: dict[str, str] = {}
-        # ONNX always ships: it is what every other format can be made from again.
-        for name in FORMATS:
-            if name != "onnx" and name not in options.formats:
-                continue
-            try:
-                graphs[name] = tuple(writer_of(name)(plan))
-            except BackendError as error:
-                skipped[name] = str(error)
+        names = [name for name in FORMATS if name == "onnx" or name in options.formats]
+        graphs, skipped = _write_formats(plan, names)
         skipped |= plan.skipped
         shutil.copyfile(checkpoint, writer.path(CHECKPOINT_NAME))
         step("hashing")
         return writer.finish(msgspec.structs.replace(manifest, graphs=graphs, skipped=skipped))
+
+
+def _write_formats(
+    plan: ExportPlan, names: Sequence[str]
+) -> tuple[dict[str, tuple[Graph, ...]], dict[str, str]]:
+    """Write formats, and say which have been left out and why.
+
+    ONNX always ships and comes first: it is what other formats can be made from, now and again.
+    Core ML is made by Python from PyTorch's programs; the tools of the others are native code,
+    which works beside it on another core.
+    """
+
+    def attempt(name: str) -> tuple[tuple[Graph, ...], str]:
+        try:
+            return tuple(writer_of(name)(plan)), ""
+        except BackendError as error:
+            return (), str(error)
+
+    first, *others = names
+    results = {first: attempt(first)}
+    alone = (os.cpu_count() or 1) < 2
+    here = [name for name in others if alone or name in _IN_PYTHON]
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="export") as beside:
+        pending = {name: beside.submit(attempt, name) for name in others if name not in here}
+        try:
+            results |= {name: attempt(name) for name in here}
+        except BaseException:
+            beside.shutdown(cancel_futures=True)
+            raise
+        results |= {name: future.result() for name, future in pending.items()}
+    graphs = {name: results[name][0] for name in names if not results[name][1]}
+    return graphs, {name: results[name][1] for name in names if results[name][1]}

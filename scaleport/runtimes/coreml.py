@@ -120,6 +120,7 @@ class CoreMLBackend(Backend):
 
     name = "coreml"
     graph_format = "coreml"
+    declared_sizes_only: ClassVar[bool] = True
     title: ClassVar[str] = "Core ML"
     rank: ClassVar[int] = 20
     packages: ClassVar[tuple[str, ...]] = ("coremltools",)

@@ -45,6 +45,9 @@ _TILED: Final = TilePolicy(tile=TILE, render_pixels=2000)
 _COSTLY: Final = 20.0
 _SMALL: Final = ("odd", "prime", "one-window", "pair")
 _LARGE: Final = "large"
+_DECLARED: Final = "declared"
+_MOST: Final = 512
+"""Longest side of an image that the grid takes, for the sake of time."""
 # What a tile leaves out of the image, at least, so that a crop really is one.
 _CROPPED: Final = 24
 
@@ -95,7 +98,7 @@ def shapes_of(manifest: Manifest) -> tuple[Shape, ...]:
     or tiles would be compared with the whole image under another name.
     """
     beyond = manifest.receptive_field + _CROPPED
-    return (
+    usual = (
         # 15 * 1.3 and 15 * 2.7 end in .5: sizes on a tie, which decimal scales miss in binary.
         Shape("odd", 15, 21),
         Shape("prime", 13, 17),
@@ -105,6 +108,14 @@ def shapes_of(manifest: Manifest) -> tuple[Shape, ...]:
         Shape("pair", 9, 14, batch=2),
         Shape(_LARGE, max(50, beyond), max(43, beyond)),
     )
+    if any(_within(manifest, shape) for shape in usual):
+        return usual
+    # Graphs of fixed sizes, or of large ones only: one shape that all of them take.
+    height, width = (
+        min(max(n, limits.min), limits.max)
+        for n, limits in ((usual[0].height, manifest.height), (usual[0].width, manifest.width))
+    )
+    return (*usual, Shape(_DECLARED, height, width)) if max(height, width) <= _MOST else usual
 
 
 def split_scales(manifest: Manifest) -> tuple[tuple[Scale, ...], tuple[Scale, ...]]:
@@ -165,6 +176,8 @@ def _is_run(name: str, scale: Scale, mode: Mode, selection: Selection) -> bool:
         return False
     if selection == "quick":
         # One scale would not show a tile that is wrong between native scales only.
+        if name == _DECLARED:
+            return mode != "tiled"
         return (name, scale) in _QUICK or (mode == "tiled" and scale in {(2.0, 2.0), (2.7, 2.7)})
     return scale[0] * scale[1] <= _COSTLY or name in _SMALL
 
