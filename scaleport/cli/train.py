@@ -20,6 +20,7 @@ the papers: paper/igconv-plus-rdn and others. A name that is none lists them all
 Examples:
   scaleport train scaleport-s --data IMAGES --work runs/s
   scaleport train scaleport-s --data IMAGES --work runs/s --resume --steps 60000 --lr 5e-4
+  scaleport train scaleport-photo --data IMAGES --work runs/photo --show 32
   scaleport train own.yaml --data IMAGES --work runs/own --init runs/s/model.safetensors
   scaleport train scaleport-m --data IMAGES --work runs/m --accelerator cuda --devices 4
 """
@@ -71,6 +72,12 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Log there too, below --work.")
     ] = False,
+    show: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=0, help="Draw the first N samples into --work and train nothing."
+        ),
+    ] = 0,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
@@ -85,6 +92,11 @@ def train(
 
         from scaleport.training import command
 
+    if show:
+        sheet = command.show(recipe, data, work, cache, show)
+        out.result({"sheet": sheet})
+        out.say(str(sheet))
+        return
     options = command.Options(
         data,
         work,

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from scaleport.errors import UsageError
+from scaleport.errors import OutputError, UsageError
 from scaleport.training.cache import build_cache
 from scaleport.training.devices import computes_bf16, make_fabric
 from scaleport.training.log import LOG_FILE, read_log
@@ -21,6 +21,7 @@ from scaleport.training.loop import Result, Trainer
 from scaleport.training.objective import recipe_network, supervision_of
 from scaleport.training.plot import PLOT_FILE, plot_log
 from scaleport.training.recipe import load_recipe
+from scaleport.training.sheet import SHEET_FILE, draw_sheet
 from scaleport.training.shipped import find_recipe
 from scaleport.training.state import STATE_FILE
 
@@ -132,6 +133,24 @@ def train(name: str, options: Options, console: Console) -> Result:
     if fabric.is_global_zero:
         _plot(options.work, name)
     return result
+
+
+def show(name: str, data: Path, work: Path, cache: Path | None, count: int) -> Path:
+    """Draw the first samples of a recipe into the run's folder, and train nothing.
+
+    Raises:
+        ScaleportError: what is wrong with the recipe or the images.
+    """
+    recipe = load_recipe(find_recipe(name))
+    supervision_of(recipe_network(recipe), recipe)
+    path = work / SHEET_FILE
+    images = build_cache(data, cache or work)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {work}: {error.strerror or error}") from error
+    draw_sheet(recipe, images, count, path)
+    return path
 
 
 @contextlib.contextmanager

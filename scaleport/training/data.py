@@ -20,13 +20,14 @@ from scaleport.errors import UsageError
 from scaleport.grid import Axis
 from scaleport.imaging.resample import resize_matrix
 from scaleport.training.cache import ImageCache, Pixels
+from scaleport.training.degrading import degraded
 from scaleport.training.recipe import Recipe
 
 Supervision = Literal["image", "points", "square"]
 """What a patch is trained on: all its pixels, random ones, or a random square of them."""
 
 # Independent streams of random numbers.
-_STEP, _SAMPLE, _RANK, _SQUARE = range(4)
+_STEP, _SAMPLE, _RANK, _SQUARE, _DEGRADATION = range(5)
 
 
 class Group(TypedDict):
@@ -45,6 +46,10 @@ class Group(TypedDict):
     """y0, x0, y1, x1 within the HR patch; empty with ``points``."""
     points: Any
     """int64[n, Q], row * side + column in the HR patch; empty with ``window``."""
+
+
+_Sample = tuple[int, Pixels, npt.NDArray[np.int64]]
+"""Its number in the whole batch, its HR patch and the points to train on."""
 
 
 @dataclass(frozen=True)
@@ -135,12 +140,12 @@ class Sampler(Dataset[list[Group]]):
         """
         size = self.recipe.batch // self.share.world
         first = self.share.rank * size
-        groups: dict[int, list[tuple[Pixels, npt.NDArray[np.int64]]]] = {}
+        groups: dict[int, list[_Sample]] = {}
         for number in range(first, first + size):
             rng = self._rng(_SAMPLE, step, number)
             side = int(self.recipe.patch * self._scale(step, rng) + 0.5)
             hr = self._crop(side, rng)
-            groups.setdefault(side, []).append((hr, self._points(side, rng)))
+            groups.setdefault(side, []).append((number, hr, self._points(side, rng)))
         made = [self._group(step, side, samples) for side, samples in groups.items()]
         if self.supervision != "points" or not self.together or len(made) == 1:
             return made
@@ -175,11 +180,9 @@ class Sampler(Dataset[list[Group]]):
         pixels = int(self.recipe.patch * smallest + 0.5) ** 2
         return rng.choice(side**2, min(self.recipe.queries or pixels, pixels), replace=False)
 
-    def _group(
-        self, step: int, side: int, samples: list[tuple[Pixels, npt.NDArray[np.int64]]]
-    ) -> Group:
-        hr = np.stack([patch for patch, _ in samples])
-        points = np.stack([chosen for _, chosen in samples])
+    def _group(self, step: int, side: int, samples: list[_Sample]) -> Group:
+        hr = np.stack([patch for _, patch, _ in samples])
+        points = np.stack([chosen for _, _, chosen in samples])
         window: list[int] = []
         if self.supervision == "points":
             flat = hr.reshape(len(hr), -1, 3)
@@ -188,8 +191,25 @@ class Sampler(Dataset[list[Group]]):
             window = self._window(step, side)
             y0, x0, y1, x1 = window
             target = np.ascontiguousarray(hr[:, y0:y1, x0:x1])
-        lr = reduce_patches(hr, self.recipe.patch, self.recipe.degradation)
+        lr = self._reduced(step, [number for number, _, _ in samples], hr)
         return Group(lr=lr, target=target, sides=[side] * len(hr), window=window, points=points)
+
+    def _reduced(self, step: int, numbers: list[int], hr: Pixels) -> Pixels:
+        recipe = self.recipe
+
+        def reduce(patches: Pixels) -> Pixels:
+            return reduce_patches(patches, recipe.patch, recipe.degradation)
+
+        if recipe.degradations.clean == 1:
+            return reduce(hr)
+        made = []
+        for number, patch in zip(numbers, hr, strict=True):
+            rng = self._rng(_DEGRADATION, step, number)
+            one = degraded(
+                patch, recipe.patch, recipe.degradations, rng, lambda image: reduce(image[None])[0]
+            )
+            made.append(one)
+        return np.stack(made)
 
     def _window(self, step: int, side: int) -> list[int]:
         length = min(side, math.isqrt(self.recipe.queries) or side)
