@@ -23,6 +23,7 @@ Examples:
   scaleport train scaleport-photo --data IMAGES --work runs/photo --show 32
   scaleport train own.yaml --data IMAGES --work runs/own --init runs/s/model.safetensors
   scaleport train scaleport-m --data IMAGES --work runs/m --accelerator cuda --devices 4
+  scaleport train scaleport-m --data IMAGES --work runs/m --accelerator cuda --minutes 60
 """
 
 
@@ -50,6 +51,20 @@ def train(
     steps: Annotated[
         int | None,
         typer.Option(metavar="N", help="Instead of the recipe's; may change when resuming."),
+    ] = None,
+    minutes: Annotated[
+        float,
+        typer.Option(
+            metavar="X", min=0, help="Lay the recipe's schedule over this time, not its steps."
+        ),
+    ] = 0.0,
+    resident: Annotated[
+        bool | None,
+        typer.Option(
+            "--resident/--stream",
+            help="Keep all images on the device and make batches there, or stream batches to it. "
+            "[default: on a GPU where they fit]",
+        ),
     ] = None,
     until: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Stop after this many steps in all.")
@@ -105,6 +120,8 @@ def train(
         init=init,
         grow=grow,
         steps=steps,
+        minutes=minutes,
+        resident=resident,
         until=until,
         lr=lr,
         workers=workers,

@@ -151,5 +151,5 @@ def compress(
         options["method"] = 0  # the fastest search; the artefacts are of the same kind
     Image.fromarray(image).save(stream, codec, **options)
     with Image.open(stream) as read:
-        back = np.asarray(read.convert("RGB" if image.ndim == 3 else "L"))
+        back = np.array(read.convert("RGB" if image.ndim == 3 else "L"))
     return back[y : y + height, x : x + width]

@@ -28,6 +28,8 @@ class Loss(_Struct, forbid_unknown_fields=True, frozen=True):
     pixels: Literal["l1", "mse"] = "l1"
     """L1, or the mean squared error that PSNR is made of: for a last leg at a low rate."""
     fft: float = 0.0
+    last_mse: float = 0.0
+    """Share of the schedule, at its end, in which the mean squared error alone is minimised."""
 
 
 class Optimiser(_Struct, forbid_unknown_fields=True, frozen=True):
@@ -202,6 +204,7 @@ class Recipe(_Struct, forbid_unknown_fields=True, frozen=True):
             "seed and queries are not negative": self.seed >= 0 and self.queries >= 0,
             "ema is at least 0 and below 1": 0 <= self.ema < 1,
             "loss.fft is not negative": self.loss.fft >= 0,
+            "loss.last_mse is 0 to 1": 0 <= self.loss.last_mse <= 1,
             "optimiser.lr is above 0, the others are not negative": optimiser.lr > 0
             and min(
                 optimiser.warmup,

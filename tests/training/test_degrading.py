@@ -20,6 +20,8 @@ from scaleport.errors import UsageError  # noqa: E402
 from scaleport.training.cache import build_cache, split_holdout  # noqa: E402
 from scaleport.training.data import Sampler, Share  # noqa: E402
 from scaleport.training.recipe import Recipe  # noqa: E402
+from scaleport.training.reduction import reduce_patches  # noqa: E402
+from scaleport.training.validation import held_out_pairs  # noqa: E402
 
 HARD = {
     "clean": 0.0,
@@ -121,3 +123,18 @@ def test_show_draws_what_a_run_would_see(photos, tmp_path):
     shown = sheet[14 : 14 + 160, :160]
     centre = (np.arange(side) * 160 + 80) // side
     assert np.array_equal(shown[np.ix_(centre, centre)], group["lr"][0])
+
+
+def test_scores_on_the_way_are_of_degraded_pictures(cache):
+    """The same ones every time; without degradations, the recipe's reduction alone."""
+    hard, plain = sampler(cache, HARD).recipe, sampler(cache).recipe
+    pairs = held_out_pairs(cache, [0, 2], hard)
+    for (_, lr, hr), (_, again, _), (scale, clean, _) in zip(
+        pairs,
+        held_out_pairs(cache, [0, 2], hard),
+        held_out_pairs(cache, [0, 2], plain),
+        strict=True,
+    ):
+        assert np.array_equal(lr, again) and not np.array_equal(lr, clean)
+        expected = reduce_patches(hr[None], len(hr) // scale, "matlab")[0]
+        assert np.array_equal(clean, expected)
