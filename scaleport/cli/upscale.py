@@ -30,6 +30,7 @@ Examples:
   scaleport upscale scans/ -m photo.bundle -s 2,3.5 -o larger/ --recursive
   scaleport upscale 'scans/*.tif' -m photo.bundle -s 4 -o larger/ --resume
   scaleport upscale clip.mp4 -m photo.bundle -s 2 --crf 16
+  scaleport upscale old.jpg -m scaleport-photo.bundle -s 2     (compressed or noisy photographs)
   scaleport upscale photo.png -m photo.bundle --size 1920x1080 -o wall.webp --backend openvino
 """
 
