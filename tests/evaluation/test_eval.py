@@ -140,7 +140,15 @@ def test_lpips_says_what_it_misses(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["igconv-small", "liif-small", "scaleport-s", "scaleport-m", "scaleport-any"]
+    "name",
+    [
+        "igconv-small",
+        "liif-small",
+        "scaleport-s",
+        "scaleport-m",
+        "scaleport-any",
+        "scaleport-photo",
+    ],
 )
 def test_shipped_weights_beat_bicubic(name):
     """Set5, all five images, at every scale that the network declares."""
