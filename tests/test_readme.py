@@ -208,7 +208,7 @@ def test_command_does_what_it_is_shown_for(folder: Path, capfd, line: str) -> No
     if args[0] == "import":
         published(folder / "FILE.pth")
     if args[0] == "eval":
-        for name in ("Set5", "Set14"):
+        for name in ("Set5", "Set14", "B100"):
             (folder / "BENCH" / name).mkdir(parents=True)
             save_image(folder / "BENCH" / name / "photo.png", Image(PHOTO))
         shutil.copytree(BUNDLE, "photo.bundle")
@@ -315,7 +315,7 @@ def test_link_leads_to_a_file(page: Path, target: str) -> None:
 
 
 def test_shipped_weights_are_those_the_readme_names() -> None:
-    names = r"\b(?:\w+-small|scaleport-(?:s|m|any))\b"
+    names = r"\b(?:\w+-small|scaleport-(?:s|m|any|photo))\b"
     named = set(re.findall(names, README.read_text(encoding="utf-8")))
     assert named == set(shipped_weights())
 

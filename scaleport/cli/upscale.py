@@ -34,6 +34,7 @@ Examples:
   scaleport upscale clip.mp4 -m photo.bundle -s 2 --crf 16
   scaleport upscale - -m photo.bundle -s 2 < photo.png > larger.png
   scaleport upscale photo.png -m photo.bundle --fit 1920x1080 -o wall.webp --backend openvino
+  scaleport upscale old.jpg -m scaleport-photo.bundle -s 2     (compressed or noisy photographs)
 """
 
 

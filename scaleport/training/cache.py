@@ -35,11 +35,16 @@ class Entry:
 
 
 class ImageCache:
-    """All images of a folder tree as one memory-mapped file of uint8 RGB."""
+    """All images of a folder tree as one memory-mapped file of uint8 RGB.
+
+    Attributes:
+        entries: where each image lies.
+        data: uint8[bytes], all pixels one after the other.
+    """
 
     def __init__(self, path: Path, entries: list[Entry]) -> None:
         self.entries = entries
-        self._data = np.memmap(path, dtype=np.uint8, mode="r")
+        self.data = np.memmap(path, dtype=np.uint8, mode="r")
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -48,7 +53,7 @@ class ImageCache:
         """uint8[H, W, 3], a view into the file."""
         entry = self.entries[index]
         size = entry.height * entry.width * 3
-        flat = self._data[entry.offset : entry.offset + size]
+        flat = self.data[entry.offset : entry.offset + size]
         return flat.reshape(entry.height, entry.width, 3)
 
 
