@@ -1,0 +1,10 @@
+export { Bundle, openBundle, zipReader, type ReadFile } from "./bundle.js";
+export * from "./errors.js";
+export { Axis, Grid, outputLength, type Region, type Scale, type Size } from "./grid.js";
+export { parseManifest, type Manifest } from "./manifest.js";
+export { pixelsOf, planesOf } from "./pixels.js";
+export { resample, type Planes } from "./resample.js";
+export { openRuntime, Runtime, type Provider, type RuntimeOptions } from "./runtime.js";
+export { MAX_DIFFERENCE, maxDifference, selfTest, type SelfTest } from "./selftest.js";
+export { load, Upscaler, type LoadOptions } from "./upscaler.js";
+export { View, type Part, type Request, type TilePolicy } from "./view.js";
