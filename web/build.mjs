@@ -72,6 +72,7 @@ async function site(folder) {
   for (const name of ["index.html", "style.css", "icon.svg", "site.webmanifest"]) {
     await cp(join(here, "site", name), join(folder, name));
   }
+  await cp(join(here, "../examples/sample.png"), join(folder, "sample.png"));
   // The service worker keeps exactly the files of this build, models included.
   const files = (await filesOf(folder)).filter((name) => name !== "sw.js");
   const hash = createHash("sha256");

@@ -61,6 +61,7 @@ VERBS = {
     "inspect": Verb("inspect", "inspect", "Show what a bundle or checkpoint holds."),
     "sign": Verb("sign", "sign", "Sign a bundle, so that others can tell it is yours."),
     "doctor": Verb("doctor", "doctor", "Show which backends can run here, and why not."),
+    "web": Verb("web", "web", "Serve the demo page to browsers on this machine."),
     "bench": Verb("bench", "bench", "Measure speed and memory on every backend here."),
     "eval": Verb("evaluate", "evaluate", "Score a network on benchmark images."),
     "train": Verb("train", "train", "Train a network from a recipe."),

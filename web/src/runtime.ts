@@ -116,7 +116,7 @@ export class Runtime {
     options.preferredOutputLocation = Object.fromEntries(keep.map((name) => [name, "gpu-buffer"]));
     // ONNX Runtime moves operations to the processor without a word. It is asked to refuse first,
     // so that what really runs can be reported.
-    const strict = { ...options, extra: { session: { disable_cpu_ep_fallback: "1" } } };
+    const strict = { ...options, logSeverityLevel: 4 as const, extra: { session: { disable_cpu_ep_fallback: "1" } } };
     try {
       return new Session(graph, this, await this.create(graph, content, strict), true);
     } catch {

@@ -5,7 +5,7 @@ import type { Manifest } from "./manifest.js";
 import type { Planes } from "./resample.js";
 import { openRuntime, type Runtime, type RuntimeOptions } from "./runtime.js";
 import { Stages } from "./stages.js";
-import { DEFAULT_POLICY, View, type Request, type TilePolicy } from "./view.js";
+import { DEFAULT_POLICY, sourceOf, View, type Request, type Source, type TilePolicy } from "./view.js";
 
 export interface LoadOptions extends RuntimeOptions {
   /** Precision of the graphs; the first of the bundle when left out. */
@@ -48,12 +48,12 @@ export class Upscaler {
   }
 
   /** Open an image, float32 RGB planes in [0, 1], for rendering at any scale and region. */
-  open(image: Planes): View {
-    return new View(this.stages, image, this.policy);
+  open(image: Planes | Source): View {
+    return new View(this.stages, "crop" in image ? image : sourceOf(image), this.policy);
   }
 
   /** Upscale an image once: float32 planes, not clamped. */
-  async upscale(image: Planes, request: Request): Promise<Planes> {
+  async upscale(image: Planes | Source, request: Request): Promise<Planes> {
     const view = this.open(image);
     try {
       return await view.render(request);

@@ -28,6 +28,25 @@ export interface Request {
   readonly signal?: AbortSignal;
 }
 
+/** Where a view takes pixels from. */
+export interface Source {
+  /** Planes: 3 per image. */
+  readonly count: number;
+  readonly height: number;
+  readonly width: number;
+  /** Rows `y0:y1` and columns `x0:x1`, float32 in [0, 1]. */
+  crop(y0: number, x0: number, y1: number, x1: number): Planes;
+}
+
+/** Planes as a source. */
+export function sourceOf(planes: Planes): Source {
+  const { count, height, width, data } = planes;
+  if (data.length !== count * height * width) {
+    throw new ImageError(`${count} planes of ${height}x${width} do not have ${data.length} samples`);
+  }
+  return { count, height, width, crop: (y0, x0, y1, x1) => crop(planes, y0, x0, y1, x1) };
+}
+
 /** A finished rectangle of the output: `planes` has the shape of `region`. */
 export interface Part {
   readonly region: Region;
@@ -54,14 +73,14 @@ export class View {
   private readonly kept = new Map<string, Kept>();
   private encodings = 0;
 
-  /** @throws ImageError if the planes are not float32 [3 N, height, width]. */
+  /** @throws ImageError if the image has no pixels or not 3 planes. */
   constructor(
     private readonly stages: Stages,
-    private readonly image: Planes,
+    private readonly image: Source,
     private readonly policy: TilePolicy,
   ) {
-    const { count, height, width, data } = image;
-    if (count % 3 !== 0 || count * height * width === 0 || data.length !== count * height * width) {
+    const { count, height, width } = image;
+    if (count % 3 !== 0 || !(count * height * width > 0)) {
       throw new ImageError(`an image needs 3 planes of pixels, got ${count} of ${height}x${width}`);
     }
     const { manifest } = stages.bundle;
@@ -107,6 +126,13 @@ export class View {
   /** Size of the whole output at a scale; throws ScaleError if it is out of range. */
   outputSize(scale: Scale): Size {
     return this.grid({ scale }).outputSize;
+  }
+
+  /** Rows of the whole output, from top to bottom, that are cheapest rendered together. */
+  bands(scale: Scale): [number, number][] {
+    return steps(this.grid({ scale }).rows, this.rows, this.ramp)
+      .filter(({ first, done }) => first < done)
+      .map(({ first, done }) => [first, done]);
   }
 
   private grid({ scale, size, region }: Request): Grid {
@@ -287,7 +313,7 @@ export class View {
       return found;
     }
     const { row, col } = tile;
-    const image = crop(this.image, row.cropStart, col.cropStart, row.cropStop, col.cropStop);
+    const image = this.image.crop(row.cropStart, col.cropStart, row.cropStop, col.cropStop);
     const modulation = this.bySize ? await this.stages.modulation(grid) : {};
     const features = await this.stages.encode(image, modulation);
     this.encodings += 1;

@@ -1,4 +1,4 @@
-/** Run by `npm test`; comparisons need the files of `tests/web/vectors.py` in SCALEPORT_VECTORS. */
+/** Run by `npm test`; comparisons need the files of `tests/web/web_vectors.py` in SCALEPORT_VECTORS. */
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -16,7 +16,7 @@ import { cut, rampOf, steps, weights } from "../src/tiles.js";
 import { gridFaults, modelResults, readVectors, resampleResults, within, type Read } from "./cases.js";
 
 const folder = process.env["SCALEPORT_VECTORS"] ?? "";
-const skip = folder === "" ? "SCALEPORT_VECTORS does not name the folder of tests/web/vectors.py" : false;
+const skip = folder === "" ? "SCALEPORT_VECTORS does not name the folder of tests/web/web_vectors.py" : false;
 const read: Read = (path) => readFile(join(folder, path));
 
 test("sizes and regions out of range are refused", () => {

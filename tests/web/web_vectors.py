@@ -1,5 +1,6 @@
-"""Files that the browser runtime is compared with: ``python tests/web/vectors.py FOLDER BUNDLE...``.
+"""Files that the browser runtime is compared with.
 
+``python tests/web/web_vectors.py FOLDER BUNDLE...`` writes them.
 Everything is computed by the Python side: the grid, resampling, and what ONNX Runtime renders.
 """
 
@@ -53,8 +54,7 @@ def write(folder: Path, bundles: Sequence[Path], cases: Sequence[dict[str, Any]]
     models = []
     for bundle in bundles:
         shutil.copytree(bundle, folder / bundle.name, dirs_exist_ok=True)
-        for tile in (0, 16):
-            models.append(_model(folder, bundle, tile, rng, cases))
+        models.extend(_model(folder, bundle, tile, rng, cases) for tile in (0, 16))
     tile = selftest.GOLDEN / selftest.BUNDLE
     shutil.copytree(tile, folder / selftest.BUNDLE, dirs_exist_ok=True)
     expected = np.load(selftest.GOLDEN / selftest.EXPECTED)
@@ -85,7 +85,11 @@ def _axis(n: int, N: int, start: int, stop: int, origin: int) -> dict[str, Any]:
     axis = Axis(n, N, start, stop, origin)
     ranges = [(0, n), (n // 3, n - n // 4)]
     return {
-        **{"n": n, "N": N, "start": start, "stop": stop, "origin": origin},
+        "n": n,
+        "N": N,
+        "start": start,
+        "stop": stop,
+        "origin": origin,
         "index": axis.index.tolist(),
         "offset": axis.offset.view(np.uint32).tolist(),
         "owned": [[*pair, *axis.owned(*pair)] for pair in ranges],

@@ -1,0 +1,67 @@
+"""The browser runtime against the Python one: the same grid, tiles and pixels."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+WEB = Path(__file__).parents[2] / "web"
+TYPES = ["npx", "--no-install", "tsc", "--noEmit"]
+
+
+def run(command: list[str], folder: Path = WEB, **environment: str) -> str:
+    ran = subprocess.run(
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+        timeout=1200,
+    )
+    assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-4000:]
+    return ran.stdout
+
+
+def test_the_package_is_typed(node: str) -> None:
+    run(TYPES)
+
+
+def test_the_lock_file_names_no_package_host() -> None:
+    lock = json.loads((WEB / "package-lock.json").read_text())
+    assert len(lock["packages"]) > 10
+    assert [name for name, entry in lock["packages"].items() if "resolved" in entry] == []
+    assert "omit-lockfile-registry-resolved=true" in (WEB / ".npmrc").read_text()
+
+
+def test_node_renders_what_python_renders(node: str, built: Path, vectors: Path) -> None:
+    command = [node, "--test", "--test-reporter=tap", "build/test/node.test.mjs"]
+    out = run(command, SCALEPORT_VECTORS=str(vectors))
+    counts = dict(re.findall(r"^# (pass|fail|skipped) (\d+)$", out, re.MULTILINE))
+    assert int(counts["pass"]) >= 10
+    assert (counts["fail"], counts["skipped"]) == ("0", "0")
+
+
+@pytest.mark.parametrize("provider", ["wasm", pytest.param("webgpu", marks=pytest.mark.long)])
+def test_a_browser_renders_what_python_renders(
+    node: str, browser: str, built: Path, vectors: Path, provider: str
+) -> None:
+    command = [node, "test/browser.mjs", "cases", str(vectors), provider]
+    report = json.loads(run(command, SCALEPORT_CHROMIUM=browser))
+    assert report["isolated"]
+    assert report["faults"] == []
+    assert max(report["resampled"]) <= 2e-6
+    assert report["selfTest"]["passed"]
+    assert len(report["results"]) == 4 * 6
+    for case in report["results"]:
+        assert case["difference"] <= 1e-4, case
+        assert case["psnr"] is None or case["psnr"] >= 80, case  # null: infinite
+        assert case["shown"] <= 1, case
+        assert case["provider"].startswith(
+            {"wasm": "WebAssembly (", "webgpu": "WebGPU ("}[provider]
+        )
