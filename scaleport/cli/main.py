@@ -62,6 +62,8 @@ VERBS = {
     "sign": Verb("sign", "sign", "Sign a bundle, so that others can tell it is yours."),
     "doctor": Verb("doctor", "doctor", "Show which backends can run here, and why not."),
     "web": Verb("web", "web", "Serve the demo page to browsers on this machine."),
+    "serve": Verb("serve", "serve", "Serve a bundle over HTTP and gRPC on this machine."),
+    "serve-config": Verb("serve_config", "serve_config", "Write a model repository for a server."),
     "bench": Verb("bench", "bench", "Measure speed and memory on every backend here."),
     "eval": Verb("evaluate", "evaluate", "Score a network on benchmark images."),
     "train": Verb("train", "train", "Train a network from a recipe."),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 WEB = Path(__file__).parents[2] / "web"
+NAMES = {"wasm": "WebAssembly", "webgpu": "WebGPU"}
 TYPES = ["npx", "--no-install", "tsc", "--noEmit"]
 
 

@@ -131,23 +131,26 @@ function want(): void {
   timer = window.setTimeout(request, SETTLE);
 }
 
-let asked = "";
+/** Blocks of the rendering that runs. */
+let asked = new Set<string>();
 
 function request(): void {
   if (camera === undefined || layer === undefined || layer.scale !== camera.scale || saving > 0) {
     return;
   }
   const blocks = layer.missing(camera.visible);
-  const key = `${camera.scale} ${blocks.join(" ")}`;
   if (blocks.length === 0) {
-    stopRendering();
+    if (running > 0) {
+      return; // its last message is on the way
+    }
     document.body.dataset["rendered"] = String(requests);
     return;
   }
-  if (running > 0 && key === asked) {
+  const keys = blocks.map(String);
+  if (running > 0 && keys.every((key) => asked.has(key))) {
     return;
   }
-  asked = key;
+  asked = new Set(keys);
   layer.trim(camera.visible, MOST_BLOCKS);
   running = ++requests;
   delete document.body.dataset["rendered"];
@@ -226,7 +229,6 @@ let limits = { min: 1, max: 8 };
 
 function forget(): void {
   layer = previous = undefined;
-  asked = "";
   stopRendering();
 }
 
@@ -304,7 +306,6 @@ function cancelSaving(): void {
 function endSaving(): void {
   saving = 0;
   save.textContent = "Download";
-  asked = "";
   busy();
   changed();
 }

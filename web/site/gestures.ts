@@ -29,7 +29,8 @@ function at(stage: HTMLElement, event: MouseEvent): Point {
 }
 
 function wheel(stage: HTMLElement, actions: Actions): void {
-  stage.addEventListener(
+  // The divider lies over the stage; the wheel zooms there too.
+  stage.parentElement!.addEventListener(
     "wheel",
     (event) => {
       event.preventDefault();

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { openBrowser, serve } from "./browser.mjs";
 
 const [site, photo, out, provider = "wasm"] = process.argv.slice(2);
-const TIMEOUT = 300_000;
+const TIMEOUT = 200_000;
 const DESKTOP = { width: 1280, height: 800 };
 const PHONE = { width: 390, height: 844 };
 
