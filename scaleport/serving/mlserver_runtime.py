@@ -61,7 +61,12 @@ class ScaleportModel(mlserver.MLModel):  # type: ignore[misc]
 
     def _answer(self, payload: InferenceRequest) -> _Answer:
         tensors = [
-            Tensor(i.name, str(i.datatype.value), tuple(i.shape), _plain(i.data))
+            Tensor(
+                i.name,
+                str(getattr(i.datatype, "value", i.datatype)),
+                tuple(i.shape),
+                _plain(i.data),
+            )
             for i in payload.inputs
         ]
         wanted = read_request(tensors, self._limits)
