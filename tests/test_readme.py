@@ -32,7 +32,7 @@ PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.g
 BUNDLE = "scaleport-any.bundle"
 IN_REPOSITORY = {"scaleport", "tests", "docs", "examples", "benchmarks"}
 SLOW = {"export", "calibrate", "validate", "bench", "bisect"}
-DATA = {"python", "toml", "yaml", "text"}
+DATA = {"python", "toml", "yaml", "text", "js"}
 
 PHOTO = np.random.default_rng(8).integers(0, 256, (64, 52, 3), np.uint8)
 
