@@ -91,13 +91,22 @@ def photo() -> np.ndarray:
     return np.clip(base + noise, 0, 255).astype(np.uint8)
 
 
+def export(path: Path) -> None:
+    from scaleport.export.exporter import export_bundle
+    from scaleport.export.plan import ExportOptions
+    from scaleport.shipped import find_checkpoint
+
+    options = ExportOptions(formats=("onnx",), precisions=("fp32",))
+    export_bundle(find_checkpoint("scaleport-any"), path, options)
+
+
 @pytest.fixture(scope="module")
-def used(node, browser, built, shipped_bundle, tiny_bundle, tmp_path_factory):
+def used(node, browser, built, shared, tiny_bundle, tmp_path_factory):
     """The page after a visit: what the driver found, its files, and the bundle."""
     root = tmp_path_factory.mktemp("page")
     folder, out = root / "site", root / "out"
     out.mkdir()
-    bundle = shipped_bundle("scaleport-any")
+    bundle = shared("scaleport-any-page.bundle", export)
     models = {"scaleport-any": bundle, "tiny": tiny_bundle("igconv", "onnx")}
     for name, source in models.items():
         sites._copy_stages(source, folder / f"models/{name}.bundle")

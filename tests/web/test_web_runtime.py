@@ -48,21 +48,37 @@ def test_node_renders_what_python_renders(node: str, built: Path, vectors: Path)
     assert (counts["fail"], counts["skipped"]) == ("0", "0")
 
 
-@pytest.mark.parametrize("provider", ["wasm", pytest.param("webgpu", marks=pytest.mark.long)])
-def test_a_browser_renders_what_python_renders(
-    node: str, browser: str, built: Path, vectors: Path, provider: str
-) -> None:
+def is_right(case: dict) -> bool:
+    # A PSNR of null is infinite.
+    close = case["difference"] is not None and case["difference"] <= 1e-4
+    return close and (case["psnr"] is None or case["psnr"] >= 80) and case["shown"] <= 1
+
+
+def in_browser(node: str, browser: str, vectors: Path, provider: str) -> dict:
     command = [node, "test/browser.mjs", "cases", str(vectors), provider]
     report = json.loads(run(command, SCALEPORT_CHROMIUM=browser))
     assert report["isolated"]
     assert report["faults"] == []
     assert max(report["resampled"]) <= 2e-6
-    assert report["selfTest"]["passed"]
     assert len(report["results"]) == 4 * 6
     for case in report["results"]:
-        assert case["difference"] <= 1e-4, case
-        assert case["psnr"] is None or case["psnr"] >= 80, case  # null: infinite
-        assert case["shown"] <= 1, case
-        assert case["provider"].startswith(
-            {"wasm": "WebAssembly (", "webgpu": "WebGPU ("}[provider]
-        )
+        assert case["provider"].startswith(f"{NAMES[provider]} (")
+    return report
+
+
+def test_a_browser_renders_what_python_renders(
+    node: str, browser: str, built: Path, vectors: Path
+) -> None:
+    report = in_browser(node, browser, vectors, "wasm")
+    assert report["selfTest"]["passed"]
+    assert [case for case in report["results"] if not is_right(case)] == []
+
+
+@pytest.mark.long
+def test_the_self_test_lets_no_wrong_webgpu_pass(
+    node: str, browser: str, built: Path, vectors: Path
+) -> None:
+    """ONNX Runtime Web 1.30 on Chromium's software adapter is wrong at the image's border."""
+    report = in_browser(node, browser, vectors, "webgpu")
+    wrong = [case for case in report["results"] if not is_right(case)]
+    assert report["selfTest"]["passed"] == (wrong == [])
