@@ -276,6 +276,8 @@ def _fault(path: Path, error: Exception, kind: Kind | None = None) -> ImageError
     # libvips names the file again, and each place that it tried to go to.
     parts = [part for part in reason(error).split("; ") if ": bad seek to " not in part]
     why = "; ".join(part.removeprefix(f"{path}: ") for part in parts) or "it breaks off"
+    if why.startswith("unable to "):  # libvips tells which call failed and not why
+        why = "it cannot be decoded"
     if system:
         return ImageError(f"cannot read {path}: {system}")
     if _MISSING_CODEC.search(why):
