@@ -60,7 +60,7 @@ def pixels_of(image: ImageLike) -> Pixels | Picture:
     pil = sys.modules.get("PIL.Image")
     if pil is not None and isinstance(image, pil.Image):
         array = _of_pil(image)
-    elif type(image).__module__.partition(".")[0] == "torch":
+    elif hasattr(image, "detach"):  # a tensor of PyTorch, which is not imported for this
         array = _of_tensor(image)
     else:
         array = _of_array(image)

@@ -133,7 +133,7 @@ def test_without_a_budget_everything_is_int8_and_nothing_measured(fragile, image
 
 
 def test_images_of_one_colour_leave_nothing_behind(tiny_checkpoint, tmp_path):
-    folder = write_images(tmp_path / "black", 3)
+    folder = write_images(tmp_path / "black", 4)
     for path in folder.iterdir():
         from scaleport.imaging.files import Image, save_image
 

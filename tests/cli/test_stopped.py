@@ -89,7 +89,7 @@ IMPORT = """
         os.kill(os.getpid(), int(sys.argv[1]))
         time.sleep(60)
 
-    def found(source, scales, foreign):
+    def found(source, scales, foreign, settings):
         return Imported(load_checkpoint("tiny.safetensors"), "a network", "a test", ())
 
     importers.import_file = found

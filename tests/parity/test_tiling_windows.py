@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from scaleport.bundle.manifest import SizeRange
-from scaleport.bundle.reader import Bundle
 from scaleport.grid import Grid
 from scaleport.models.network import build_network
-from scaleport.runtimes.stages import Stages
+from scaleport.runtimes.sources import RevisedSource
 from scaleport.runtimes.upscaler import load
 from scaleport.runtimes.view import TilePolicy, View
 from scaleport.validation.pictures import picture
@@ -52,9 +51,8 @@ def network_of(name):
 
 def changed(stages, **fields):
     """The same graphs with another manifest."""
-    manifest = msgspec.structs.replace(stages.bundle.manifest, **fields)
-    bundle = Bundle(stages.bundle.path, manifest)
-    return Stages(bundle, stages.backend, stages.found, stages.precision, stages.options)
+    manifest = msgspec.structs.replace(stages.manifest, **fields)
+    return stages.of(RevisedSource(stages.source, manifest))
 
 
 def worst(a, b) -> float:
@@ -66,8 +64,8 @@ def worst(a, b) -> float:
 def test_tiled_is_the_network(torch_bundle, name):
     network = network_of(name)
     stages = load(torch_bundle(network, precisions=("fp32",)), "torch", "fp32").stages
-    assert stages.bundle.manifest.tile_step == STEPS.get(name, 8)
-    assert stages.bundle.manifest.tiling == "approximate"
+    assert stages.manifest.tile_step == STEPS.get(name, 8)
+    assert stages.manifest.tiling == "approximate"
     image = picture(*SIZE)
     for scale in (2.0, 1.7):
         want = network(torch.from_numpy(image), Grid.from_scale(*SIZE, scale)).numpy()

@@ -135,7 +135,7 @@ def test_our_own_say_what_the_program_asks():
         "torch": "onnx",
     }
     assert source_format(own["tensorrt"]) == "onnx"
-    assert [n for n, b in own.items() if b.declared_sizes_only] == ["tensorrt"]
+    assert [n for n, b in own.items() if b.declared_sizes_only] == ["tensorrt", "coreml"]
     assert {b.whole_stage for b in own.values()} == {"whole", "whole_size", ""}
     assert [n for n, b in own.items() if not offers(b, "inner")] == ["torch"]
 
