@@ -90,8 +90,6 @@ def test_emulated_core_ml_is_never_chosen_by_itself(bundle, usable, monkeypatch)
 def test_unknown_backend_lists_the_known(bundle):
     words = r"'onnx' \(did you mean onnxruntime\?\); known: .*, openvino"
     with pytest.raises(UsageError, match=words):
-        UsageError, match=r"'onnx' \(did you mean onnxruntime\?\); known: .*, openvino"
-    ):
         load(bundle, "onnx")
 
 
