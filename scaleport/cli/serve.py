@@ -13,6 +13,7 @@ import typer
 
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag
 from scaleport.errors import BackendError, UsageError
+from scaleport.runtimes.registry import SERVED
 
 EXAMPLES = """\b
 Examples:
@@ -39,7 +40,7 @@ def serve(
     ] = 1,
     backend: Annotated[
         str, typer.Option(metavar="NAME", help="Backend that runs the graphs.")
-    ] = "onnxruntime",
+    ] = SERVED,
     precision: Annotated[
         str, typer.Option(metavar="NAME", help="fp32, fp16 or int8. [default: the first there is]")
     ] = "",

@@ -26,6 +26,10 @@ FORMATS: dict[str, str] = {
 """Format name to module. ONNX comes first: it is the source of OpenVINO and TensorRT."""
 
 
+ALWAYS = "onnx"
+"""The format that every bundle holds: the others can be made from it again."""
+
+
 def check_formats(names: Collection[str]) -> None:
     """Refuse names of no format, and no names.
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from functools import cache, lru_cache
 from importlib.metadata import EntryPoint
+from typing import Final
 
 from scaleport.errors import BackendError, PluginError, UsageError, did_you_mean
 from scaleport.plugins import BACKENDS, claims, load, origin, refusal
 from scaleport.runtimes.base import INFERENCE_PRECISIONS, Availability, Backend
 
 GROUP = BACKENDS
+
+SERVED: Final = "onnxruntime"
+"""What a server runs unless it is told otherwise: the extra ``serve`` installs it."""
 OWNER = "scaleport"
 """The distribution that Scaleport's own backends come with."""
 

@@ -22,6 +22,7 @@ from typing import Any, Final
 from scaleport.bundle.manifest import Graph
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import OutputError, UsageError
+from scaleport.runtimes.registry import SERVED
 from scaleport.serving.tensors import Limits
 
 IMPLEMENTATION: Final = "scaleport.serving.mlserver_runtime.ScaleportModel"
@@ -48,7 +49,7 @@ class ServeOptions:
     """
 
     name: str = "scaleport"
-    backend: str = "onnxruntime"
+    backend: str = SERVED
     precision: str = ""
     workers: int = 1
     host: str = "127.0.0.1"

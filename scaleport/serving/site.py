@@ -19,6 +19,7 @@ from typing import Any, Final
 from scaleport.bundle.digest import sha256_file
 from scaleport.bundle.reader import open_bundle
 from scaleport.errors import UsageError
+from scaleport.export.formats import ALWAYS
 from scaleport.shipped import find_checkpoint
 
 MODELS: Final = {
@@ -88,14 +89,14 @@ def _export(checkpoint: Path, target: Path) -> None:
 
     with tempfile.TemporaryDirectory(prefix="scaleport-site-") as scratch:
         exported = Path(scratch) / "model.bundle"
-        export_bundle(checkpoint, exported, ExportOptions(formats=("onnx",), precisions=("fp32",)))
+        export_bundle(checkpoint, exported, ExportOptions(formats=(ALWAYS,), precisions=("fp32",)))
         shutil.rmtree(target, ignore_errors=True)
         _copy_stages(exported, target)
 
 
 def _copy_stages(bundle: Path, target: Path) -> None:
     """Copy the manifest and the staged graphs in float32: all that the page reads."""
-    graphs = open_bundle(bundle).graphs("onnx", None, "fp32")
+    graphs = open_bundle(bundle).graphs(ALWAYS, None, "fp32")
     paths = [graph.path for graph in graphs if not graph.stage.startswith("whole")]
     for path in [*paths, "manifest.json"]:  # the manifest last: it says that the rest is there
         (target / path).parent.mkdir(parents=True, exist_ok=True)

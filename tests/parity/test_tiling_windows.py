@@ -103,5 +103,5 @@ def test_crops_stay_within_what_graphs_were_built_for(torch_bundle, monkeypatch,
     assert view.render(2).shape == (1, 3, 170, 214)
     assert max(max(size) for size in seen) <= most
     # Where graphs are too short for whole steps, tiles go without them.
-    starts = [span.crop_start % 8 for span in (*view._rows, *view._cols)]
+    starts = [span.crop_start % 8 for span in (*view._tiles.rows, *view._tiles.cols)]
     assert (max(starts) == 0) is aligned
