@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -70,7 +70,8 @@ def import_(
         from scaleport.models.importers import import_file
     if spandrel:
         with needs("spandrel", "import --spandrel"):
-            import_module("spandrel")
+            if find_spec("spandrel") is None:
+                raise ModuleNotFoundError("No module named 'spandrel'", name="spandrel")
     given = None if scales is None else whole_numbers_of("--scales", scales)
     with out.libraries():
         found = import_file(source, given, spandrel)

@@ -106,7 +106,8 @@ def export_bundle(
         radius = APPROXIMATE_HALO
         if network.tiling.kind == "exact" or network.tiling.measurable:
             step("measuring the receptive field")
-            radius = receptive_field(network)
+            measured = receptive_field(network)
+            radius = APPROXIMATE_HALO if measured is None else measured
             if network.tiling.kind != "exact":
                 radius = max(radius, APPROXIMATE_HALO)
         plan = ExportPlan(network, options, writer.path, step)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from scaleport.errors import ArtifactError, UsageError
 from scaleport.models.importers import eqsr, fixed, hiif, igconv, liif, msit
-from scaleport.models.importers.foreign import FOREIGN_PLACES, import_foreign
+from scaleport.models.importers.foreign import import_foreign
 from scaleport.models.importers.layouts import Imported, recognise
-from scaleport.models.importers.reading import PLACES, Refused, read, unwrap
+from scaleport.models.importers.reading import Refused, read
+from scaleport.models.importers.wrapping import unwrap, without_prefixes
 from scaleport.models.network import Network
 
 LAYOUTS = (
@@ -49,8 +50,12 @@ def import_file(
         raise UsageError("no scales are given")
     content = read(path)
     try:
-        weights = unwrap(content, FOREIGN_PLACES if foreign else PLACES)
-        found = import_foreign(weights[0]) if foreign else recognise(LAYOUTS, *weights, given)
+        state, description = unwrap(content)
+        if foreign:
+            found = import_foreign(state)
+        else:
+            names = (s for s in without_prefixes(state) if any(known.fits(s) for known in LAYOUTS))
+            found = recognise(LAYOUTS, next(names, state), description, given)
     except (Refused, UsageError) as error:
         raise ArtifactError(f"{path} cannot be imported: {error}") from error
     if given is not None and found.network.upsampler.native_scales != given:
