@@ -139,6 +139,9 @@ def export_bundle(
         for name in FORMATS:
             if name != "onnx" and name not in options.formats:
                 continue
+            if name in network.encoder.refused_formats:
+                skipped[name] = network.encoder.refused_formats[name]
+                continue
             try:
                 graphs[name] = tuple(writer_of(name)(plan))
             except BackendError as error:

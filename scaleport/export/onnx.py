@@ -24,6 +24,7 @@ from scaleport.export.trace import (
     example_inputs,
 )
 from scaleport.models.base import Stage
+from scaleport.models.scan_graph import translations
 
 OPSET = 20
 IR_VERSION = 10
@@ -67,6 +68,7 @@ def trace_program(stage: Stage, sizes: TraceSizes) -> torch.onnx.ONNXProgram:
                 input_names=[port.name for port in stage.inputs],
                 output_names=[port.name for port in stage.outputs],
                 opset_version=OPSET,
+                custom_translation_table=translations(),
                 verbose=False,
             )
         except Exception as error:

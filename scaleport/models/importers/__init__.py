@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scaleport.errors import ArtifactError, UsageError
-from scaleport.models.importers import eqsr, fixed, hiif, igconv, liif, msit
+from scaleport.models.importers import eqsr, fixed, hiif, igconv, liif, lte, msit
 from scaleport.models.importers.foreign import import_foreign
 from scaleport.models.importers.layouts import Imported, recognise
 from scaleport.models.importers.reading import Refused, read
@@ -14,6 +14,7 @@ from scaleport.models.importers.wrapping import unwrap, without_prefixes
 from scaleport.models.network import Network
 
 LAYOUTS = (
+    lte.LAYOUT,
     liif.LIIF,
     hiif.LAYOUT,
     msit.LAYOUT,
