@@ -64,6 +64,8 @@ def show_network(out: Output, entry: Entry) -> None:
     answers = f"{limits}; rendered at {natives}" if natives else f"{limits}, any real number"
     tiling = TILING_WORDS[entry.tiling.kind]
     exports = ", ".join(facts["formats"]) or f"nothing: {entry.refusal}"
+    for name, reason in entry.refused_formats.items():
+        exports += f"; not to {name}: {reason}"
     rows = [
         ("paper", f"arXiv {entry.paper}" if entry.paper[:4].isdigit() else entry.paper),
         ("scales", answers),
@@ -146,8 +148,10 @@ def right(rows: Sequence[Sequence[str]], first: int, last: int | None = None) ->
 
 
 def _facts(entry: Entry, runs: dict[str, list[str]]) -> dict[str, Any]:
-    formats = [] if entry.refusal else [name for name in runs if name != "torch"]
-    able = [] if entry.refusal else sorted({name for names in runs.values() for name in names})
+    refused = {"torch", *entry.refused_formats}
+    formats = [] if entry.refusal else [name for name in runs if name not in refused]
+    held = [] if entry.refusal else ["torch", *formats]
+    able = sorted({name for form, names in runs.items() if form in held for name in names})
     plain: dict[str, Any] = msgspec.to_builtins(entry)
     return {**plain, "formats": formats, "backends": able}
 
@@ -155,7 +159,8 @@ def _facts(entry: Entry, runs: dict[str, list[str]]) -> dict[str, Any]:
 def _say_networks(out: Output, entries: list[Entry], runs: dict[str, list[str]]) -> None:
     notes: dict[str, int] = {}
     for entry in entries:
-        for reason in filter(None, (*entry.tiling.reasons, entry.refusal)):
+        refusals = (entry.refusal, *entry.refused_formats.values())
+        for reason in filter(None, (*entry.tiling.reasons, *refusals)):
             notes.setdefault(reason, len(notes) + 1)
     layouts = (_wide, _without_papers, _narrow)
     for layout in layouts:
@@ -226,7 +231,11 @@ def _words(entry: Entry, notes: dict[str, int]) -> tuple[str, str, str]:
     if scale.native:
         scales = "x" + ",".join(map(str, scale.native))
     tiling = noted(TILING[entry.tiling.kind], *entry.tiling.reasons)
-    return scales, tiling, noted("no", entry.refusal) if entry.refusal else "yes"
+    if entry.refusal:
+        return scales, tiling, noted("no", entry.refusal)
+    left_out = entry.refused_formats
+    word = f"not {', '.join(left_out)}" if left_out else "yes"
+    return scales, tiling, noted(word, *dict.fromkeys(left_out.values()))
 
 
 def _say_parts(out: Output, known: Catalogue, others: list[dict[str, Any]]) -> None:

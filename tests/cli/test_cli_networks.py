@@ -42,8 +42,9 @@ def test_listing_is_complete_as_json(run) -> None:
     assert liif["paper"] == "2012.09161" and liif["parameters"] == 1_567_299
     assert liif["formats"] == ["onnx", "openvino", "tensorrt", "coreml"]
     assert {"torch", "onnxruntime", "openvino"} <= set(liif["backends"])
-    assert (mamba["formats"], mamba["backends"]) == ([], [])
-    assert "selective scan" in mamba["refusal"]
+    assert mamba["formats"] == ["onnx", "openvino", "tensorrt"] and mamba["refusal"] == ""
+    assert "coreml" not in mamba["backends"] and "onnxruntime" in mamba["backends"]
+    assert "selective scan" in mamba["refused_formats"]["coreml"]
     assert by_name["eqsr"]["tiling"]["kind"] == "not-allowed"
     assert found["formats"]["onnx"] == ["onnxruntime"]
 
