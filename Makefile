@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# Two commands do everything on a fresh machine: `make demo` and `make test`; `make web` adds the page.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,10 @@ PIP := $(BIN)/python -m pip install --quiet -c constraints.txt
 # processors would only get into each other's way.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test test-slow test-long test-networks lint clean
+WEB_STAMP := web/node_modules/.installed
+SITE := web/build/site
+
+.PHONY: demo web test test-slow test-long test-networks lint clean
 .DELETE_ON_ERROR:
 
 # TensorRT-RTX has no wheels for some platforms, so its failure leaves a usable installation.
@@ -22,6 +25,15 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## export the shipped models, upscale the sample image on every backend, compare
 	$(BIN)/python examples/demo.py
+
+$(WEB_STAMP): web/package.json web/package-lock.json
+	cd web && npm ci --no-audit --no-fund
+	touch $@
+
+web: $(STAMP) $(WEB_STAMP)  ## build the static site of the demo page with the shipped models
+	$(BIN)/python -m scaleport.serving.site $(SITE)
+	cd web && node build.mjs site build/site
+	@echo "built $(SITE); see it with: $(BIN)/scaleport web"
 
 test: $(STAMP) lint  ## style, types and the test suite
 	$(PYTEST) -m "not slow and not long and not networks"
@@ -41,4 +53,4 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) web/build web/dist web/node_modules demo-out .pytest_cache .mypy_cache .ruff_cache

@@ -11,6 +11,8 @@ import json
 import struct
 import sys
 import tempfile
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +136,109 @@ def images() -> dict[str, bytes]:
             except (OSError, ValueError, KeyError):
                 continue
             made[f"{kind}-{mode.replace(';', '')}".lower()] = buffer.getvalue()
+    for name, options in {
+        "tiff-deflate": {"compression": "tiff_adobe_deflate"},
+        "tiff-lzw": {"compression": "tiff_lzw"},
+        "tiff-packbits": {"compression": "packbits"},
+        "tiff-jpeg": {"compression": "jpeg"},
+        "tiff-big": {"big_tiff": True},
+    }.items():
+        buffer = io.BytesIO()
+        PIL.Image.fromarray(pixels[..., :3]).save(buffer, "TIFF", **options)
+        made[name] = buffer.getvalue()
+    deep = (pixels[..., :3].astype(np.uint16) * 257).byteswap().tobytes()
+    made["ppm-16"] = b"P6\n9 7\n65535\n" + deep
+    made["ppm-plain"] = b"P3 1 2 9\n0 1 2 # dark\n9 8 7\n"
+    made["ppm-bits"] = b"P1\n3 2\n010 101\n"
+    made["ppm-pam"] = (
+        b"P7\nWIDTH 9\nHEIGHT 7\nDEPTH 4\nMAXVAL 255\nTUPLTYPE RGB_ALPHA\nENDHDR\n"
+        + pixels.tobytes()
+    )
+    made["ppm-float"] = b"PF\n1 1\n-1.0\n" + struct.pack("<3f", 0, 0.5, 1)
     return made
+
+
+def images_of(kind: str) -> dict[str, bytes]:
+    """Those of one kind."""
+    return {name: data for name, data in images().items() if name.startswith(kind)}
+
+
+def choices() -> dict[str, bytes]:
+    """Streams of choices, for targets that make their input from them."""
+    rng = np.random.default_rng(1)
+    return {f"choices-{i}": rng.bytes(64 << (i % 5)) for i in range(40)}
+
+
+VIDEOS = {
+    "mp4": ("clip.mp4", "mpeg4", "yuv420p"),
+    "h264": ("clip.mov", "libx264", "yuv420p"),
+    "mkv": ("clip.mkv", "ffv1", "yuva420p"),
+    "webm": ("clip.webm", "libvpx", "yuv420p"),
+    "avi": ("clip.avi", "mjpeg", "yuvj420p"),
+    "mpg": ("clip.mpg", "mpeg1video", "yuv420p"),
+    "ts": ("clip.ts", "mpeg2video", "yuv420p"),
+    "alpha": ("clip.mov", "qtrle", "argb"),
+}
+
+
+def videos() -> dict[str, bytes]:
+    """Clips of three small frames in every container, with a sound, tags and a display matrix."""
+    import av
+
+    made = {}
+    pixels = np.random.default_rng(1).integers(0, 256, (16, 16, 3), np.uint8)
+    for name, (file, codec, form) in VIDEOS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / file
+            try:
+                _clip(av, path, codec, form, pixels)
+            except (av.FFmpegError, ValueError) as error:
+                print(f"left out: {name}: {error}", file=sys.stderr)
+                continue
+            made[name] = path.read_bytes()
+    return made
+
+
+def _clip(av: Any, path: Path, codec: str, form: str, pixels: np.ndarray) -> None:
+    rich = path.suffix in (".mp4", ".mov", ".mkv")
+    with av.open(str(path), "w") as clip:
+        clip.metadata["title"] = "A title"
+        film = clip.add_stream(codec, rate=25)
+        film.width, film.height, film.pix_fmt = 16, 16, form
+        film.metadata["language"] = "deu"
+        if rich:
+            film.set_display_matrix((0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30))
+            clip.set_chapters(
+                [
+                    {
+                        "id": 1,
+                        "start": 0,
+                        "end": 80,
+                        "time_base": Fraction(1, 1000),
+                        "metadata": {"title": "One"},
+                    }
+                ]
+            )
+        if path.suffix == ".mkv":
+            cover = io.BytesIO()
+            PIL.Image.fromarray(pixels[:4, :4]).save(cover, "PNG")
+            clip.add_attachment("cover.png", "image/png", cover.getvalue())
+            clip.add_attachment("a.ttf", "application/x-truetype-font", b"a font")
+        sound = None
+        if rich:
+            sound = clip.add_stream("aac", rate=16000)
+            sound.codec_context.layout = "mono"
+            sound.metadata.update({"language": "fra", "title": "Sound"})
+        for number in range(3):
+            frame = av.VideoFrame.from_ndarray(np.roll(pixels, number, 0), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            clip.mux(film.encode(frame))
+        clip.mux(film.encode())
+        if sound is not None:
+            wave = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            wave.sample_rate, wave.pts = 16000, 0
+            clip.mux(sound.encode(wave))
+            clip.mux(sound.encode())
 
 
 def graphs() -> dict[str, bytes]:
@@ -210,7 +314,16 @@ def _program() -> bytes:
 
 def main(folder: Path) -> None:
     """Write everything."""
-    kinds = {"manifest": manifests, "checkpoint": checkpoints, "image": images, "graphs": graphs}
+    kinds = {
+        "manifest": manifests,
+        "checkpoint": checkpoints,
+        "image": images,
+        "graphs": graphs,
+        "video": videos,
+        "pnm": partial(images_of, "ppm"),
+        "damage": choices,
+    }
+    kinds |= {kind: partial(images_of, kind) for kind in ("tiff", "webp", "avif", "bmp")}
     for kind, make in kinds.items():
         (folder / kind).mkdir(parents=True, exist_ok=True)
         for name, data in make().items():

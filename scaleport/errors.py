@@ -7,12 +7,17 @@ it without a stack trace.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any, ClassVar
 
 LONGEST_MESSAGE = 1900
 LONGEST_REASON = 500
 """Characters that are quoted of what another library, or a file, says."""
+
+
+_SHORTEST = 3
+"""Letters from which the beginning of a name may be meant for all of it."""
 
 
 def one_line(reason: object) -> str:
@@ -38,6 +43,14 @@ def last_line(error: BaseException) -> str:
 
 def _lines(error: BaseException) -> list[str]:
     return [line for line in str(error).splitlines() if line.strip()]
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """`` (did you mean png?)`` for what is nearly one of the known names, else nothing."""
+    names = list(known)
+    longer = [name for name in names if len(given) >= _SHORTEST and name.startswith(given)]
+    close = longer or get_close_matches(given, names, 1, 0.6)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 class ScaleportError(Exception):

@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import struct
 from importlib.resources import files
 from pathlib import Path
+from typing import Final
 
-from scaleport.errors import UsageError
+from scaleport.errors import UsageError, did_you_mean
+from scaleport.paths import address_problem, holds, similar_name
 
+FOREIGN_SUFFIXES: Final = (".pth", ".pt", ".ckpt", ".bin")
+"""What published PyTorch weights are usually called."""
+_LONGEST_HEADER: Final = 1 << 24
 CHECKPOINT_SUFFIX = ".safetensors"
 MODEL_FILE, LATEST_FILE = f"model{CHECKPOINT_SUFFIX}", f"latest{CHECKPOINT_SUFFIX}"
 """What every training run calls its checkpoints."""
+
+
+LICENSE: Final = "Apache-2.0"
+"""Licence of the checkpoints in the package, as an SPDX identifier; their cards say the same."""
+
+
+def license_of(checkpoint: Path, info: object) -> str:
+    """The licence of a checkpoint, as far as it is known; empty if not.
+
+    Args:
+        checkpoint: the file; one that lies in the package has the package's licence.
+        info: what its maker wrote into it; a text under ``license`` wins.
+    """
+    said = info.get("license") if isinstance(info, dict) else None
+    if isinstance(said, str) and said.strip():
+        return said.strip()
+    mine = {path.resolve() for path in shipped_weights().values()}
+    return LICENSE if checkpoint.resolve() in mine else ""
 
 
 def shipped_weights() -> dict[str, Path]:
@@ -47,14 +73,51 @@ def find_checkpoint(given: str) -> Path:
     shipped = shipped_weights()
     if given in shipped:
         return shipped[given]
+    problem = address_problem(given)
+    if problem:
+        raise UsageError(problem)
     if is_directory:
-        raise UsageError(f"{given} is a directory; a checkpoint is a {CHECKPOINT_SUFFIX} file")
+        inside = path / MODEL_FILE
+        hint = f"; the one in it is {inside}" if holds(inside.is_file) else ""
+        raise UsageError(
+            f"{given} is a directory; a checkpoint is a {CHECKPOINT_SUFFIX} file{hint}"
+        )
     names = ", ".join(shipped) or "none"
-    raise UsageError(f"there is no checkpoint {given}; shipped with the package: {names}")
+    hint = did_you_mean(given, shipped) or similar_name(path)
+    raise UsageError(f"there is no checkpoint {given}{hint}; shipped with the package: {names}")
 
 
 def export_hint(given: Path) -> str:
-    """What an error adds where a checkpoint was named and a bundle is needed; else nothing."""
+    """What an error adds where another file was named and a bundle is needed; else nothing."""
     if given.suffix == CHECKPOINT_SUFFIX or str(given) in shipped_weights():
         return f"; scaleport export {given} makes a bundle of that checkpoint"
+    if given.suffix.lower() in FOREIGN_SUFFIXES:
+        return f"; scaleport import {given} and scaleport export make one of it"
+    if given.suffix.lower() in (".onnx", ".xml", ".mlpackage"):
+        return "; give the bundle that the graph is from"
     return ""
+
+
+def shipped_ranges() -> dict[str, tuple[float, float]]:
+    """Smallest and largest scale of the shipped checkpoints, by name; no torch is needed.
+
+    A checkpoint whose header does not say is left out.
+    """
+    found = {}
+    for name, path in shipped_weights().items():
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, struct.error):
+            with path.open("rb") as file:
+                (length,) = struct.unpack("<Q", file.read(8))
+                header = json.loads(file.read(min(length, _LONGEST_HEADER)))
+            scale = json.loads(header["__metadata__"]["scaleport"])["config"]["scale"]
+            found[name] = float(scale["min"]), float(scale["max"])
+    return found
+
+
+def larger_scales(largest: float) -> str:
+    """What to do about a scale that is beyond a model: the shipped model that makes it, if any."""
+    able = {name: high for name, (_, high) in shipped_ranges().items() if high >= largest}
+    if not able:
+        return "upscale twice, by a part of it each time"
+    name = max(able, key=lambda name: (name.startswith("scaleport-"), able[name]))
+    return f"{name} makes up to x{able[name]:g} (scaleport export {name}), or upscale twice"

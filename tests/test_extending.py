@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -116,6 +117,63 @@ def test_package_exports_and_runs(installed: Path, tmp_path: Path) -> None:
     ran = run(installed, tmp_path, "-c", textwrap.dedent(USE))
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert ran.stdout.splitlines()[-1] == "numpy"
+
+
+COMMANDS = """
+    import json
+    import sys
+    from pathlib import Path
+
+    import torch
+
+    from scaleport.cli.main import main
+    from scaleport.export.exporter import ExportOptions, export_bundle
+    from scaleport.models import build_network, save_checkpoint
+
+    torch.manual_seed(0)
+    config = {
+        "encoder": {"name": "edsr", "width": 4, "blocks": 1},
+        "upsampler": {"name": "liif", "hidden": [8]},
+    }
+    save_checkpoint(build_network(config).eval(), Path("m.safetensors"))
+    options = ExportOptions(formats=("onnx",), precisions=("fp32",))
+    export_bundle(Path("m.safetensors"), Path("m.bundle"), options)
+    own = ["--backend", "onnx-reference", "--json"]
+    lines = {
+        "validate": ["validate", "m.bundle", "--precision", "fp32"],
+        "bench": ["bench", "m.bundle", "--size", "9", "--scale", "2", "--rounds", "1"],
+        "bisect": ["bisect", "m.bundle"],
+        "doctor": ["doctor", "m.bundle"],
+    }
+    lines["bench"] += ["--pytorch", "none"]
+    for name, line in lines.items():
+        print(f"== {name}", flush=True)
+        assert main([*line, *own]) == 0, name
+"""
+
+
+@pytest.mark.slow  # the whole grid, in an evaluator that is slow by design
+def test_the_backend_passes_parity_bench_bisect_and_doctor(installed: Path, tmp_path: Path) -> None:
+    ran = run(installed, tmp_path, "-c", textwrap.dedent(COMMANDS))
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    parts = re.split(r"^== (\w+)\n", ran.stdout, flags=re.MULTILINE)[1:]
+    told = {name: json.loads(text) for name, text in zip(parts[::2], parts[1::2], strict=True)}
+    rows = {row["mode"]: row for row in told["validate"]["summary"]}
+    assert set(rows) == {"staged", "whole", "tiled"}
+    assert sum(row["cases"] for row in rows.values()) > 100
+    assert all(row["passed"] == row["cases"] for row in rows.values())
+    (measured,) = told["bench"]["rows"]
+    assert (measured["contender"], measured["peak_mib"] > 0) == ("onnx-reference", True)
+    stages = {stage["stage"]: stage for stage in told["bisect"]["compared"]}
+    assert set(stages) == {"encode", "render", "whole"}
+    assert all(stage["matched"] > 0 for stage in stages.values())
+    assert told["bisect"]["divergence"] is None
+    assert all(check["ok"] for check in told["doctor"]["checks"])
+    assert [tile["passed"] for tile in told["doctor"]["golden_tile"]] == [True]
+    assert {c["stage"] for c in told["doctor"]["operations"]["onnx-reference"]} == {
+        "encode",
+        "render",
+    }
 
 
 def test_command_line_lists_it(installed: Path, tmp_path: Path) -> None:

@@ -189,6 +189,16 @@ def test_no_import_hides_from_the_check_below(statement: str) -> None:
     assert forbidden(imports(ast.parse(statement), "scaleport.runtimes"))
 
 
+NEEDING_MORE = (
+    # What runs on PyTorch, and the choice of the library that reaches a GPU, which asks for it only
+    # where it is installed.
+    PACKAGE / "runtimes" / "torch.py",
+    PACKAGE / "runtimes" / "torch_arrays.py",
+    PACKAGE / "runtimes" / "torch_precision.py",
+    PACKAGE / "runtimes" / "gpu.py",
+    # What bisect and doctor ask of TensorRT: it builds engines, as an export does.
+    PACKAGE / "runtimes" / "tensorrt_inside.py",
+)
 RUNTIME = [
     PACKAGE / "grid.py",
     PACKAGE / "errors.py",
@@ -199,7 +209,7 @@ RUNTIME = [
         path
         for room in ("batch", "bundle", "imaging", "runtimes")
         for path in sorted((PACKAGE / room).rglob("*.py"))
-        if path != PACKAGE / "runtimes" / "torch.py"
+        if path not in NEEDING_MORE
     ),
 ]
 

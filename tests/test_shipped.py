@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scaleport.shipped import checkpoint_name
+from scaleport.shipped import LICENSE, checkpoint_name, license_of, shipped_weights
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,17 @@ def test_a_run_without_a_folder_is_called_after_where_it_lies(
     (tmp_path / "faces").mkdir()
     monkeypatch.chdir(tmp_path / "faces")
     assert checkpoint_name(Path("model.safetensors")) == "faces"
+
+
+def test_shipped_checkpoints_have_a_licence_and_others_what_their_maker_says(tmp_path) -> None:
+    shipped = shipped_weights()
+    assert shipped
+    for path in shipped.values():
+        assert license_of(path, {}) == LICENSE
+        card = path.with_suffix(".md").read_text(encoding="utf-8")
+        assert f"| Licence | {LICENSE} |" in card
+    copy = tmp_path / "scaleport-s.safetensors"
+    copy.touch()
+    assert license_of(copy, {}) == ""
+    assert license_of(copy, {"license": " CC-BY-4.0 "}) == "CC-BY-4.0"
+    assert license_of(copy, {"license": None}) == license_of(copy, "text") == ""

@@ -11,7 +11,7 @@ from typing import Final
 
 from scaleport.errors import ImageError, ScaleportError
 from scaleport.imaging.files import WRITABLE
-from scaleport.paths import holds
+from scaleport.paths import address_problem, holds, same_file_key, similar_name
 from scaleport.runtimes.video import VIDEO_SUFFIXES
 
 READ_SUFFIXES: Final = frozenset(WRITABLE) | {
@@ -68,7 +68,11 @@ def find_sources(
                 more = list(_matching(str(given), recursive))
                 nothing = f"no image matches {given}"
             else:
-                named.append(Source(path, named=True))
+                problem = _missing(given, path)
+                if problem:
+                    failures.append((path, ImageError(problem)))
+                else:
+                    named.append(Source(path, named=True))
                 continue
         except OSError as error:
             failures.append((path, ImageError(f"cannot read {path}: {error.strerror or error}")))
@@ -76,10 +80,24 @@ def find_sources(
         if not more:
             failures.append((path, ImageError(nothing)))
         found.extend(more)
-    kept: dict[Path, Source] = {}
+    kept: dict[str, Source] = {}
     for source in (*named, *found):
-        kept.setdefault(source.path, source)
+        kept.setdefault(same_file_key(source.path), source)
     return list(kept.values()), failures
+
+
+def _missing(given: Path | str, path: Path) -> str:
+    """What is wrong with a named file that is not there; reading says what else can be wrong."""
+    problem = address_problem(given)
+    if problem or str(given) == "-" or holds(lambda: os.path.lexists(path)):
+        return problem
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return f"cannot read {path}: there is no such file{similar_name(path)}"
+    except (OSError, ValueError):
+        return ""
+    return ""
 
 
 def _images_in(folder: Path, recursive: bool, below: Path | None = None) -> Iterator[Source]:

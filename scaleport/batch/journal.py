@@ -29,7 +29,7 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """One finished output.
+    """One finished output; ``output`` is what :func:`recorded_name` says.
 
     ``input_size`` and ``output_size`` are (height, width) in pixels.
     """
@@ -76,6 +76,11 @@ class Journal:
             write_bytes(self._path, text)
             self._torn = False
 
+    def lists(self, name: str) -> bool:
+        """Whether an output of this name was finished here once; nothing is compared."""
+        with self._lock:
+            return name in self._entries
+
     def find(self, target: Path, input_sha256: str, settings: str) -> Entry | None:
         """The entry of an output that is finished and still what it was; None if it must be made.
 
@@ -85,7 +90,7 @@ class Journal:
             settings: of :func:`scaleport.batch.request.settings_digest`.
         """
         with self._lock:
-            entry = self._entries.get(target.name)
+            entry = self._entries.get(recorded_name(target))
         if entry is None or (entry.input_sha256, entry.settings) != (input_sha256, settings):
             return None
         try:
@@ -114,6 +119,18 @@ class Journal:
                 ) from error
             self._torn = False
             self._entries[entry.output] = entry
+
+
+def recorded_name(target: Path) -> str:
+    """How the journal calls an output: its name, or its bytes in hex where these are no UTF-8.
+
+    A slash marks those; no name holds one.
+    """
+    try:
+        target.name.encode()
+    except UnicodeEncodeError:
+        return f"/{os.fsencode(target.name).hex()}"
+    return target.name
 
 
 def _line(entry: Entry) -> bytes:

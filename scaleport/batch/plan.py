@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scaleport.batch.find import Source, find_sources
-from scaleport.errors import OutputError, ScaleportError, UsageError
-from scaleport.imaging.files import WRITABLE, check_target
-from scaleport.paths import holds
+from scaleport.batch.names import checked_suffix, earlier_outputs, targets
+from scaleport.errors import OutputError, ScaleportError, UsageError, did_you_mean
+from scaleport.imaging.files import WRITABLE
+from scaleport.paths import address_problem, holds, same_file_key
 from scaleport.runtimes.video import CONTAINERS, is_video
 
-DEFAULT_SUFFIX = ".png"
+EARLIER = "an earlier run made it; name the file itself to upscale it"
+"""Why a file in a folder is no input."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """All jobs, and the inputs that no job can be made of."""
+    """All jobs, the inputs that no job can be made of, and the files that were left out.
+
+    ``left_out`` are (file, reason): what earlier runs left in a folder, and what this run makes.
+    """
 
     jobs: tuple[Job, ...]
     failures: tuple[tuple[Path, ScaleportError], ...]
+    left_out: tuple[tuple[Path, str], ...] = ()
 
 
 def plan(
@@ -41,13 +47,16 @@ def plan(
 ) -> Plan:
     """Decide what is read and written.
 
-    What an earlier run left in a folder is not an input of this one, unless it is named itself.
+    What an earlier run left in a folder is not an input of this one, unless it is named itself;
+    what this run makes never is.
 
     Args:
         inputs: images, folders of images, or patterns such as ``scans/*.tif``.
-        output: a file, a directory, or None for beside each input. Below a directory, outputs lie
-            as their inputs do below the folder or pattern that they were found by.
-        tag: appended to the name of an input to name its output, e.g. ``_x2.7``.
+        output: a file, a directory, or None for beside each input; folders that are missing will
+            be made. Below a directory, outputs lie as their inputs do below the folder or pattern
+            that they were found by.
+        tag: appended to the name of an input to name its output, e.g. ``_x2.7``. Inputs whose
+            outputs would get one name keep their suffix in it, e.g. ``photo_jpg_x2.7.png``.
         kind: format of outputs that are named after their input, e.g. ``webp``; empty for PNG.
         recursive: take images of folders within folders, too.
 
@@ -55,28 +64,31 @@ def plan(
         OutputError: if nothing can be written there.
         UsageError: if one output file is named for several inputs.
     """
-    suffix = f".{kind.lower().removeprefix('.')}" if kind else DEFAULT_SUFFIX
-    if suffix not in WRITABLE:
-        known = ", ".join(sorted(name.removeprefix(".") for name in WRITABLE))
-        raise UsageError(f"unknown image format {kind!r}; known: {known}")
+    suffix = checked_suffix(kind)
     sources, failures = find_sources(inputs, recursive)
-    several = len(inputs) > 1 or len(sources) > 1 or not any(source.named for source in sources)
+    several = max(len(inputs), len(sources)) > 1 or any(not source.named for source in sources)
     folder = _output_folder(output, several)
     file = Path(output) if output is not None and folder is None else None
+    left_out: list[tuple[Path, str]] = []
     if file is not None:
-        if not is_video(sources[0].path):
-            check_target(file)
+        _check_suffix(file, any(is_video(source.path) for source in sources))
+        made = [file] * len(sources)
     else:
         sources = _without_outputs(sources, folder)
-    jobs: list[tuple[Source, Job]] = []
-    for source in sources:
-        place = source.path.parent if folder is None else folder / source.folder
-        target = file or place / f"{source.path.stem}{tag}{_suffix(source.path, suffix)}"
-        jobs.append((source, Job(source.path, target)))
-    made = {job.target for _, job in jobs if job.source.parent == job.target.parent}
-    wanted = [job for source, job in jobs if source.named or job.source not in made]
-    places = {job.target.parent for job in wanted} if folder is None else {folder}
-    _check_places(places if wanted else set(), folder)
+        earlier = {source.path for source in earlier_outputs(sources)}
+        left_out += [(s.path, EARLIER) for s in sources if s.path in earlier]
+        sources = [source for source in sources if source.path not in earlier]
+        made = targets(sources, folder, tag, suffix)
+    jobs = [Job(source.path, target) for source, target in zip(sources, made, strict=True)]
+    makers = {same_file_key(job.target): job for job in jobs}
+    wanted = []
+    for job in jobs:
+        maker = makers.get(same_file_key(job.source))
+        if maker is None or maker is job:
+            wanted.append(job)
+        else:
+            left_out.append((job.source, f"this run makes it from {maker.source}"))
+    _check_places({job.target.parent for job in wanted})
     kept: dict[Path, Job] = {}
     for job in wanted:
         other = kept.setdefault(job.target, job)
@@ -85,7 +97,7 @@ def plan(
             failures.append((job.source, OutputError(problem)))
             if other is job:
                 del kept[job.target]
-    return Plan(tuple(kept.values()), tuple(failures))
+    return Plan(tuple(kept.values()), tuple(failures), tuple(left_out))
 
 
 def _without_outputs(sources: list[Source], folder: Path | None) -> list[Source]:
@@ -102,11 +114,22 @@ def _without_outputs(sources: list[Source], folder: Path | None) -> list[Source]
     return [source for source in sources if not is_output(source)]
 
 
-def _suffix(source: Path, images: str) -> str:
-    """Suffix of an output: a video keeps its container where that can be written."""
-    if not is_video(source):
-        return images
-    return source.suffix if source.suffix.lower() in CONTAINERS else ".mp4"
+def _check_suffix(file: Path, video: bool) -> None:
+    """Refuse an output whose suffix names nothing that can be written, before any work."""
+    known = CONTAINERS if video else WRITABLE
+    suffix = file.suffix.lower()
+    if suffix in known:
+        return
+    if not suffix:
+        raise OutputError(
+            f"cannot tell the format of {file}: it has no suffix; end it in one of "
+            f"{', '.join(known)}, or in / for a folder"
+        )
+    what = "a video cannot become" if video else "cannot write"
+    raise OutputError(
+        f"{what} {file}: no format is known by the suffix {suffix}"
+        f"{did_you_mean(suffix, known)}; use one of {', '.join(known)}"
+    )
 
 
 def _problem(job: Job, other: Job) -> str:
@@ -128,6 +151,8 @@ def _output_folder(output: str | None, several: bool) -> Path | None:
         return None
     if not output:
         raise UsageError("-o is empty; give a file or a directory")
+    if address_problem(output):
+        raise UsageError(f"-o {output} is an address; outputs are files: write one and upload it")
     path = Path(output)
     if holds(path.is_dir) or output.endswith(("/", "\\")):
         return path
@@ -138,12 +163,16 @@ def _output_folder(output: str | None, several: bool) -> Path | None:
     return path
 
 
-def _check_places(places: set[Path], made: Path | None) -> None:
-    """Try to write where outputs will go; only the directory given with ``-o`` may be new."""
+def _check_places(places: set[Path]) -> None:
+    """Try to write where outputs will go; of folders that are missing, where they will be made."""
     for place in sorted(places):
-        existing = place.parent if place == made and not holds(place.exists) else place
+        existing = place
+        while not holds(existing.exists) and existing != existing.parent:
+            existing = existing.parent
         if not holds(existing.is_dir):
-            raise OutputError(f"cannot write to {place}: there is no directory {existing}")
+            raise OutputError(
+                f"cannot write to {place}: there is no directory {existing}, a file is called so"
+            )
         try:
             with tempfile.TemporaryFile(dir=existing):
                 pass

@@ -23,6 +23,7 @@ from scaleport.batch.request import Request, settings_digest
 from scaleport.batch.run import Tell, prepare_folders
 from scaleport.batch.work import Outcome, Work
 from scaleport.errors import ArtifactError, BackendError, ScaleportError, last_line
+from scaleport.paths import remove_empty
 from scaleport.runtimes.file import FileResult
 from scaleport.runtimes.upscaler import load
 from scaleport.runtimes.view import TilePolicy
@@ -40,6 +41,7 @@ class Setup:
     policy: TilePolicy
     allow: tuple[str, ...] = ()
     verify_key: Path | None = None
+    inference_precision: str = ""
 
 
 def run_on_ray(
@@ -71,7 +73,9 @@ def run_on_ray(
         ArtifactError: if the bundle is damaged.
     """
     ray = _ray()
-    journals = prepare_folders(jobs, record=resume or len(jobs) > 1)
+    if not jobs:
+        return []
+    journals, made_folders = prepare_folders(jobs, record=resume or len(jobs) > 1)
     rows = [
         {"number": i, "source": str(_absolute(j.source)), "target": str(_absolute(j.target))}
         for i, j in enumerate(jobs)
@@ -105,6 +109,7 @@ def run_on_ray(
     finally:
         if started and ray.is_initialized():
             ray.shutdown()
+        remove_empty(made_folders)
     return [outcomes[number] for number in sorted(outcomes)]
 
 
@@ -121,6 +126,7 @@ class Worker:
             setup.policy,
             allow=setup.allow,
             verify_key=setup.verify_key,
+            inference_precision=setup.inference_precision,
         )
         self._request, self._record, self._resume = request, record, resume
         self._settings = settings_digest(self._upscaler, request)

@@ -16,12 +16,14 @@ from scaleport.batch.journal import Journal
 from scaleport.batch.plan import Job, Plan, plan
 from scaleport.batch.request import Request, settings_digest
 from scaleport.batch.work import Outcome, Work
-from scaleport.errors import ArtifactError, OutputError, ScaleportError
+from scaleport.errors import ArtifactError, ScaleportError
 from scaleport.imaging.leftovers import remove_leftovers
 from scaleport.imaging.reading import open_picture
 from scaleport.imaging.writing import SaveOptions
+from scaleport.paths import make_folder, remove_empty
 from scaleport.runtimes.budget import Task, fitting_policy
 from scaleport.runtimes.file import BITS
+from scaleport.runtimes.fit import Fit, fitted
 from scaleport.runtimes.scales import checked_grid
 from scaleport.runtimes.upscaler import Upscaler
 
@@ -40,18 +42,19 @@ class Report:
     """What became of everything that was asked for.
 
     ``failures`` are (input, error) of inputs that no output was made of, those that no job could
-    be made of first.
+    be made of first. ``left_out`` are (file, reason), see :class:`scaleport.batch.plan.Plan`.
     """
 
     outcomes: tuple[Outcome, ...]
     failures: tuple[tuple[Path, ScaleportError], ...]
+    left_out: tuple[tuple[Path, str], ...] = ()
 
     @classmethod
     def of(cls, work: Plan, outcomes: Iterable[Outcome]) -> Report:
         """The report of a plan whose jobs came to these outcomes."""
         ran = tuple(outcomes)
         failed = ((o.job.source, o.error) for o in ran if o.error is not None)
-        return cls(ran, (*work.failures, *failed))
+        return cls(ran, (*work.failures, *failed), work.left_out)
 
     @property
     def made(self) -> int:
@@ -70,7 +73,7 @@ def upscale_files(
     output: str | None = None,
     *,
     scale: float | Iterable[float] | None = None,
-    size: tuple[int, int] | None = None,
+    size: tuple[int, int] | Fit | None = None,
     bits: int = 0,
     options: SaveOptions | None = None,
     kind: str = "",
@@ -88,7 +91,7 @@ def upscale_files(
         inputs: see :func:`scaleport.batch.plan.plan`, as ``output``, ``kind`` and ``recursive``.
         output: a file, a directory, or None for beside each input.
         scale: one number, or (scale_y, scale_x).
-        size: output size (height, width), instead of a scale.
+        size: output size (height, width), or limits to fit into, instead of a scale.
         bits: 8, 16 or 32 (float) bits per channel; 0 keeps those of each source.
         options: how image files are written.
         kind: format of the outputs, e.g. ``webp``; empty for PNG.
@@ -137,7 +140,7 @@ def run(
         BackendError: if the backend cannot load the model.
     """
     record = resume or len(jobs) > 1 if record is None else record
-    journals = prepare_folders(jobs, record)
+    journals, made = prepare_folders(jobs, record)
     settings = settings_digest(upscaler, request) if record else ""
     works = [Work(upscaler, job, request, journals, settings, resume) for job in jobs]
     outcomes: list[Outcome] = []
@@ -150,6 +153,7 @@ def run(
     # One image has nothing to overlap with, and stops at once when it is told to.
     threads = len(works) > 1
     with contextlib.ExitStack() as stack:
+        stack.callback(remove_empty, made)
         ahead, behind = _Line("decode", threads, stack), _Line("encode", threads, stack)
         todo = deque(works)
         for number, work in enumerate(works):
@@ -184,7 +188,8 @@ def fit_memory(upscaler: Upscaler, jobs: Sequence[Job], request: Request, limit:
     for job in jobs:
         try:
             picture = open_picture(job.source)
-            grid = checked_grid(upscaler.manifest, *picture.shape, request.scale, request.size)
+            size = fitted(request.size, picture.shape)
+            grid = checked_grid(upscaler.manifest, *picture.shape, request.scale, size)
         except ScaleportError:
             continue  # the run reports it
         layout = picture.layout
@@ -275,25 +280,23 @@ def _given(outcome: Outcome) -> Callable[[], Outcome]:
     return lambda: outcome
 
 
-def prepare_folders(jobs: Sequence[Job], record: bool) -> dict[Path, Journal]:
-    """Make the folders of outputs and remove what killed runs left there; their journals.
+def prepare_folders(jobs: Sequence[Job], record: bool) -> tuple[dict[Path, Journal], list[Path]]:
+    """Make the folders of outputs and remove what killed runs left there.
 
     Args:
         jobs: what will be written.
         record: False for no journals.
 
+    Returns:
+        The journals of the folders, and the folders that were missing, the deepest first.
+
     Raises:
         OutputError: if a folder cannot be made.
     """
     folders = sorted({job.target.parent for job in jobs})
+    made: list[Path] = []
     for folder in folders:
-        _make(folder)
+        made += make_folder(folder)
         remove_leftovers(folder)
-    return {folder: Journal(folder) for folder in folders} if record else {}
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error.strerror or error}") from error
+    made.sort(key=lambda path: len(path.parts), reverse=True)
+    return {folder: Journal(folder) for folder in folders} if record else {}, made

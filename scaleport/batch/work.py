@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from scaleport.batch.journal import Entry, Journal
+from scaleport.batch.journal import Entry, Journal, recorded_name
 from scaleport.batch.plan import Job
 from scaleport.batch.request import Request
 from scaleport.bundle.digest import sha256_file
@@ -121,7 +121,7 @@ class Work:
                 raise OutputError(f"cannot read {target} again: {error}") from error
             self._journal.add(
                 Entry(
-                    output=target.name,
+                    output=recorded_name(target),
                     bytes=written.bytes,
                     sha256=written.sha256,
                     input_sha256=self._input_sha256,

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -17,6 +16,7 @@ from scaleport.bundle.reader import Bundle
 from scaleport.errors import ArtifactError, BackendError, UsageError
 from scaleport.grid import Grid
 from scaleport.imaging.convert import Planes
+from scaleport.runtimes.base import precision_text
 from scaleport.runtimes.scales import native_scale
 from scaleport.runtimes.upscaler import load
 
@@ -39,18 +39,22 @@ class Contender:
     """Name of the runtime's backend; empty for PyTorch on its own."""
     upscale: Callable[[Planes, float], object]
     """Takes float32[1, 3, H, W] and a scale."""
+    inference_precision: str = ""
+    """What is computed in, where that is not what graphs are written in."""
 
     @property
     def label(self) -> str:
-        """Name and precision."""
-        return f"{self.name} {self.precision}"
+        """Name and precisions."""
+        return f"{self.name} {precision_text(self.precision, self.inference_precision)}"
 
     def on(self, image: Planes, scale: float) -> Work:
         """The work of upscaling one image."""
         return lambda: self.upscale(image, scale)
 
 
-def of_backend(path: Path, backend: str, precision: str, threads: int) -> Contender:
+def of_backend(
+    bundle: Bundle, backend: str, precision: str, threads: int, inference_precision: str = ""
+) -> Contender:
     """A bundle on one backend, through the same call that applications make.
 
     Raises:
@@ -58,8 +62,13 @@ def of_backend(path: Path, backend: str, precision: str, threads: int) -> Conten
         BackendError: if the backend cannot run here.
         ArtifactError: if the bundle is damaged.
     """
-    upscaler = load(path, backend, precision, threads)
-    return Contender(backend, precision, backend, lambda image, scale: upscaler(image, scale=scale))
+    other = "" if inference_precision == precision else inference_precision
+    upscaler = load(bundle, backend, precision, threads, inference_precision=other)
+
+    def upscale(image: Planes, scale: float) -> object:
+        return upscaler(image, scale=scale)
+
+    return Contender(backend, precision, backend, upscale, other)
 
 
 def missing_for(way: str) -> str:

@@ -26,6 +26,7 @@ class Task(msgspec.Struct, frozen=True):
     threads: int
     size: tuple[int, int]
     scale: float
+    inference_precision: str = ""
 
 
 def peak_bytes() -> int | None:
@@ -44,7 +45,13 @@ def peak_bytes() -> int | None:
 
 
 def peak_of(
-    bundle: Path, backend: str, precision: str, threads: int, size: tuple[int, int], scale: float
+    bundle: Path,
+    backend: str,
+    precision: str,
+    threads: int,
+    size: tuple[int, int],
+    scale: float,
+    inference_precision: str = "",
 ) -> tuple[float | None, float | None]:
     """Peak memory of loading a bundle and upscaling one picture, in MiB.
 
@@ -55,6 +62,7 @@ def peak_of(
         threads: processor threads.
         size: LR height and width.
         scale: of both axes.
+        inference_precision: what is computed in instead; empty computes as the graphs say.
 
     Returns:
         The peak, and what of it was there before the bundle was loaded (the interpreter and the
@@ -63,7 +71,7 @@ def peak_of(
     Raises:
         BackendError: if the process fails; the message is its last line.
     """
-    task = Task(str(bundle), backend, precision, threads, size, scale)
+    task = Task(str(bundle), backend, precision, threads, size, scale, inference_precision)
     command = [sys.executable, "-m", "scaleport.benchmark.memory"]
     command.append(msgspec.json.encode(task).decode())
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -83,7 +91,13 @@ def _measure(task: Task) -> dict[str, float | None]:
     pixels = np.random.default_rng(0).integers(0, 256, (*task.size, 3), np.uint8)
     require(task.backend)
     before = peak_bytes()
-    upscaler = load(task.bundle, task.backend, task.precision, task.threads)
+    upscaler = load(
+        task.bundle,
+        task.backend,
+        task.precision,
+        task.threads,
+        inference_precision=task.inference_precision,
+    )
     upscaler(pixels, scale=task.scale)
     peak = peak_bytes()
     return {

@@ -9,6 +9,7 @@ from typing import Final
 from scaleport.benchmark.run import Row
 from scaleport.errors import OutputError, UsageError
 from scaleport.figures import save_figure
+from scaleport.runtimes.base import precision_text
 
 SUFFIXES: Final = (".png", ".svg", ".pdf")
 
@@ -46,12 +47,12 @@ def plot(rows: Sequence[Row], path: Path, title: str = "") -> None:
     from matplotlib.figure import Figure
 
     groups = list(dict.fromkeys(_group(row) for row in rows))
-    names = list(dict.fromkeys((row.contender, row.precision) for row in rows))
+    names = list(dict.fromkeys(map(_name, rows)))
     figure = Figure(figsize=(max(6.0, 1.5 + 0.45 * len(rows)), 4.5), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(names)
     for place, name in enumerate(names):
-        some = [row for row in rows if (row.contender, row.precision) == name]
+        some = [row for row in rows if _name(row) == name]
         xs = [groups.index(_group(row)) + (place - (len(names) - 1) / 2) * width for row in some]
         rates = [row.megapixels for row in some]
         below = [row.megapixels * (1 - row.seconds.median / row.seconds.high) for row in some]
@@ -61,6 +62,10 @@ def plot(rows: Sequence[Row], path: Path, title: str = "") -> None:
     axes.set(ylabel="output megapixels per second", title=title)
     axes.legend()
     save_figure(figure, path, dpi=150)
+
+
+def _name(row: Row) -> tuple[str, str]:
+    return row.contender, precision_text(row.precision, row.inference_precision)
 
 
 def _group(row: Row) -> str:

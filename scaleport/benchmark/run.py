@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -24,10 +23,10 @@ from scaleport.benchmark.memory import peak_of
 from scaleport.benchmark.timing import Seconds, Spread, ratios, rounds, surroundings
 from scaleport.benchmark.work import deploy_work, macs
 from scaleport.bundle.reader import Bundle, open_bundle
-from scaleport.errors import ScaleportError, UsageError
+from scaleport.errors import BackendError, ScaleportError, UsageError
 from scaleport.grid import Grid
 from scaleport.runtimes.base import stored_format
-from scaleport.runtimes.registry import AUTO_ORDER, backend_names, get_backend
+from scaleport.runtimes.registry import get_backend, ranked_names, refusal_of
 from scaleport.runtimes.scales import checked_grid
 
 Advance = Callable[[float, str], None]
@@ -41,6 +40,8 @@ class Settings:
     Attributes:
         backends: names; none for all that can run here, but for those that only emulate.
         precisions: names; none for all that a backend finds in the bundle.
+        inference_precision: what is computed in instead; empty computes as the graphs say.
+            PyTorch beside it always computes in float32.
         pytorch: ways of :data:`scaleport.benchmark.contenders.PYTORCH`.
         sizes: LR sizes (height, width).
         scales: scales of both axes.
@@ -52,6 +53,7 @@ class Settings:
 
     backends: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ()
+    inference_precision: str = ""
     pytorch: tuple[str, ...] = ("eager", "compile")
     sizes: tuple[tuple[int, int], ...] = ((96, 96),)
     scales: tuple[float, ...] = (2.0, 4.0)
@@ -66,6 +68,7 @@ class Row:
     """One contender at one size and scale.
 
     Attributes:
+        inference_precision: what was computed in, where that is not what graphs are written in.
         seconds: of one upscale.
         megapixels: output, in millions per second.
         gmacs: thousand million multiply-adds per second; None if they are not known.
@@ -78,6 +81,7 @@ class Row:
     bundle: str
     contender: str
     precision: str
+    inference_precision: str
     size: tuple[int, int]
     scale: float
     seconds: Spread
@@ -150,7 +154,8 @@ def benchmark(
             peak: Peak = (None, None)
             if settings.memory and contender.backend:
                 name, precision = contender.backend, contender.precision
-                peak = peak_of(bundle.path, name, precision, settings.threads, size, scale)
+                other = contender.inference_precision
+                peak = peak_of(bundle.path, name, precision, settings.threads, size, scale, other)
             made.rows.append(_row(bundle, contender, grid, scale, seconds, count, best, peak))
     made.ceiling = {name: statistics.median(values) for name, values in rates.items()}
     return made
@@ -178,6 +183,7 @@ def _row(
         bundle=bundle.manifest.name,
         contender=contender.name,
         precision=contender.precision,
+        inference_precision=contender.inference_precision,
         size=grid.input_size,
         scale=scale,
         seconds=spread,
@@ -201,12 +207,19 @@ def _contenders(bundle: Bundle, settings: Settings, skipped: dict[str, str]) -> 
     names = settings.backends or _usable(bundle, skipped)
     for name in names:
         backend = get_backend(name)
+        reason = refusal_of(backend, settings.inference_precision)
+        if reason and settings.backends:
+            raise BackendError(reason)
+        if reason:
+            skipped[name] = reason
+            continue
         there = bundle.precisions(stored_format(backend))
         for precision in settings.precisions or there:
-            if backend.graph_format == "torch" and precision == "int8":
+            if precision not in backend.precisions:
                 continue
             try:
-                found.append(of_backend(bundle.path, name, precision, settings.threads))
+                other = settings.inference_precision
+                found.append(of_backend(bundle, name, precision, settings.threads, other))
             except UsageError as error:
                 # One bundle of several may lack a precision that another has.
                 skipped[f"{bundle.manifest.name} {name} {precision}"] = str(error)
@@ -217,14 +230,14 @@ def _contenders(bundle: Bundle, settings: Settings, skipped: dict[str, str]) -> 
 
 def _usable(bundle: Bundle, skipped: dict[str, str]) -> list[str]:
     usable = []
-    for name in sorted(backend_names(), key=lambda name: (name not in AUTO_ORDER, name)):
+    for name in ranked_names():
         backend = get_backend(name)
         state = backend.availability()
-        if backend.graph_format not in (*bundle.formats(), "torch"):
+        if stored_format(backend) not in bundle.formats():
             skipped.setdefault(name, f"{bundle.path} has no graphs for it")
         elif not state.usable:
             skipped.setdefault(name, state.reason)
-        elif name == "coreml" and sys.platform != "darwin":
+        elif state.emulated:
             skipped.setdefault(name, "only emulated here; name it with --backend to measure that")
         else:
             usable.append(name)

@@ -17,11 +17,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+from scaleport.runtimes.registry import own_backends
+
 Work = Callable[[], object]
 Seconds = dict[str, list[float]]
 
 _MOST_CALLS: Final = 1000
-_PACKAGES: Final = ("scaleport", "numpy", "torch", "onnxruntime", "openvino", "tensorrt")
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def machine() -> str:
 def surroundings(threads: int) -> dict[str, Any]:
     """What a figure is to be read with: processor, system, threads, versions, load."""
     versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
+    packages = (name for backend in own_backends() for name in backend.packages)
+    for name in ("scaleport", "numpy", *packages):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

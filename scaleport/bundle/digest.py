@@ -18,3 +18,15 @@ def sha256_file(path: Path) -> FileEntry:
             digest.update(chunk)
             size += len(chunk)
     return FileEntry(sha256=digest.hexdigest(), bytes=size)
+
+
+def file_stamp(path: Path) -> tuple[int, ...]:
+    """What changes with a file: the place, size and times that the system keeps of it."""
+    status = path.stat()
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )

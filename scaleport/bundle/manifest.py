@@ -27,6 +27,7 @@ Dimension = Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 Texts = Annotated[dict[Label, Text], msgspec.Meta(max_length=256)]
 Precision = Literal["fp32", "fp16", "int8"]
+InferencePrecision = Literal["", "fp32", "tf32", "bf16", "fp16"]
 
 
 class ScaleRange(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -86,6 +87,9 @@ class ParityResult(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_o
 
     backend: Name
     precision: Name
+    """Of the graphs."""
+    inference_precision: InferencePrecision = ""
+    """What was computed in instead, where that was asked for."""
     shape: tuple[Positive, Positive]
     shape_name: Name
     scale: tuple[float, float]
@@ -172,6 +176,10 @@ class Manifest(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     width: SizeRange
     receptive_field: Annotated[int, msgspec.Meta(ge=0, le=4096)]
     """Measured radius in LR pixels: how far from its own place an output pixel looks."""
+    render_radius: Annotated[int, msgspec.Meta(ge=0, le=4096)] | None = None
+    """The same of the stage that renders, from an output pixel to features; None if not known."""
+    tile_step: Positive = 1
+    """Crops of tiles begin and end at multiples of this in LR pixels, or at the image border."""
     tiling: Literal["exact", "approximate", "not-allowed"]
     graphs: Annotated[
         dict[Name, Annotated[tuple[Graph, ...], msgspec.Meta(max_length=1024)]],

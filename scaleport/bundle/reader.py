@@ -17,7 +17,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from scaleport.bundle.digest import sha256_file
+from scaleport.bundle.digest import file_stamp, sha256_file
 from scaleport.bundle.graph_checks import check_graph, checked_allowances
 from scaleport.bundle.manifest import (
     CHECKPOINT_NAME,
@@ -32,6 +32,7 @@ from scaleport.bundle.manifest import (
 from scaleport.bundle.paths import path_key, path_problem
 from scaleport.bundle.strict import refuse_duplicates, refuse_excess
 from scaleport.errors import ArtifactError, UsageError, one_line
+from scaleport.paths import address_problem, similar_name
 from scaleport.shipped import export_hint
 
 MAX_MANIFEST_BYTES = 16 << 20
@@ -239,7 +240,7 @@ class Bundle:
         # Where links lead can have changed since the bundle was opened.
         target = _locate(self.path, name, self.manifest.files[name])
         try:
-            stamp = _stamp(target)
+            stamp = file_stamp(target)
             if self._verified.get(name) == stamp:
                 return
             found = sha256_file(target)
@@ -252,18 +253,6 @@ class Bundle:
         self._verified[name] = stamp
 
 
-def _stamp(path: Path) -> tuple[int, ...]:
-    """What changes with a file: the place, size and times that the system keeps of it."""
-    status = path.stat()
-    return (
-        status.st_dev,
-        status.st_ino,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-    )
-
-
 def read_manifest(path: Path) -> Manifest:
     """Read and check the manifest of a bundle directory, not the files it lists.
 
@@ -272,6 +261,18 @@ def read_manifest(path: Path) -> Manifest:
         ArtifactError: if it is not a bundle, of another version, or damaged.
     """
     return _parse(path, read_manifest_bytes(path))
+
+
+def present_manifest(bundle: Bundle) -> Manifest:
+    """The manifest as it is now of a bundle that was opened before.
+
+    It is read, and parsed only if it has changed since.
+
+    Raises:
+        ArtifactError: if the bundle is gone, or its manifest is damaged.
+    """
+    data = read_manifest_bytes(bundle.path)
+    return bundle.manifest if data == bundle.manifest_bytes else _parse(bundle.path, data)
 
 
 def read_manifest_bytes(path: Path) -> bytes:
@@ -284,7 +285,8 @@ def read_manifest_bytes(path: Path) -> bytes:
     source = path / MANIFEST_NAME
     try:
         if not path.exists():
-            raise UsageError(f"there is no bundle at {path}{export_hint(path)}")
+            hint = export_hint(path) or similar_name(path)
+            raise UsageError(address_problem(path) or f"there is no bundle at {path}{hint}")
         if not path.is_dir() or not os.path.lexists(source):
             raise ArtifactError(
                 f"{path} is not a bundle: that is a directory with a {MANIFEST_NAME}"
@@ -335,7 +337,8 @@ def open_bundle(
     Args:
         path: the bundle directory.
         verify: ``lazy`` hashes a file when it is first used, ``all`` hashes every file now. The
-            existence and size of every file are checked at once either way.
+            existence and size of every file are checked at once either way, but for files in
+            folders that the user may not look into.
         allow: what the graphs may hold although code from elsewhere would run it, of
             :data:`scaleport.bundle.graph_checks.ALLOWABLE`.
         verify_key: a public key; a manifest that is not signed with it is refused before it is
@@ -354,7 +357,12 @@ def open_bundle(
         check_signature(path, data, Path(verify_key))
     manifest = _parse(path, data)
     for name, entry in manifest.files.items():
-        _locate(path, name, entry)
+        try:
+            _locate(path, name, entry)
+        except ArtifactError as error:
+            # Refused when it is used: a backend reads its own graphs only.
+            if not isinstance(error.__cause__, PermissionError):
+                raise
     bundle = Bundle(path, manifest, allow, data)
     if verify == "all":
         bundle.verify()

@@ -12,23 +12,34 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 
 import msgspec
 
 from scaleport.atomic import write_new
 from scaleport.bundle.digest import sha256_file
-from scaleport.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, decode, encode
+from scaleport.bundle.lock import Lock
+from scaleport.bundle.manifest import (
+    MANIFEST_NAME,
+    SIGNATURE_NAME,
+    FileEntry,
+    Manifest,
+    decode,
+    encode,
+)
 from scaleport.bundle.paths import path_key, path_problem
 from scaleport.bundle.reader import (
     MAX_MANIFEST_BYTES,
+    Bundle,
     check_consistent,
+    present_manifest,
     read_manifest,
 )
 from scaleport.errors import OutputError, UsageError
+from scaleport.paths import holds, make_folder, remove_empty
 
 _FULL = frozenset(
     getattr(errno, name)
@@ -49,7 +60,7 @@ class BundleWriter:
     Without :meth:`finish`, or after an exception, nothing is written.
 
     Args:
-        target: the bundle directory to be; its parent must exist.
+        target: the bundle directory to be; folders above it that are missing are made.
         overwrite: whether an existing bundle may be replaced. A directory that is not a bundle
             never is.
 
@@ -62,7 +73,7 @@ class BundleWriter:
         self.target = target
         self.overwrite = overwrite
         self._open = False
-        self._lock: _Lock | None = None
+        self._lock: Lock | None = None
 
     def __enter__(self) -> BundleWriter:
         # Hidden names go beside what a link points to: a rename works on one file system only.
@@ -70,23 +81,26 @@ class BundleWriter:
             self._final = self.target.resolve()
         except (OSError, RuntimeError, ValueError) as error:
             raise OutputError(f"cannot write {self.target}: not a usable path") from error
-        if not self._final.name or not self._final.parent.is_dir():
-            raise OutputError(
-                f"cannot write {self.target}: {self._final.parent} is no directory; create it first"
-            )
+        if not self._final.name:
+            raise OutputError(f"cannot write {self.target}: it has no name")
+        self._made = make_folder(self._final.parent)
         self._staging = self._final.with_name(f".{self._final.name}.staging")
         self._aside = self._final.with_name(f".{self._final.name}.old")
         try:
-            self._lock = _Lock(self._final.with_name(f".{self._final.name}.lock"), self.target)
+            self._lock = Lock(self._final.with_name(f".{self._final.name}.lock"), self.target)
             try:
                 self._recover()
                 self._check_target()
                 self._staging.mkdir()
+                self._folder_mode = stat.S_IMODE(self._staging.stat().st_mode)
             except BaseException:
                 self._lock.release()
                 raise
-        except OSError as error:
-            raise _unwritable(self.target, error) from error
+        except BaseException as error:
+            remove_empty(self._made)
+            if isinstance(error, OSError):
+                raise _unwritable(self.target, error) from error
+            raise
         self._open = True
         return self
 
@@ -103,6 +117,7 @@ class BundleWriter:
         finally:
             if self._lock is not None:
                 self._lock.release()
+            remove_empty(self._made)
         # Exporters write with many libraries; whichever of them meets it, a full disk is one.
         if isinstance(error, OSError) and error.errno in _FULL:
             raise _unwritable(self.target, error) from error
@@ -149,6 +164,7 @@ class BundleWriter:
             manifest = msgspec.structs.replace(manifest, files=_list_files(self._staging))
             data = _checked_bytes(manifest)
             (self._staging / MANIFEST_NAME).write_bytes(data)
+            _follow_umask(self._staging, self._folder_mode)
             _sync_tree(self._staging)
             self._check_target()
             self._swap()
@@ -195,26 +211,41 @@ class BundleWriter:
         _sync_directory(self._final.parent)
 
 
-def update_manifest(bundle_dir: Path, manifest: Manifest) -> None:
+def update_manifest(
+    bundle: Path | Bundle, manifest: Manifest, void_signature: bool = False
+) -> None:
     """Replace the manifest of a bundle, e.g. to store parity results, and nothing else.
 
+    A signature is one of the present manifest and would be void; it is never left beside another.
+
     Args:
-        bundle_dir: the bundle.
+        bundle: its directory, or the bundle if it is open.
         manifest: the new manifest; its ``files`` must be those of the present one.
+        void_signature: whether the signature of a signed bundle may be removed.
 
     Raises:
         ArtifactError: if the present bundle is damaged.
-        OutputError: if the bundle was exported anew in the meantime, the manifest does not follow
-            the schema, or it cannot be written; the old manifest is still there then.
+        OutputError: if the bundle is signed and may not lose its signature, was exported anew in
+            the meantime, the manifest does not follow the schema, or it cannot be written; the old
+            manifest is still there then.
     """
     data = _checked_bytes(manifest)
+    bundle_dir = bundle.path if isinstance(bundle, Bundle) else bundle
+    if is_signed(bundle_dir) and not void_signature:
+        raise OutputError(
+            f"{bundle_dir} is signed, and another manifest would void the signature: run "
+            "scaleport validate with --store, then sign it again"
+        )
     temporary = bundle_dir / f".{MANIFEST_NAME}.{secrets.token_hex(8)}.tmp"
     try:
         write_new(temporary, data)
         # Checked after the temporary file is in the directory: if an export swaps the bundle from
         # here on, the file goes with the old one and the replacement below fails.
-        if read_manifest(bundle_dir).files != manifest.files:
+        present = present_manifest(bundle) if isinstance(bundle, Bundle) else read_manifest(bundle)
+        if present.files != manifest.files:
             raise OutputError(f"{bundle_dir} has changed since it was opened; run it again")
+        # First: a signature that says nothing is better gone than found to be wrong.
+        (bundle_dir / SIGNATURE_NAME).unlink(missing_ok=True)
         temporary.replace(bundle_dir / MANIFEST_NAME)
         _sync_directory(bundle_dir)
     except OSError as error:
@@ -224,50 +255,9 @@ def update_manifest(bundle_dir: Path, manifest: Manifest) -> None:
             temporary.unlink(missing_ok=True)
 
 
-class _Lock:
-    """Exclusive lock on one target, held by an open file so that it dies with the process."""
-
-    def __init__(self, path: Path, target: Path) -> None:
-        self.path = path
-        while True:
-            self.file: IO[bytes] = path.open("ab")
-            try:
-                _lock_now(self.file)
-            except BlockingIOError:
-                self.file.close()
-                raise OutputError(
-                    f"another export is writing {target}; wait for it or choose another name"
-                ) from None
-            except BaseException:
-                self.file.close()
-                raise
-            # The holder before may have removed the file between our open and our lock.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(self.file.fileno()), path.stat()):
-                    return
-            self.file.close()
-
-    def release(self) -> None:
-        """Remove the file while the lock is held, then let go; harmless when repeated."""
-        if not self.file.closed:
-            with contextlib.suppress(OSError):
-                self.path.unlink()
-            self.file.close()
-
-
-def _lock_now(file: IO[bytes]) -> None:
-    """Lock an open file without waiting; BlockingIOError if another process holds it."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except PermissionError as error:
-            raise BlockingIOError(str(error)) from error
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def is_signed(bundle_dir: Path) -> bool:
+    """Whether a bundle holds a signature, valid or not."""
+    return holds(lambda: os.path.lexists(bundle_dir / SIGNATURE_NAME))
 
 
 def _looks_like_manifest(path: Path) -> bool:
@@ -299,6 +289,22 @@ def _list_files(root: Path) -> dict[str, FileEntry]:
             raise OutputError(f"cannot put {relpath!r} into a bundle: it {problem}")
         files[relpath] = sha256_file(path)
     return files
+
+
+def _follow_umask(root: Path, for_folders: int) -> None:
+    """Give every file the permissions of a plain new one, and every folder those of one.
+
+    Exporters write with many libraries; some of them, such as coremltools, make files that only
+    their owner can read. The manifest was made plainly and shows what umask and default access
+    lists say here; asking for the umask itself would change it for other threads for a moment.
+    """
+    if sys.platform == "win32":
+        return
+    for_files = stat.S_IMODE((root / MANIFEST_NAME).stat().st_mode)
+    for path in (root, *root.rglob("*")):
+        wanted = for_folders if path.is_dir() else for_files
+        if stat.S_IMODE(path.stat().st_mode) != wanted:
+            path.chmod(wanted)
 
 
 def _checked_bytes(manifest: Manifest) -> bytes:

@@ -23,6 +23,9 @@ from scaleport.imaging.folders import KNOWN, images_below
 from scaleport.imaging.pairs import Array, Pair, make_pair, read_rgb
 from scaleport.imaging.resample import imresize
 
+USUALLY_HELD_OUT: Final = 8
+"""Images that judge the result where nothing else is asked for."""
+
 _SMALLEST: Final = 8
 
 Advance = Callable[[int, int], None]
@@ -37,7 +40,8 @@ class Sampling:
         patches: how many.
         side: LR rows and columns of a patch; less where an image is too small.
         largest_scale: scales are drawn from the model's range up to this.
-        held_out: images that judge the result and are never calibrated on.
+        held_out: images that judge the result and are never calibrated on; None for
+            :data:`USUALLY_HELD_OUT`, or half of the images if those are fewer.
         held_side: HR rows and columns of the crop of a held-out image that is judged.
         seed: of all random choices.
     """
@@ -45,13 +49,13 @@ class Sampling:
     patches: int = 48
     side: int = 40
     largest_scale: float = 8.0
-    held_out: int = 8
+    held_out: int | None = None
     held_side: int = 256
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.patches < 1 or self.held_out < 1:
+        if self.patches < 1 or (self.held_out is not None and self.held_out < 1):
             raise UsageError("calibration needs at least 1 patch and 1 held-out image")
         if self.side < _SMALLEST or self.held_side < 2 * _SMALLEST:
             raise UsageError(f"patches must be at least {_SMALLEST} pixels wide")
@@ -78,16 +82,18 @@ class ImageSet:
     sha256: str
 
 
-def find_images(folder: Path, held_out: int, advance: Advance | None = None) -> ImageSet:
+def find_images(folder: Path, held_out: int | None, advance: Advance | None = None) -> ImageSet:
     """List, hash and split the images below a folder; the held-out ones are evenly spread.
 
     Args:
         folder: searched recursively.
-        held_out: how many images to hold out; at most half of them are.
+        held_out: how many images to hold out, at most half of them; None for
+            :data:`USUALLY_HELD_OUT`, or half of the images if those are fewer.
         advance: called after each file is hashed.
 
     Raises:
-        UsageError: if there is no such folder, or fewer than 2 images below it.
+        UsageError: if there is no such folder, fewer than 2 images are below it, or more than half
+            of them would be held out.
         ImageError: if a file cannot be read.
     """
     if not folder.is_dir():
@@ -98,13 +104,19 @@ def find_images(folder: Path, held_out: int, advance: Advance | None = None) -> 
             f"{folder} holds {len(files) or 'no'} images ({KNOWN}); calibration needs at least 2: "
             "one to calibrate on, one to judge by"
         )
+    most = len(files) // 2
+    if held_out is not None and held_out > most:
+        raise UsageError(
+            f"{held_out} held-out images are more than half of the {len(files)} in {folder}; hold "
+            f"out {most} at most, or add images"
+        )
     digest = hashlib.sha256()
     for done, path in enumerate(files):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
         digest.update(_file_digest(path))
         if advance is not None:
             advance(done + 1, len(files))
-    count = min(held_out, len(files) // 2)
+    count = held_out or min(USUALLY_HELD_OUT, most)
     held = {(2 * i + 1) * len(files) // (2 * count) for i in range(count)}
     return ImageSet(
         folder,

@@ -17,9 +17,9 @@ import torch
 from onnx import numpy_helper
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from scaleport.export.onnx import module_of
 from scaleport.export.trace import TraceSizes, example_inputs
 from scaleport.models.base import Stage
+from scaleport.runtimes.onnx_inside import module_of
 
 COORDINATES = frozenset(
     {"row_index", "row_offset", "col_index", "col_offset", "scale", "cell", "subpixel"}

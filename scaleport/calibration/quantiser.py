@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 import onnx
 
@@ -23,11 +22,8 @@ from scaleport.calibration.search import Effect, Outcome, Search
 from scaleport.calibration.trial import Judge, Quantised, Workbench, stage_feeds
 from scaleport.errors import ExportError, GateFailed, UsageError
 from scaleport.export.plan import ExportPlan
-from scaleport.runtimes.registry import get_backend
+from scaleport.runtimes.registry import int8_judges
 from scaleport.validation.loss import MAX_LOSS, judged_scales
-
-JUDGES: Final = ("onnxruntime", "openvino")
-"""Backends that int8 graphs are judged on, those of them that can run here."""
 
 
 @dataclass(frozen=True)
@@ -129,10 +125,10 @@ class _Work:
             raise ExportError(f"{self.manifest.name} has no layer that int8 could be used for")
         if math.isinf(self.options.max_loss):
             return self._everything(tuple(every))
-        judge = Judge(self.images, self.options.sampling, judged_scales(self.manifest))
-        backends = tuple(name for name in JUDGES if get_backend(name).availability().usable)
+        scorer = Judge(self.images, self.options.sampling, judged_scales(self.manifest))
+        backends = tuple(judge.name for judge in int8_judges() if judge.availability().usable)
         budget, least = self.options.max_loss, self.options.least
-        outcome = Search(self.bench, judge, budget, least, backends, self.plan.step).run(free)
+        outcome = Search(self.bench, scorer, budget, least, backends, self.plan.step).run(free)
         record = describe(
             self.images,
             self.options.sampling,

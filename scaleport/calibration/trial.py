@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,16 +15,15 @@ import numpy as np
 import onnx
 
 from scaleport.bundle.manifest import Graph, Manifest
-from scaleport.bundle.reader import Bundle
 from scaleport.calibration.images import ImageSet, Patch, Sampling, held_pairs
 from scaleport.calibration.ranges import Feeds
-from scaleport.errors import UsageError
-from scaleport.export.onnx import save
-from scaleport.export.write_openvino import convert
+from scaleport.errors import ArtifactError, UsageError
+from scaleport.export.by_format import save_as
 from scaleport.grid import Grid
 from scaleport.imaging.pairs import Array, Pair
-from scaleport.runtimes.base import GraphFile, Session, SessionOptions
-from scaleport.runtimes.registry import require
+from scaleport.runtimes.base import Backend, GraphFile, Session, SessionOptions, hosted
+from scaleport.runtimes.registry import int8_judges, require
+from scaleport.runtimes.sources import names
 from scaleport.runtimes.stages import Stages
 from scaleport.runtimes.view import TilePolicy, View
 from scaleport.validation.metrics import psnr_y
@@ -38,40 +40,65 @@ _RANK_SIDE: Final = 128
 _POLICY: Final = TilePolicy(tile=0)
 
 
-class Trial(Stages):
-    """The stages of a model that is not written yet.
+class TrialSource:
+    """Graphs of a model that is not written yet, each in a file of its own.
+
+    A runtime may read the weights of a file for as long as it runs the graph, so no file is ever
+    written a second time. The files go away with the source.
 
     Args:
         manifest: what is known of the model; its graphs are not read.
         entries: the stages, by name.
-        session_of: gives the session of a stage.
-        backend: name of the backend that runs them.
-        options: of its sessions.
+        build: gives the graph of a stage.
+        scratch: directory for graph files.
     """
 
     def __init__(
         self,
         manifest: Manifest,
         entries: Mapping[str, Graph],
-        session_of: Callable[[str], Session],
-        backend: str,
-        options: SessionOptions,
+        build: Callable[[str], onnx.ModelProto],
+        scratch: Path,
     ) -> None:
-        chosen, found = require(backend)
-        super().__init__(Bundle(Path(), manifest), chosen, found, "int8", options)
-        self._entries = dict(entries)
-        self._session_of = session_of
+        self._manifest = manifest
+        self._entries = entries
+        self._build = build
+        self._folder = Path(tempfile.mkdtemp(dir=scratch))
+        self._files: dict[tuple[str, str], Path] = {}
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
-    def _graphs(self) -> dict[str, Graph]:
-        return self._entries
+    @property
+    def manifest(self) -> Manifest:
+        """What is known of the model."""
+        return self._manifest
 
-    def session(self, stage: str) -> Session:
-        """The session of a stage."""
-        return self._session_of(stage)
+    def graphs(self, backend: Backend, precision: str) -> dict[str, Graph]:
+        """The stages, the same for every backend."""
+        return dict(self._entries)
+
+    def file(self, backend: Backend, stage: str, precision: str) -> GraphFile:
+        """The graph of a stage in the backend's format; built and written when first asked for.
+
+        Raises:
+            UsageError: if the stage is unknown, or the format cannot be written here.
+        """
+        entry = self._entries.get(stage)
+        if entry is None:
+            raise UsageError(f"this model has no stage {stage!r}")
+        key = (backend.graph_format, stage)
+        if key not in self._files:
+            folder = self._folder / backend.graph_format
+            self._files[key] = save_as(backend.graph_format, self._build(stage), folder, stage)
+        inputs, outputs = names(entry.inputs), names(entry.outputs)
+        return GraphFile(self._files[key], stage, precision, inputs, outputs)
+
+    def checkpoint(self) -> Path:
+        """There is none."""
+        raise ArtifactError(f"{self.manifest.name} is not written yet and has no checkpoint")
 
 
 class Workbench:
-    """Sessions of one model with some layers in int8, each made once.
+    """Models with some layers in int8, to be measured.
 
     Args:
         manifest: what is known of the model.
@@ -94,35 +121,36 @@ class Workbench:
         self.build = build
         self.scratch = scratch
         self.options = SessionOptions(threads=threads)
-        self._float: dict[tuple[str, str], Session] = {}
+        self._float: dict[str, Stages] = {}
 
-    def trial(self, quantised: Quantised = frozenset(), backend: str = "onnxruntime") -> Trial:
-        """The model with these layers in int8 on a backend."""
-        sessions: dict[str, Session] = {}
+    def trial(self, quantised: Quantised = frozenset(), backend: str = "") -> Stages:
+        """The model with these layers in int8.
 
-        def session_of(stage: str) -> Session:
-            mine = frozenset(key for key in quantised if key[0] == stage)
+        Args:
+            quantised: keys of the layers that are int8.
+            backend: what runs it; empty for the first backend that judges int8.
+        """
+        backend = backend or int8_judges()[0].name
+        if backend not in self._float:
+            self._float[backend] = self._stages(frozenset(), backend)
+        plain = self._float[backend]
+        return self._stages(quantised, backend, plain) if quantised else plain
+
+    def _stages(self, quantised: Quantised, backend: str, plain: Stages | None = None) -> Stages:
+        chosen, found = require(backend)
+        by_stage: dict[str, set[tuple[str, str]]] = {}
+        for key in quantised:
+            by_stage.setdefault(key[0], set()).add(key)
+
+        def build(stage: str) -> onnx.ModelProto:
+            return self.build(stage, frozenset(by_stage.get(stage, ())))
+
+        def shared(stage: str) -> Session | None:
             # Stages without int8 are the same in every trial.
-            kept, key = (sessions, stage) if mine else (self._float, (backend, stage))
-            if key not in kept:
-                kept[key] = self._load(stage, mine, backend)  # type: ignore[index]
-            return kept[key]  # type: ignore[index]
+            return None if plain is None or stage in by_stage else plain.session(stage)
 
-        return Trial(self.manifest, self.entries, session_of, backend, self.options)
-
-    def _load(self, stage: str, quantised: Quantised, backend: str) -> Session:
-        chosen, _ = require(backend)
-        entry = self.entries[stage]
-        model = self.build(stage, quantised)
-        path = self.scratch / f"{stage}.{'xml' if chosen.graph_format == 'openvino' else 'onnx'}"
-        if chosen.graph_format == "openvino":
-            convert(model, path)
-        elif chosen.graph_format == "onnx":
-            save(model, path)
-        else:
-            raise UsageError(f"int8 graphs cannot be judged on {backend}")
-        names = [tuple(t.name for t in tensors) for tensors in (entry.inputs, entry.outputs)]
-        return chosen.load(GraphFile(path, stage, "int8", names[0], names[1]), self.options)
+        source = TrialSource(self.manifest, self.entries, build, self.scratch)
+        return Stages(source, chosen, found, "int8", self.options, shared)
 
 
 def stage_feeds(stages: Stages, patch: Patch, stage: str) -> Feeds:
@@ -130,7 +158,7 @@ def stage_feeds(stages: Stages, patch: Patch, stage: str) -> Feeds:
 
     A decoder makes at most 4096 of the patch's output pixels, unless it has to make all at once.
     """
-    manifest = stages.bundle.manifest
+    manifest = stages.manifest
     image, grid = patch.image, patch.grid
     if manifest.tiling == "not-allowed" and max(grid.shape) > _WHOLE_SIDE:
         height, width = (
@@ -141,10 +169,10 @@ def stage_feeds(stages: Stages, patch: Patch, stage: str) -> Feeds:
         image = np.ascontiguousarray(image[:, :, :height, :width])
         grid = Grid.from_scale(height, width, scale)
     modulation = stages.modulation(grid) if manifest.family == "query" else {}
-    known: Feeds = {"image": image, **modulation}
-    inputs = {tensor.name for tensor in stages._graphs()[stage].inputs}
+    known: Feeds = {"image": image, **hosted(modulation)}
+    inputs = set(stages.inputs(stage))
     if stage != "encode":
-        known |= stages.encode(image, modulation)
+        known |= hosted(stages.encode(image, modulation))
         if manifest.tiling != "not-allowed":
             grid = _window(grid)
         known |= grid.feeds()

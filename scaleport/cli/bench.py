@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scaleport.cli.options import Backends
+from scaleport.cli.options import Backends, InferencePrecision
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, table
 from scaleport.cli.parse import scale_of, size_of, words_of
 from scaleport.errors import ScaleError, UsageError
@@ -34,6 +34,7 @@ def bench(
         list[str] | None,
         typer.Option("--precision", metavar="LIST", help="[default: all in the bundle]"),
     ] = None,
+    inference_precision: InferencePrecision = "",
     sizes: Annotated[
         list[str] | None,
         typer.Option(
@@ -86,6 +87,7 @@ def bench(
     settings = Settings(
         backends=words_of(backends or []),
         precisions=words_of(precisions or []),
+        inference_precision=inference_precision,
         pytorch=_pytorch(words_of(pytorch or ["eager,compile"])),
         sizes=tuple(_lr_size(word) for word in words_of(sizes or ["96,256"])),
         scales=tuple(_scale(word) for word in words_of(scales or ["2,4"])),
@@ -146,9 +148,11 @@ def _say(out: Output, made: Benchmark) -> None:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
+    from scaleport.runtimes.base import precision_text
+
     times = row.seconds
     return (
-        f"{row.contender} {row.precision}",
+        f"{row.contender} {precision_text(row.precision, row.inference_precision)}",
         f"{times.median * 1e3:.1f}",
         f"{times.low * 1e3:.1f}-{times.high * 1e3:.1f}",
         f"{row.megapixels:.2f}",

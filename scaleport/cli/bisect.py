@@ -27,8 +27,13 @@ def bisect(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle to search.")],
     backend: Annotated[
         str,
-        typer.Option(metavar="NAME", help="onnxruntime, openvino, coreml or tensorrt."),
-    ] = "onnxruntime",
+        typer.Option(
+            metavar="NAME",
+            help="onnxruntime, openvino, tensorrt, coreml or one of another package. "
+            "[default: the first of them that can run here]",
+            show_default=False,
+        ),
+    ] = "",
     precision: Annotated[
         str, typer.Option(metavar="NAME", help="fp32 or fp16; both are compared with float32.")
     ] = "fp32",
@@ -87,7 +92,7 @@ def bisect(
     _print(out, found)
     if found.divergence is not None:
         raise GateFailed(
-            f"{backend} {precision} leaves PyTorch in {found.divergence.place}, tensor "
+            f"{found.backend} {precision} leaves PyTorch in {found.divergence.place}, tensor "
             f"{found.divergence.tensor!r}: {found.divergence.reason}"
         )
 

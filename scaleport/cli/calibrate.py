@@ -15,6 +15,7 @@ from scaleport.cli.options import (
     BundleOutput,
     Checkpoint,
     Height,
+    License,
     OverwriteBundle,
     Threads,
     Width,
@@ -24,6 +25,7 @@ from scaleport.cli.options import (
 )
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, table
 from scaleport.cli.parse import decibels_of, words_of
+from scaleport.runtimes.registry import int8_judges
 from scaleport.shipped import checkpoint_name, find_checkpoint
 
 if TYPE_CHECKING:
@@ -34,8 +36,6 @@ Examples:
   scaleport calibrate igconv-small --data PHOTOS --max-loss 0.1dB
   scaleport calibrate my.safetensors --data PHOTOS -o my.bundle --format onnx --plot loss.png
 """
-
-_FORMATS = ("onnx", "openvino")
 
 
 def calibrate(
@@ -71,8 +71,15 @@ def calibrate(
     ] = "minmax",
     patches: Annotated[int, typer.Option(metavar="N", min=1, help="Calibration patches.")] = 48,
     held_out: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Images that judge and are not calibrated on.")
-    ] = 8,
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            show_default=False,
+            help="Images that judge and are not calibrated on, at most half of them. "
+            "[default: 8, or half of fewer than 16]",
+        ),
+    ] = None,
     least: Annotated[
         float,
         typer.Option(
@@ -90,6 +97,7 @@ def calibrate(
     height: Height = None,
     width: Width = None,
     threads: Threads = 0,
+    license: License = "",
     overwrite: OverwriteBundle = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -104,7 +112,7 @@ def calibrate(
     out = Output(as_json, quiet, verbose)
     source = find_checkpoint(checkpoint)
     target = bundle_target(output, source, overwrite)
-    chosen = formats_of(formats) if formats else _FORMATS
+    chosen = formats_of(formats) if formats else tuple(b.graph_format for b in int8_judges())
     others = words_of(precisions) if precisions is not None else ("fp32", "fp16")
     budget = decibels_of(max_loss)
     with needs("export", "calibration"):
@@ -117,6 +125,7 @@ def calibrate(
         formats=chosen,
         precisions=tuple(dict.fromkeys((*others, "int8"))),  # type: ignore[arg-type]
         overwrite=overwrite,
+        license=license,
         **sizes_of(height, width),
     )
     sampling = Sampling(patches=patches, held_out=held_out, seed=seed)

@@ -42,11 +42,17 @@ def graph_groups(manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def parity_groups(parity: Parity) -> list[dict[str, Any]]:
-    """One entry per backend and precision: cases, how many passed, and the worst figures."""
-    groups: dict[tuple[str, str], dict[str, Any]] = {}
+    """One entry per backend and precisions: cases, how many passed, and the worst figures.
+
+    ``remark`` says where a stand-in computed the graphs and not the backend itself.
+    """
+    from scaleport.validation.gates import evaluated
+
+    remarks = evaluated(parity)
+    groups: dict[tuple[str, str, str], dict[str, Any]] = {}
     for case in parity.results:
         group = groups.setdefault(
-            (case.backend, case.precision),
+            (case.backend, case.precision, case.inference_precision),
             {"cases": 0, "passed": 0, "max_abs": None, "psnr": None},
         )
         group["cases"] += 1
@@ -56,7 +62,16 @@ def parity_groups(parity: Parity) -> list[dict[str, Any]]:
         if case.psnr is not None:
             worst = group["psnr"]
             group["psnr"] = case.psnr if worst is None else min(worst, case.psnr)
-    return [{"backend": b, "precision": p, **group} for (b, p), group in groups.items()]
+    return [
+        {
+            "backend": name,
+            "precision": precision,
+            "inference_precision": other,
+            **group,
+            "remark": remarks.get(name, ""),
+        }
+        for (name, precision, other), group in groups.items()
+    ]
 
 
 def loss_table(losses: Sequence[QuantisationLoss]) -> list[str]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,8 +64,8 @@ def doctor(
     counted by what they really run on. A backend that is not installed is not a failure, unless it
     was asked for with --backend; -v also imports torch, to see its device.
     """
-    from scaleport.bundle.reader import read_manifest
-    from scaleport.runtimes.registry import backend_names, require
+    from scaleport.bundle.reader import open_bundle
+    from scaleport.runtimes.registry import backend_names, get_backend, require
 
     out = Output(as_json, quiet, verbose)
     names = list(dict.fromkeys(backends or backend_names()))
@@ -78,8 +76,8 @@ def doctor(
                 found[name] = require(name)[1]
             else:
                 found[name] = _availability(name, probe=verbose or bundle is not None)
-    if bundle is not None:
-        read_manifest(bundle)  # a wrong path is known before everything else is tried
+    # A wrong path is known before everything else is tried.
+    opened = None if bundle is None else open_bundle(bundle)
     out.say(
         f"scaleport {_version('scaleport')}, Python {platform.python_version()}, "
         f"numpy {_version('numpy')}, {platform.platform()}"
@@ -87,23 +85,25 @@ def doctor(
     out.say_table([("backend", "usable", "version", "runs on, or why not"), *_rows(found)])
     usable = [name for name in names if found[name].usable]
     probed = verbose or bundle is not None or bool(backends)
+    asked = [name for name in usable if probed or not _is_slow(name)]
     with out.progress(None) as advance, out.libraries():
-        tests = _golden([n for n in usable if n != "torch" or probed], advance)
+        tests = _golden(asked, advance)
     out.say_table([("golden tile", "parity", "PSNR dB", "ran on"), *map(_golden_row, tests)])
     checks: list[Check] = []
     covered: dict[str, tuple[Coverage, ...]] = {}
-    if bundle is not None:
+    if opened is not None:
         with out.progress(None) as advance, out.libraries():
-            checks = _check_bundle(bundle, usable, bool(backends), advance)
+            checks = _check_bundle(opened, usable, bool(backends), advance)
         out.say(f"{bundle}")
         out.say_table([_check_row(check) for check in checks if check.error is None])
         if checks[0].error is None:
             with out.progress(None) as advance, out.libraries():
-                covered = _covered(bundle, names, advance)
+                covered = _covered(opened, names, advance)
         rows = [row for name, items in covered.items() for row in _coverage_rows(out, name, items)]
         if rows:
             out.say_table([("operations of", "graphs", "count", "run by"), *rows])
-    out.result(_report(found, tests, bundle, checks, covered))
+    devices = {name: get_backend(name).devices() for name in asked}
+    out.result(_report(found, tests, bundle, checks, covered, devices))
     failures: list[ScaleportError] = [c.error for c in checks if c.error is not None]
     failures += [
         GateFailed(f"{test.backend} computes the golden tile wrongly: {test.note}")
@@ -133,16 +133,19 @@ def _availability(name: str, probe: bool) -> Availability:
     from scaleport.runtimes.base import Availability
     from scaleport.runtimes.registry import get_backend
 
-    if name == "torch" and not probe:
-        # Importing torch takes longer than everything else here together.
-        with contextlib.suppress(ImportError, ValueError):
-            if find_spec("torch") and find_spec("safetensors"):
-                device = "a device that -v shows (it has to import torch)"
-                return Availability(True, device=device, version=_version("torch"))
     try:
-        return get_backend(name).availability()
+        backend = get_backend(name)
+        return backend.availability() if probe else backend.glance()
     except ScaleportError as error:
         return Availability(False, str(error))
+
+
+def _is_slow(name: str) -> bool:
+    """Whether a backend's library takes longer to import than everything else here together."""
+    from scaleport.runtimes.base import offers
+    from scaleport.runtimes.registry import get_backend
+
+    return offers(get_backend(name), "glance")
 
 
 def _golden(names: list[str], advance: Advance) -> list[SelfTest]:
@@ -151,7 +154,7 @@ def _golden(names: list[str], advance: Advance) -> list[SelfTest]:
 
     tests = []
     for name in names:
-        if has_tile(get_backend(name).graph_format):
+        if has_tile(get_backend(name)):
             advance(0, f"golden tile on {name}")
             tests.append(self_test(name))
     return tests
@@ -162,16 +165,14 @@ def _golden_row(test: SelfTest) -> tuple[str, ...]:
     return (test.backend, "ok" if test.passed else "WRONG", ratio, test.device or test.note)
 
 
-def _covered(path: Path, names: list[str], advance: Advance) -> dict[str, tuple[Coverage, ...]]:
-    from scaleport.bundle.reader import open_bundle
+def _covered(bundle: Bundle, names: list[str], advance: Advance) -> dict[str, tuple[Coverage, ...]]:
+    from scaleport.runtimes.base import source_format
     from scaleport.runtimes.registry import get_backend
     from scaleport.validation.operators import coverage_of, is_known
 
-    bundle = open_bundle(path)
     found = {}
     for name in filter(is_known, names):
-        # TensorRT is asked about the graphs that engines are built from.
-        form = "onnx" if name == "tensorrt" else get_backend(name).graph_format
+        form = source_format(get_backend(name))
         advance(0, f"operations on {name}")
         items = [c for p in bundle.precisions(form) for c in coverage_of(bundle, name, p)]
         if items:
@@ -206,13 +207,11 @@ def _coverage_row(name: str, item: Coverage) -> tuple[str, ...]:
     return (name, f"{item.precision} {item.stage}", count, item.note or ran)
 
 
-def _check_bundle(path: Path, usable: list[str], asked: bool, advance: Advance) -> list[Check]:
-    from scaleport.bundle.reader import open_bundle
+def _check_bundle(bundle: Bundle, usable: list[str], asked: bool, advance: Advance) -> list[Check]:
     from scaleport.runtimes.base import stored_format
     from scaleport.runtimes.registry import get_backend
 
     advance(0, "hashes")
-    bundle = open_bundle(path)
     start = time.perf_counter()
     try:
         bundle.verify()
@@ -230,7 +229,9 @@ def _check_bundle(path: Path, usable: list[str], asked: bool, advance: Advance) 
             tried = True
     if not tried:
         there = ", ".join(bundle.formats()) or "none"
-        missing = BackendError(f"no backend that is usable here runs {path}; its formats: {there}")
+        missing = BackendError(
+            f"no backend that is usable here runs {bundle.path}; its formats: {there}"
+        )
         checks.append(Check("run", error=missing))
     return checks
 
@@ -246,12 +247,12 @@ def _try(bundle: Bundle, backend: str, precision: str) -> Check:
     image = np.arange(3 * _TRIAL_SIZE[0] * _TRIAL_SIZE[1], dtype=np.uint32) * 37 % 256
     start = time.perf_counter()
     try:
-        upscaler = load(bundle.path, backend, precision)
+        upscaler = load(bundle, backend, precision)
         own = upscaler.stages.backend
         graphs = bundle.graphs(stored_format(own), None, precision)
-        # PyTorch has no whole graphs, only the stages.
-        torch = own.graph_format == "torch"
-        stages = [g.stage for g in graphs if not torch or not g.stage.startswith("whole")]
+        # A checkpoint has no whole graphs, only the stages.
+        plain = own.runs_checkpoint
+        stages = [g.stage for g in graphs if not plain or not g.stage.startswith("whole")]
         for stage in stages:
             upscaler.stages.session(stage)
         upscaler(image.astype(np.uint8).reshape(*_TRIAL_SIZE, 3), scale)
@@ -294,6 +295,7 @@ def _report(
     bundle: Path | None,
     checks: list[Check],
     covered: dict[str, tuple[Coverage, ...]],
+    devices: dict[str, tuple[str, ...]],
 ) -> dict[str, Any]:
     return {
         "scaleport": _version("scaleport"),
@@ -302,6 +304,7 @@ def _report(
         "platform": platform.platform(),
         "backends": found,
         "install": {name: _install(state) for name, state in found.items() if state.extra},
+        "devices": devices,
         "golden_tile": tests,
         "bundle": bundle,
         "operations": covered,

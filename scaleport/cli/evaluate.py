@@ -21,6 +21,7 @@ EXAMPLES = """\b
 Examples:
   scaleport eval igconv-small --data BENCH --scale 2 2.7 3 4
   scaleport eval photo.bundle --data BENCH --set Set5 --backend openvino --precision fp16
+  scaleport eval photo.bundle --data BENCH --degrade noise:5,jpeg:75
   scaleport eval own.safetensors --data DIV2K_valid --protocol liif-div2k-rgb --csv scores.csv
 """
 
@@ -63,6 +64,17 @@ def evaluate(
         list[str] | None,
         typer.Option("--set", metavar="LIST", help="Only these folders of DIR. [default: all]"),
     ] = None,
+    degrade: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LIST",
+            help="What LR goes through first, in this order: jpeg:75, webp:75, noise:10, "
+            "poisson:10, blur:1.",
+        ),
+    ] = None,
+    every: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Only every Nth image of a set.")
+    ] = 1,
     backend: Annotated[
         str, typer.Option(metavar="NAME", help="Backend that runs a bundle. [default: auto]")
     ] = "",
@@ -80,19 +92,21 @@ def evaluate(
 ) -> None:
     """Score a network on benchmark images, with bicubic beside it.
 
-    LR is made from the ground truth as the protocol says. Scales beyond the network's range have a
-    bicubic row only.
+    LR is made from the ground truth as the protocol says, and degraded if asked for. Scales beyond
+    the network's range have a bicubic row only.
     """
     out = Output(as_json, quiet, verbose)
     model, numbers = _sort(given, scales or [])
     from scaleport.evaluation import run
+    from scaleport.evaluation.degrade import parse_degradation
     from scaleport.evaluation.metrics import find_metrics
     from scaleport.evaluation.protocols import find_protocol
     from scaleport.evaluation.subjects import bicubic, open_subject
 
     rules = find_protocol(protocol)
     chosen = find_metrics(words_of(metrics) if metrics else _METRICS)
-    found = run.find_sets(data, words_of(sets) if sets else ())
+    found = run.find_sets(data, words_of(sets) if sets else (), every)
+    degradation = parse_degradation(words_of(degrade) if degrade else ())
     if Path(model).is_dir():
         subject = open_subject(model, backend, precision, threads, device)
     else:
@@ -112,6 +126,7 @@ def evaluate(
             rules,
             chosen,
             lambda done, total, text: advance(done / total, text),
+            degradation,
         )
     if csv is not None:
         run.write_csv(csv, scores, chosen)
@@ -122,10 +137,14 @@ def evaluate(
             "precision": subject.precision,
             "device": subject.device,
             "protocol": rules.name,
+            "degrade": degradation.words(),
             "scores": [_plain(row) for row in scores],
         }
     )
-    out.say(f"{subject.name} on {subject.backend} {subject.precision}, protocol {rules.name}")
+    after = "".join(f", {word}" for word in degradation.words())
+    out.say(
+        f"{subject.name} on {subject.backend} {subject.precision}, protocol {rules.name}{after}"
+    )
     out.say_table(_rows(scores, chosen, subject.name))
 
 

@@ -12,6 +12,7 @@ from scaleport.cli.options import (
     BundleOutput,
     Checkpoint,
     Height,
+    License,
     OverwriteBundle,
     Width,
     bundle_target,
@@ -68,6 +69,7 @@ def export(
             help="Modules that fp16 graphs compute in float32, such as encoder.tail.",
         ),
     ] = None,
+    license: License = "",
     overwrite: OverwriteBundle = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -86,7 +88,7 @@ def export(
         from scaleport.export.plan import ExportOptions
 
     kept = words_of(keep) if keep is not None else ()
-    options = ExportOptions(**chosen, overwrite=overwrite, keep_float32=kept)
+    options = ExportOptions(**chosen, overwrite=overwrite, keep_float32=kept, license=license)
     start = time.perf_counter()
     with out.progress(None) as advance, out.libraries():
         manifest = export_bundle(source, target, options, lambda text: advance(0, text))

@@ -15,7 +15,7 @@ from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs
 from scaleport.cli.strangers import Allow, VerifyKey
 from scaleport.errors import UsageError
 from scaleport.paths import holds
-from scaleport.shipped import find_checkpoint, shipped_weights
+from scaleport.shipped import find_checkpoint, license_of, shipped_weights
 
 if TYPE_CHECKING:
     from scaleport.bundle.reader import Bundle
@@ -102,6 +102,7 @@ def _find_network(name: str) -> Entry | None:
 
 def _inspect_bundle(out: Output, bundle: Bundle, verified: bool) -> None:
     from scaleport.cli.contents import graph_groups, model_text, parity_groups, scale_text
+    from scaleport.runtimes.base import precision_text
 
     manifest = bundle.manifest
     groups = graph_groups(manifest)
@@ -171,14 +172,16 @@ def _inspect_bundle(out: Output, bundle: Bundle, verified: bool) -> None:
     figures = [
         (
             p["backend"],
-            p["precision"],
+            precision_text(p["precision"], p["inference_precision"]),
             f"{p['passed']} of {p['cases']}",
             _g(p["max_abs"]),
             _g(p["psnr"]),
+            p["remark"],
         )
         for p in parity
     ]
-    _say_table(out, [("backend", "precision", "passed", "max abs", "worst PSNR dB"), *figures])
+    heads = ("backend", "precision", "passed", "max abs", "worst PSNR dB", "")
+    _say_table(out, [heads, *figures])
 
 
 def _inspect_checkpoint(out: Output, path: Path) -> None:
@@ -199,6 +202,7 @@ def _inspect_checkpoint(out: Output, path: Path) -> None:
             "model": network.config,
             "parameters": network.parameter_count(),
             "native_scales": upsampler.native_scales,
+            "license": license_of(path, info),
             "info": info,
             "bytes": size,
         }
@@ -210,6 +214,7 @@ def _inspect_checkpoint(out: Output, path: Path) -> None:
         ("model", model_text(network.config)),
         ("family", upsampler.family),
         ("scales", f"{limits}; rendered at {natives}" if natives else limits),
+        ("license", license_of(path, info) or "not stated"),
     ]
     _say_table(out, facts)
     if isinstance(info, dict) and info:

@@ -8,7 +8,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +20,8 @@ from typer.main import get_command
 
 from scaleport.cli.output import error_line, put
 from scaleport.cli.stopping import EXIT_INTERRUPTED, Stopped, stoppable
-from scaleport.errors import ScaleportError
+from scaleport.errors import ScaleportError, UsageError
+from scaleport.paths import holds
 
 PROGRAM = "scaleport"
 
@@ -61,11 +65,39 @@ VERBS = {
     "inspect": Verb("inspect", "inspect", "Show what a bundle or checkpoint holds."),
     "sign": Verb("sign", "sign", "Sign a bundle, so that others can tell it is yours."),
     "doctor": Verb("doctor", "doctor", "Show which backends can run here, and why not."),
+    "web": Verb("web", "web", "Serve the demo page to browsers on this machine."),
+    "serve": Verb("serve", "serve", "Serve a bundle over HTTP and gRPC on this machine."),
+    "serve-config": Verb("serve_config", "serve_config", "Write a model repository for a server."),
     "bench": Verb("bench", "bench", "Measure speed and memory on every backend here."),
     "eval": Verb("evaluate", "evaluate", "Score a network on benchmark images."),
     "train": Verb("train", "train", "Train a network from a recipe."),
     "import": Verb("importer", "import_", "Convert published .pth weights to a checkpoint."),
 }
+
+OTHER_WORDS = {
+    "upsample": "upscale",
+    "enlarge": "upscale",
+    "scale": "upscale",
+    "run": "upscale",
+    "predict": "upscale",
+    "convert": "export",
+    "quantize": "calibrate",
+    "quantise": "calibrate",
+    "benchmark": "bench",
+    "evaluate": "eval",
+    "score": "eval",
+    "verify": "validate",
+    "test": "validate",
+    "info": "inspect",
+    "show": "inspect",
+    "list": "inspect --models",
+    "models": "inspect --models",
+    "check": "doctor",
+    "version": "--version",
+}
+"""What people call verbs who come from other tools."""
+
+FLAGS_OF_EVERY_VERB = frozenset({"-q", "--quiet", "-v", "--verbose", "--json"})
 
 # Typer brings click with it in its newer versions and depends on it in the older ones.
 _CLICK_ERROR: type[Any] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")
@@ -98,11 +130,46 @@ class Verbs(TyperGroup):
                 parameter.display_type_rich = lambda ctx: ""
         return command
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The verb that was given; an unknown one is answered with the nearest."""
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            raise UsageError(_unknown_verb(args))
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the overview."""
         del ctx
         with formatter.section("Verbs"):
             formatter.write_dl([(name, verb.summary) for name, verb in VERBS.items()])
+
+
+def _unknown_verb(args: Sequence[str]) -> str:
+    """What to say of a word that is no verb."""
+    word = args[0]
+    if holds(Path(word).exists) or "." in word or "/" in word:
+        return (
+            f"{word} is no verb: to upscale it, scaleport upscale {' '.join(map(quote, args))}; "
+            "see scaleport --help"
+        )
+    meant = OTHER_WORDS.get(word.lower()) or next(
+        iter(get_close_matches(word.lower(), VERBS, 1, 0.6)), ""
+    )
+    hint = f" (did you mean scaleport {meant}?)" if meant else ""
+    return f"there is no verb {word}{hint}; the verbs are {', '.join(VERBS)}"
+
+
+def arranged(args: Sequence[str]) -> list[str]:
+    """Arguments as the verbs take them.
+
+    What every verb takes may stand before the verb, too, and ``help VERB`` is ``VERB --help``.
+    """
+    rest = list(args)
+    flags = []
+    while rest and rest[0] in FLAGS_OF_EVERY_VERB:
+        flags.append(rest.pop(0))
+    if rest and rest[0] == "help":
+        return [*rest[1:2], "--help"]
+    return [*rest[:1], *flags, *rest[1:]] if rest and not rest[0].startswith("-") else rest or flags
 
 
 app = typer.Typer(
@@ -122,8 +189,8 @@ def root(
 ) -> None:
     """Arbitrary-scale super-resolution: one checkpoint, every scale, every runtime.
 
-    Every verb takes --json (the result on stdout, nothing else there), -q and -v, and explains
-    itself with --help.
+    Every verb takes --json (the result on stdout, nothing else there), -q and -v, which may also
+    stand before it, and explains itself with --help.
     """
     if version:
         from scaleport import __version__
@@ -144,7 +211,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    args = list(sys.argv[1:] if argv is None else argv)
+    args = arranged(sys.argv[1:] if argv is None else argv)
+    _open_closed_streams()
     verbose = not {"-v", "--verbose"}.isdisjoint(args)
     for stream in (sys.stdout, sys.stderr):
         # A file name may hold what the terminal's encoding does not.
@@ -164,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if verbose and not isinstance(error, _CLICK_ERROR):
             traceback.print_exc()
-        line, code = describe(error)
+        line, code = describe(error, args)
         put(line, err=True)
     return code
 
@@ -179,13 +247,14 @@ def _run(args: list[str]) -> int:
     return 0
 
 
-def describe(error: BaseException) -> tuple[str, int]:
-    """The line to print about an error, and the exit code."""
+def describe(error: BaseException, args: Sequence[str] = ()) -> tuple[str, int]:
+    """The line to print about an error of a command line, and the exit code."""
     if isinstance(error, ScaleportError):
         return error_line(str(error)), error.exit_code
     if isinstance(error, _CLICK_ERROR):
         usage: Any = error
-        where = usage.ctx.command_path if usage.ctx else PROGRAM
+        verb = f" {args[0]}" if args and args[0] in VERBS else ""
+        where = usage.ctx.command_path if usage.ctx else f"{PROGRAM}{verb}"
         return error_line(f"{usage.format_message().rstrip('.')}; see {where} --help"), 2
     if isinstance(error, MemoryError):
         return error_line("out of memory; smaller tiles need less"), EXIT_OUT_OF_MEMORY
@@ -193,6 +262,21 @@ def describe(error: BaseException) -> tuple[str, int]:
     return error_line(
         f"internal error, {said}; please report it with what the same command prints with -v"
     ), EXIT_INTERNAL
+
+
+def _open_closed_streams() -> None:
+    """Have somewhere to write where a caller closed stdout or stderr (``>&-``).
+
+    Their numbers must not be given to the next file that is opened: what is printed would end up
+    in it.
+    """
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_WRONLY)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
 
 
 def _close_stdout() -> None:

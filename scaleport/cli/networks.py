@@ -14,6 +14,7 @@ from scaleport import plugins
 from scaleport.catalogue import FAMILIES, Catalogue, Entry, catalogue
 from scaleport.cli.output import Output, columns, size_text, table
 from scaleport.errors import BackendError, UsageError
+from scaleport.export.formats import FORMATS
 from scaleport.shipped import shipped_weights
 
 TILING = {"exact": "exact", "approximate": "approx", "not-allowed": "no"}
@@ -113,7 +114,6 @@ def part_names() -> set[str]:
 
 def backends() -> dict[str, list[str]]:
     """Formats of an export, each with the backends that run it."""
-    from scaleport.export.formats import FORMATS
     from scaleport.runtimes.registry import backend_names, get_backend
 
     found: dict[str, list[str]] = {name: [] for name in FORMATS}
@@ -148,10 +148,9 @@ def right(rows: Sequence[Sequence[str]], first: int, last: int | None = None) ->
 
 
 def _facts(entry: Entry, runs: dict[str, list[str]]) -> dict[str, Any]:
-    refused = {"torch", *entry.refused_formats}
-    formats = [] if entry.refusal else [name for name in runs if name not in refused]
-    held = [] if entry.refusal else ["torch", *formats]
-    able = sorted({name for form, names in runs.items() if form in held for name in names})
+    formats = [] if entry.refusal else [f for f in FORMATS if f not in entry.refused_formats]
+    held = [] if entry.refusal else [f for f in runs if f not in entry.refused_formats]
+    able = sorted({name for form in held for name in runs[form]})
     plain: dict[str, Any] = msgspec.to_builtins(entry)
     return {**plain, "formats": formats, "backends": able}
 
@@ -182,7 +181,7 @@ def _say_networks(out: Output, entries: list[Entry], runs: dict[str, list[str]])
     out.say()
     for reason, number in notes.items():
         _wrapped(out, f"({number}) {reason}", 6)
-    taken = [f"{name} ({' '.join(able)})" for name, able in runs.items() if name != "torch"]
+    taken = [f"{name} ({' '.join(able)})" for name, able in runs.items() if name in FORMATS]
     counted = "encode per LR pixel and render per output (HR) pixel"
     if layout is _narrow:
         counted = "encode and render together per output (HR) pixel"

@@ -29,6 +29,14 @@ BundleOutput = Annotated[
     ),
 ]
 OverwriteBundle = Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")]
+License = Annotated[
+    str,
+    typer.Option(
+        "--license",
+        metavar="NAME",
+        help="Licence of the weights, e.g. CC-BY-4.0. [default: what the checkpoint says]",
+    ),
+]
 Height = Annotated[
     str | None,
     typer.Option(
@@ -54,6 +62,16 @@ Device = Annotated[
         "--device",
         metavar="NAME",
         help="The backend's own name of a device, e.g. GPU or cuda:1.",
+    ),
+]
+InferencePrecision = Annotated[
+    str,
+    typer.Option(
+        "--inference-precision",
+        metavar="NAME",
+        help="Compute in fp32, tf32, bf16 or fp16, where the backend can. "
+        "[default: as the graphs say]",
+        show_default=False,
     ),
 ]
 Threads = Annotated[

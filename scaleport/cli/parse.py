@@ -4,44 +4,87 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from fractions import Fraction
+from typing import TYPE_CHECKING, Final
 
 from scaleport.errors import ScaleError, UsageError
 
 if TYPE_CHECKING:
     from scaleport.bundle.manifest import SizeRange
+    from scaleport.runtimes.fit import Fit
 
 MAX_SIDE = 1 << 24
 
 
 def scale_of(text: str) -> tuple[float, float]:
-    """``2.7``, or ``2,3.5`` for the vertical and the horizontal scale.
+    """``2.7``, ``x2.7``, ``2.7x`` or ``270%``; or ``2,3.5``, the vertical and horizontal scale.
 
     Raises:
-        ScaleError: if it is neither, or not finite and above 0.
+        ScaleError: if it is none of these, or not finite and above 0.
     """
     from scaleport.grid import parse_scale
 
     try:
-        values = [float(part) for part in text.split(",")]
+        values = [_factor(part) for part in text.split(",")]
     except ValueError:
+        if _SIZE.fullmatch(text.strip()):
+            raise ScaleError(f"{text} is a size: use --size {text}, or --fit {text}") from None
         raise ScaleError(
-            f"a scale is a number such as 2.7, or two (vertical, horizontal) such as 2,3.5; "
-            f"got {text!r}"
+            "a scale is a number such as 2.7 (also x2.7 or 270%), or two (vertical, horizontal) "
+            f"such as 2,3.5; got {text!r}"
         ) from None
     return parse_scale(values if len(values) > 1 else values[0])
 
 
-def size_of(text: str) -> tuple[int, int]:
+def _factor(text: str) -> float:
+    """One scale; ValueError if it is none."""
+    word = text.strip().lower().replace("\N{MULTIPLICATION SIGN}", "x")
+    if word.endswith("%"):
+        # Through decimal text: 110 / 100 is 1.1, where 110 * 0.01 is not.
+        return float(Fraction(word.removesuffix("%").strip()) / 100)
+    if word.startswith("x") or word.endswith("x"):
+        word = word.removeprefix("x") if word.startswith("x") else word.removesuffix("x")
+    return float(word)
+
+
+_SIZE: Final = re.compile(r"0*([1-9][0-9]{0,8})\s*[xX\u00d7*]\s*0*([1-9][0-9]{0,8})", re.ASCII)
+
+
+def size_of(text: str, option: str = "--size") -> tuple[int, int]:
     """``1920x1080``, width x height, as (height, width).
 
     Raises:
         ScaleError: if it is not that.
     """
-    match = re.fullmatch(r"0*([1-9][0-9]{0,8})[xX]0*([1-9][0-9]{0,8})", text.strip(), re.ASCII)
+    match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise ScaleError(f"a size is WIDTHxHEIGHT in pixels such as 1920x1080; got {text!r}")
+        hint = ""
+        if re.fullmatch(r"[0-9]{1,9}", text.strip()):
+            side = text.strip()
+            hint = f"; --width {side}, --height {side} or --longest {side} gives one side"
+        raise ScaleError(
+            f"a size is WIDTHxHEIGHT in pixels such as {option} 1920x1080; got {text!r}{hint}"
+        )
     return int(match[2]), int(match[1])
+
+
+def fit_of(
+    width: int | None, height: int | None, longest: int | None, box: str | None
+) -> Fit | None:
+    """The limits that were given as options; None if there are none.
+
+    Raises:
+        ScaleError: if a box is given beside a side, or a limit is no size.
+    """
+    from scaleport.runtimes.fit import Fit
+
+    sides = [n for n in (width, height, longest) if n is not None]
+    if box is not None:
+        if sides:
+            raise ScaleError("--fit WIDTHxHEIGHT limits both sides already; leave the others out")
+        tall, wide = size_of(box, "--fit")
+        return Fit(width=wide, height=tall)
+    return Fit(width or 0, height or 0, longest or 0) if sides else None
 
 
 def size_range_of(option: str, text: str) -> SizeRange:

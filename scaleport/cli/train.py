@@ -20,8 +20,10 @@ the papers: paper/igconv-plus-rdn and others. A name that is none lists them all
 Examples:
   scaleport train scaleport-s --data IMAGES --work runs/s
   scaleport train scaleport-s --data IMAGES --work runs/s --resume --steps 60000 --lr 5e-4
+  scaleport train scaleport-photo --data IMAGES --work runs/photo --show 32
   scaleport train own.yaml --data IMAGES --work runs/own --init runs/s/model.safetensors
   scaleport train scaleport-m --data IMAGES --work runs/m --accelerator cuda --devices 4
+  scaleport train scaleport-m --data IMAGES --work runs/m --accelerator cuda --minutes 60
 """
 
 
@@ -50,6 +52,20 @@ def train(
         int | None,
         typer.Option(metavar="N", help="Instead of the recipe's; may change when resuming."),
     ] = None,
+    minutes: Annotated[
+        float,
+        typer.Option(
+            metavar="X", min=0, help="Lay the recipe's schedule over this time, not its steps."
+        ),
+    ] = 0.0,
+    resident: Annotated[
+        bool | None,
+        typer.Option(
+            "--resident/--stream",
+            help="Keep all images on the device and make batches there, or stream batches to it. "
+            "[default: on a GPU where they fit]",
+        ),
+    ] = None,
     until: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Stop after this many steps in all.")
     ] = None,
@@ -71,6 +87,12 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Log there too, below --work.")
     ] = False,
+    show: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=0, help="Draw the first N samples into --work and train nothing."
+        ),
+    ] = 0,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
@@ -85,6 +107,11 @@ def train(
 
         from scaleport.training import command
 
+    if show:
+        sheet = command.show(recipe, data, work, cache, show)
+        out.result({"sheet": sheet})
+        out.say(str(sheet))
+        return
     options = command.Options(
         data,
         work,
@@ -93,6 +120,8 @@ def train(
         init=init,
         grow=grow,
         steps=steps,
+        minutes=minutes,
+        resident=resident,
         until=until,
         lr=lr,
         workers=workers,

@@ -6,16 +6,18 @@ import contextlib
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scaleport.cli.options import Device, Threads
+from scaleport.cli.options import Device, InferencePrecision, Threads
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, error_line, put
-from scaleport.cli.parse import bytes_of, scale_of, size_of
+from scaleport.cli.parse import bytes_of, fit_of, scale_of, size_of
 from scaleport.cli.strangers import Allow, VerifyKey
-from scaleport.errors import PartialError, ScaleportError, UsageError
+from scaleport.cli.streams import Streams
+from scaleport.errors import PartialError, ScaleportError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from scaleport.batch.plan import Job
@@ -30,26 +32,50 @@ Examples:
   scaleport upscale scans/ -m photo.bundle -s 2,3.5 -o larger/ --recursive
   scaleport upscale 'scans/*.tif' -m photo.bundle -s 4 -o larger/ --resume
   scaleport upscale clip.mp4 -m photo.bundle -s 2 --crf 16
-  scaleport upscale photo.png -m photo.bundle --size 1920x1080 -o wall.webp --backend openvino
+  scaleport upscale - -m photo.bundle -s 2 < photo.png > larger.png
+  scaleport upscale photo.png -m photo.bundle --fit 1920x1080 -o wall.webp --backend openvino
+  scaleport upscale old.jpg -m scaleport-photo.bundle -s 2     (compressed or noisy photographs)
 """
 
 
 def upscale(
     inputs: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
-            metavar="INPUT", help="Images, folders of images, or patterns such as 'scans/*.tif'."
+            metavar="INPUT",
+            help="Images, folders of images, or patterns such as 'scans/*.tif'; - reads stdin.",
         ),
     ],
     bundle: Annotated[Path, typer.Option("--model", "-m", metavar="BUNDLE", help="The bundle.")],
     scale: Annotated[
         str | None,
         typer.Option(
-            "--scale", "-s", metavar="S|SY,SX", help="Scale: 2.7, or 2,3.5 (vertical, horizontal)."
+            "--scale",
+            "-s",
+            metavar="S|SY,SX",
+            help="Scale: 2.7, x2.7 or 270%, or 2,3.5 (vertical, horizontal).",
         ),
     ] = None,
     size: Annotated[
-        str | None, typer.Option(metavar="WxH", help="Output size in pixels, instead of a scale.")
+        str | None,
+        typer.Option(
+            metavar="WxH",
+            help="Exactly this output size in pixels, instead of a scale; may stretch.",
+        ),
+    ] = None,
+    fit: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Largest size of the input's shape in a box.")
+    ] = None,
+    width: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Output width in pixels; height by the input."),
+    ] = None,
+    height: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Output height in pixels; width by the input."),
+    ] = None,
+    longest: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Pixels of the output's longer side.")
     ] = None,
     output: Annotated[
         str | None,
@@ -57,7 +83,8 @@ def upscale(
             "--output",
             "-o",
             metavar="FILE|DIR",
-            help="Output file or directory. [default: NAME_x2.7.png beside the input]",
+            help="Output file, or a directory, which is made; - is stdout. "
+            "[default: NAME_x2.7.png beside the input]",
         ),
     ] = None,
     backend: Annotated[
@@ -71,10 +98,16 @@ def upscale(
         typer.Option(metavar="NAME", help="fp32, fp16 or int8. [default: the first in the bundle]"),
     ] = "",
     threads: Threads = 0,
+    inference_precision: InferencePrecision = "",
     tile: Annotated[
-        int,
-        typer.Option(min=0, metavar="N", help="Largest tile in input pixels; 0 never tiles."),
-    ] = 256,
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Largest tile in input pixels; 0 never tiles. [default: what suits the device, "
+            "256 on a processor]",
+        ),
+    ] = None,
     max_memory: Annotated[
         str,
         typer.Option(
@@ -140,9 +173,13 @@ def upscale(
     several images, one that fails is reported and the others go on; what is finished is recorded
     beside the outputs for --resume. Videos that are named keep their audio and their time stamps.
     """
-    out = Output(as_json, quiet, verbose)
+    streams = Streams(inputs, output, kind)
+    inputs, output = streams.inputs, streams.output
+    out = streams.reporter(as_json, quiet, verbose)
     if engine not in ENGINES:
-        raise UsageError(f"--engine is {' or '.join(ENGINES)}, got {engine!r}")
+        raise UsageError(
+            f"--engine is {' or '.join(ENGINES)}, got {engine!r}{did_you_mean(engine, ENGINES)}"
+        )
     if address and engine != "ray":
         raise UsageError("--address is that of a Ray cluster; add --engine ray")
     from scaleport.batch.plan import plan
@@ -153,15 +190,22 @@ def upscale(
 
     if bits and bits not in BITS:
         raise UsageError(f"--bits must be {', '.join(map(str, BITS))}, got {bits}")
+    limits = fit_of(width, height, longest, fit)
+    if size is not None and limits is not None:
+        raise UsageError(
+            "--size is the exact output size; leave it out, or --fit, --width, --height and "
+            "--longest, which keep the shape"
+        )
     request = Request.of(
         None if scale is None else scale_of(scale),
-        None if size is None else size_of(size),
+        limits if size is None else size_of(size),
         bits,
         SaveOptions(quality, lossless),
         VideoOptions(codec, crf),
     )
     from scaleport.batch.ray import Setup, run_on_ray
     from scaleport.batch.run import Report, run
+    from scaleport.runtimes.base import precision_text
     from scaleport.runtimes.scales import checked_grid
     from scaleport.runtimes.upscaler import load
     from scaleport.runtimes.view import TilePolicy
@@ -176,6 +220,7 @@ def upscale(
         policy,
         allow=allow or (),
         verify_key=verify_key,
+        inference_precision=inference_precision,
     )
     if request.scale is not None:
         checked_grid(upscaler.manifest, 1, 1, request.scale, None)
@@ -186,6 +231,8 @@ def upscale(
         fit_memory(upscaler, work.jobs, request, bytes_of("--max-memory", max_memory))
     for _, error in work.failures:
         _complain(error, verbose)
+    for line in _left_out(work.left_out):
+        out.note(line)
     start = time.perf_counter()
     shares = _shares(work.jobs)
     with out.progress(shares[-1]) as advance:
@@ -207,7 +254,9 @@ def upscale(
         with out.libraries():
             if engine == "ray":
                 chosen = (upscaler.backend, upscaler.precision, threads, device, upscaler.policy)
-                setup = Setup(bundle.absolute(), *chosen, tuple(allow or ()), verify_key)
+                setup = Setup(
+                    bundle.absolute(), *chosen, tuple(allow or ()), verify_key, inference_precision
+                )
                 outcomes = run_on_ray(
                     setup, work.jobs, request, address=address, resume=resume, tell=tell
                 )
@@ -216,7 +265,8 @@ def upscale(
     report = Report.of(work, outcomes)
     device = upscaler.device if report.made else ""
     if device:
-        out.say(f"{upscaler.backend} on {device}, {upscaler.precision}")
+        words = precision_text(upscaler.precision, upscaler.inference_precision)
+        out.say(f"{upscaler.backend} on {device}, {words}")
     seconds = time.perf_counter() - start
     if len(outcomes) + len(work.failures) > 1:
         for line in _summary(report, seconds):
@@ -228,11 +278,13 @@ def upscale(
             "backend": upscaler.backend,
             "device": device or None,
             "precision": upscaler.precision,
+            "inference_precision": upscaler.inference_precision,
             "images": [_described(o) for o in outcomes if o.error is None],
             "failures": [
                 {"input": path, "error": str(error), "exit_code": error.exit_code}
                 for path, error in report.failures
             ],
+            "left_out": [{"file": path, "reason": why} for path, why in report.left_out],
             "summary": {
                 "made": report.made,
                 "kept": report.kept,
@@ -241,6 +293,7 @@ def upscale(
             },
         }
     )
+    streams.send()
     if report.failures:
         some = report.made + report.kept > 0
         raise typer.Exit(PartialError.exit_code if some else report.failures[0][1].exit_code)
@@ -254,6 +307,17 @@ def _tell(out: Output, outcome: Outcome) -> None:
     for note in outcome.result.notes:
         out.note(f"{outcome.job.source}: {note}")
     out.say(_line(outcome))
+
+
+def _left_out(files: Sequence[tuple[Path, str]]) -> list[str]:
+    """One line per reason: the file, or the first of several and their number."""
+    by_reason: dict[str, list[Path]] = {}
+    for path, reason in files:
+        by_reason.setdefault(reason, []).append(path)
+    return [
+        f"left out {paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}: {reason}"
+        for reason, paths in by_reason.items()
+    ]
 
 
 def _shares(jobs: tuple[Job, ...]) -> list[float]:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scaleport.atomic import write_text
-from scaleport.cli.options import Backends, Threads
+from scaleport.cli.options import Backends, InferencePrecision, Threads
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, table
 from scaleport.cli.parse import decibels_of, words_of
 from scaleport.errors import GateFailed, UsageError
 
 if TYPE_CHECKING:
     from scaleport.bundle.manifest import Parity
+    from scaleport.bundle.reader import Bundle
     from scaleport.validation.gates import Gates
 
 EXAMPLES = """\b
@@ -45,6 +46,7 @@ def validate(
             help="fp32, fp16, or int8 alone, which needs --data. [default: fp32,fp16]",
         ),
     ] = None,
+    inference_precision: InferencePrecision = "",
     data: Annotated[
         Path | None,
         typer.Option(
@@ -81,9 +83,15 @@ def validate(
             "--load-outputs", metavar="DIR", help="Run nothing: judge outputs that were kept."
         ),
     ] = None,
-    no_store: Annotated[
-        bool, typer.Option("--no-store", help="Leave the manifest as it is.")
-    ] = False,
+    store: Annotated[
+        bool | None,
+        typer.Option(
+            "--store/--no-store",
+            show_default=False,
+            help="Store the results in the manifest, which voids a signature. "
+            "[default: unless the bundle is signed]",
+        ),
+    ] = None,
     fp32_max_abs: Annotated[
         float | None,
         typer.Option(
@@ -102,6 +110,22 @@ def validate(
         float | None,
         typer.Option("--gate-fp16-psnr", metavar="DB", help="Least PSNR. [default: 55]"),
     ] = None,
+    tf32_psnr: Annotated[
+        float | None,
+        typer.Option(
+            "--gate-tf32-psnr",
+            metavar="DB",
+            help="Least PSNR with --inference-precision tf32. [default: 60]",
+        ),
+    ] = None,
+    bf16_psnr: Annotated[
+        float | None,
+        typer.Option(
+            "--gate-bf16-psnr",
+            metavar="DB",
+            help="Least PSNR with --inference-precision bf16. [default: 40]",
+        ),
+    ] = None,
     threads: Threads = 0,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -109,13 +133,14 @@ def validate(
 ) -> None:
     """Compare a bundle's graphs with the PyTorch network, over many image shapes and scales.
 
-    The results are stored in the bundle's manifest. A backend that cannot run here is listed as not
-    run. The exit code is 1 if a case is outside its gate.
+    The results are stored in the bundle's manifest, unless that is signed: a signature covers the
+    manifest and would be void. A backend that cannot run here is listed as not run. The exit code
+    is 1 if a case is outside its gate.
     """
     out = Output(as_json, quiet, verbose)
     asked = words_of(precisions) if precisions else ()
     if "int8" in asked or data is not None or int8_loss is not None:
-        others = (quick, rejudge, page, saved_to, saved_in)
+        others = (quick, rejudge, page, saved_to, saved_in, inference_precision)
         if asked not in ((), ("int8",)) or data is None or any(others):
             raise UsageError(
                 "int8 is judged by itself, on ground truth: --precision int8 --data DIR"
@@ -130,23 +155,53 @@ def validate(
         if saved_in is not None or rejudge or page is not None:
             raise UsageError("--save-outputs judges nothing: it goes with what is run only")
         chosen = [words_of(values) if values else None for values in (backends, precisions)]
-        _save(out, bundle, saved_to, chosen[0], chosen[1], quick, threads)
+        _save(out, bundle, saved_to, chosen[0], chosen[1], quick, threads, inference_precision)
         return
-    gates = _gates(fp32_max_abs, fp32_psnr, fp16_max_abs, fp16_psnr)
+    keep = _keeps(out, bundle, store)
+    gates = _gates(fp32_max_abs, fp32_psnr, fp16_max_abs, fp16_psnr, tf32_psnr, bf16_psnr)
     if saved_in is not None:
-        if backends or precisions or quick or rejudge:
+        if backends or precisions or inference_precision or quick or rejudge:
             raise UsageError("--load-outputs judges all that was kept: it goes with gates only")
-        parity = _judge_saved(out, bundle, saved_in, gates, threads, not no_store)
+        opened, parity = _judge_saved(out, bundle, saved_in, gates, threads, keep)
     elif rejudge:
-        if backends or precisions or quick:
+        if backends or precisions or inference_precision or quick:
             raise UsageError("--rejudge judges all stored results: it goes with gates only")
-        parity = _rejudge(bundle, gates, not no_store)
+        opened, parity = _rejudge(bundle, gates, keep)
     else:
         chosen = [words_of(values) if values else None for values in (backends, precisions)]
-        parity = _run(out, bundle, chosen[0], chosen[1], quick, gates, threads, not no_store)
+        opened, parity = _run(
+            out,
+            bundle,
+            chosen[0],
+            chosen[1],
+            quick,
+            gates,
+            threads,
+            keep,
+            inference_precision,
+        )
     if page is not None:
-        _page(out, bundle, parity, page, threads, pictures=not rejudge and not saved_in)
+        _page(out, opened, parity, page, threads, pictures=not rejudge and not saved_in)
     _report(out, parity)
+
+
+def _keeps(out: Output, bundle: Path, store: bool | None) -> bool:
+    """Whether the results go into the manifest; says what that means for a signature."""
+    from scaleport.bundle.writer import is_signed
+
+    if not is_signed(bundle):
+        return store is not False
+    if store is None:
+        out.note(
+            f"{bundle} is signed: the results are not stored, since the signature covers the "
+            "manifest; --store stores them and removes the signature"
+        )
+    elif store:
+        out.note(
+            f"storing the results removes the signature of {bundle}; sign it again with "
+            f"scaleport sign {bundle}"
+        )
+    return bool(store)
 
 
 def _judge_int8(
@@ -184,6 +239,8 @@ def _gates(
     fp32_psnr: float | None,
     fp16_max_abs: float | None,
     fp16_psnr: float | None,
+    tf32_psnr: float | None,
+    bf16_psnr: float | None,
 ) -> Gates:
     from scaleport.validation.gates import Gate, Gates
 
@@ -193,25 +250,29 @@ def _gates(
         return default if value is None else value
 
     return Gates(
+        tf32=Gate(psnr=given(tf32_psnr, usual.tf32.psnr)),
+        bf16=Gate(psnr=given(bf16_psnr, usual.bf16.psnr)),
         fp32=Gate(given(fp32_max_abs, usual.fp32.max_abs), given(fp32_psnr, usual.fp32.psnr)),
         fp16=Gate(given(fp16_max_abs, usual.fp16.max_abs), given(fp16_psnr, usual.fp16.psnr)),
     )
 
 
-def _rejudge(bundle: Path, gates: Gates, keep: bool) -> Parity:
+def _rejudge(bundle: Path, gates: Gates, keep: bool) -> tuple[Bundle, Parity]:
     import msgspec
 
-    from scaleport.bundle.reader import read_manifest
+    from scaleport.bundle.reader import open_bundle
     from scaleport.bundle.writer import update_manifest
     from scaleport.validation.gates import rejudge
 
-    manifest = read_manifest(bundle)
+    opened = open_bundle(bundle)
+    manifest = opened.manifest
     if manifest.parity is None:
         raise UsageError(f"{bundle} holds no parity results yet; run it without --rejudge")
     parity = rejudge(manifest.parity, gates)
     if keep:
-        update_manifest(bundle, msgspec.structs.replace(manifest, parity=parity))
-    return parity
+        changed = msgspec.structs.replace(manifest, parity=parity)
+        update_manifest(opened, changed, void_signature=True)
+    return opened, parity
 
 
 def _run(
@@ -223,27 +284,29 @@ def _run(
     gates: Gates,
     threads: int,
     keep: bool,
-) -> Parity:
-    from scaleport.bundle.reader import read_manifest
+    inference_precision: str,
+) -> tuple[Bundle, Parity]:
+    from scaleport.bundle.reader import open_bundle
     from scaleport.validation import parity as proof
 
-    manifest = read_manifest(bundle)
+    opened = open_bundle(bundle)
     with needs("torch", "the reference of validate"):
         import torch  # noqa: F401
     # Share of the cases: how many there are is known only when the first one is done.
     with out.progress(1.0) as advance, out.libraries():
         parity = proof.validate(
-            bundle,
+            opened,
             backends,
             precisions,
             "quick" if quick else "full",
             gates,
             threads,
             lambda done, total, text: advance(done / total, f"{text}, {done} of {total}"),
+            inference_precision,
         )
     if keep:
-        proof.store(bundle, manifest, parity, gates)
-    return parity
+        proof.store(opened, opened.manifest, parity, gates, void_signature=True)
+    return opened, parity
 
 
 def _save(
@@ -254,7 +317,9 @@ def _save(
     precisions: tuple[str, ...] | None,
     quick: bool,
     threads: int,
+    inference_precision: str,
 ) -> None:
+    from scaleport.runtimes.base import precision_text
     from scaleport.validation.outputs import save_outputs
 
     with out.progress(1.0) as advance, out.libraries():
@@ -266,8 +331,17 @@ def _save(
             "quick" if quick else "full",
             threads,
             lambda done, total, text: advance(done / total, f"{text}, {done} of {total}"),
+            inference_precision,
         )
-    runs = [(run.backend, run.precision, str(len(run.cases)), run.device) for run in index.runs]
+    runs = [
+        (
+            run.backend,
+            precision_text(run.precision, run.inference_precision),
+            str(len(run.cases)),
+            run.device,
+        )
+        for run in index.runs
+    ]
     failed = [case for run in index.runs for case in run.cases if case.file is None]
     out.result(
         {
@@ -289,31 +363,30 @@ def _save(
 
 def _judge_saved(
     out: Output, bundle: Path, folder: Path, gates: Gates, threads: int, keep: bool
-) -> Parity:
-    from scaleport.bundle.reader import read_manifest
+) -> tuple[Bundle, Parity]:
+    from scaleport.bundle.reader import open_bundle
     from scaleport.validation.outputs import judge_outputs
     from scaleport.validation.parity import store
 
-    manifest = read_manifest(bundle)
+    opened = open_bundle(bundle)
     with needs("torch", "the reference of validate"):
         import torch  # noqa: F401
     with out.progress(1.0) as advance, out.libraries():
         parity = judge_outputs(
-            bundle,
+            opened,
             folder,
             gates,
             threads,
             lambda done, total, text: advance(done / total, f"{text}, {done} of {total}"),
         )
     if keep:
-        store(bundle, manifest, parity, gates)
-    return parity
+        store(opened, opened.manifest, parity, gates, void_signature=True)
+    return opened, parity
 
 
 def _page(
-    out: Output, bundle: Path, parity: Parity, target: Path, threads: int, pictures: bool
+    out: Output, bundle: Bundle, parity: Parity, target: Path, threads: int, pictures: bool
 ) -> None:
-    from scaleport.bundle.reader import read_manifest
     from scaleport.validation.page import render_page
 
     evidence = None
@@ -322,7 +395,7 @@ def _page(
 
         with out.progress(None) as advance, out.libraries():
             evidence = gather(bundle, parity, threads, lambda text: advance(0, text))
-    write_text(target, render_page(read_manifest(bundle), parity, evidence))
+    write_text(target, render_page(bundle.manifest, parity, evidence))
     out.say(f"wrote {target}")
 
 

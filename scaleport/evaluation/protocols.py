@@ -51,10 +51,11 @@ class Protocol:
     extra_border: int = 0
     matlab_scales: tuple[int, ...] | None = None
 
-    def read(self, image: Image.Image) -> Pixels:
-        """Pixels uint8[H, W, 3], or [H, W] of a gray image that counts as luma."""
-        gray = image.mode in ("L", "1") and self.gray_is_luma
-        return np.asarray(image.convert("L" if gray else "RGB"))
+    def taken(self, image: Pixels) -> Pixels:
+        """A decoded image as this protocol takes it: uint8 [H, W, 3], or [H, W] if gray is luma."""
+        if image.ndim == 2 and not self.gray_is_luma:
+            return np.repeat(image[..., None], 3, axis=2)
+        return image
 
     def pair(self, image: Pixels, scale: float) -> tuple[Pixels, Pixels]:
         """LR of ``floor(size / scale)`` pixels, and HR cropped from the top left to match it.

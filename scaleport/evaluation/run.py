@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image as Pillow
 
 from scaleport.atomic import atomic_path
-from scaleport.errors import ImageError, UsageError
+from scaleport.errors import UsageError
+from scaleport.evaluation.degrade import Degradation
 from scaleport.evaluation.metrics import Metric
 from scaleport.evaluation.protocols import Pixels, Protocol
 from scaleport.evaluation.subjects import Subject
 from scaleport.imaging.folders import KNOWN, images_in
+from scaleport.imaging.pairs import read_colours
 
 Progress = Callable[[int, int, str], None]
 
@@ -47,12 +48,13 @@ class Score:
     values: dict[str, float]
 
 
-def find_sets(folder: Path, names: Sequence[str] = ()) -> list[ImageSet]:
+def find_sets(folder: Path, names: Sequence[str] = (), every: int = 1) -> list[ImageSet]:
     """The image sets of a folder: itself, if it holds images, or those of its folders that do.
 
     Args:
         folder: where to look.
         names: only these of its folders.
+        every: only every so many images of each, beginning with the first.
 
     Raises:
         UsageError: if there is no image, or no folder of a name.
@@ -61,9 +63,9 @@ def find_sets(folder: Path, names: Sequence[str] = ()) -> list[ImageSet]:
         raise UsageError(f"no such folder: {folder}")
     own = images_in(folder)
     if own and not names:
-        return [ImageSet(folder.resolve().name, own)]
+        return [ImageSet(folder.resolve().name, own[::every])]
     below = sorted(path for path in folder.iterdir() if path.is_dir())
-    sets = [ImageSet(path.name, files) for path in below if (files := images_in(path))]
+    sets = [ImageSet(path.name, files[::every]) for path in below if (files := images_in(path))]
     if not sets:
         raise UsageError(f"no images in {folder}; known: {KNOWN}")
     by_name = {found.name: found for found in sets}
@@ -73,19 +75,6 @@ def find_sets(folder: Path, names: Sequence[str] = ()) -> list[ImageSet]:
     return [by_name[name] for name in names] if names else sets
 
 
-def read_image(path: Path, protocol: Protocol) -> Pixels:
-    """Decode one file as a protocol wants it.
-
-    Raises:
-        ImageError: if it cannot be decoded.
-    """
-    try:
-        with Pillow.open(path) as image:
-            return protocol.read(image)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ImageError(f"cannot read {path}: {error}") from error
-
-
 def score(
     sets: Sequence[ImageSet],
     scales: Sequence[float],
@@ -93,6 +82,7 @@ def score(
     protocol: Protocol,
     metrics: Sequence[Metric],
     progress: Progress | None = None,
+    degradation: Degradation | None = None,
 ) -> list[Score]:
     """Score subjects at those scales that they support.
 
@@ -103,6 +93,7 @@ def score(
         protocol: how to score.
         metrics: what to measure.
         progress: called with (images done, images in all, what is being done).
+        degradation: what LR goes through before it is upscaled.
 
     Raises:
         ImageError: if an image cannot be decoded or is too small.
@@ -117,7 +108,9 @@ def score(
             for path in images.files:
                 if progress is not None:
                     progress(done, total, f"{images.name} x{scale:g}, {path.name}")
-                lr, hr = protocol.pair(read_image(path, protocol), scale)
+                lr, hr = protocol.pair(protocol.taken(read_colours(path)), scale)
+                if degradation is not None:
+                    lr = degradation(lr, path.name)
                 for subject in able:
                     result = subject.render(lr, *hr.shape[:2])
                     row = [_measured(metric, protocol, result, hr, scale) for metric in metrics]

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scaleport.errors import UsageError
 from scaleport.evaluation.protocols import Pixels
 from scaleport.imaging.resample import imresize
+from scaleport.runtimes.registry import checkpoint_backend
 from scaleport.shipped import checkpoint_name, find_checkpoint
 
 Render = Callable[[Pixels, int, int], npt.NDArray[Any]]
@@ -69,7 +70,7 @@ def from_checkpoint(path: Path, threads: int = 0) -> Subject:
         return out if lr.ndim == 3 else out.mean(axis=2)
 
     limits = (network.limits.min, network.limits.max)
-    return Subject(checkpoint_name(path), "torch", "fp32", "CPU", limits, render)
+    return Subject(checkpoint_name(path), checkpoint_backend().name, "fp32", "CPU", limits, render)
 
 
 def from_bundle(path: Path, backend: str, precision: str, threads: int, device: str) -> Subject:
@@ -112,7 +113,8 @@ def open_subject(
     if path.is_dir():
         return from_bundle(path, backend, precision, threads, device)
     found = find_checkpoint(given)
-    if backend not in ("", "auto", "torch") or precision not in ("", "fp32") or device:
+    own = checkpoint_backend().name
+    if backend not in ("", "auto", own) or precision not in ("", "fp32") or device:
         raise UsageError(
             f"{given} is a checkpoint, which runs in torch, fp32, on the CPU; "
             "export it to score other backends and precisions"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import onnx
 
 from scaleport.errors import ExportError
-from scaleport.export.onnx import IR_VERSION, OPSET
+from scaleport.export.translate import IR_VERSION, OPSET
 
 
 @dataclass(frozen=True)

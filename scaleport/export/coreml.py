@@ -17,10 +17,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from scaleport.bundle.dimensions import continued, continued_most, split_dimension
 from scaleport.bundle.manifest import SizeRange
 from scaleport.errors import BackendError, ExportError, OutputError, UsageError, first_line
+from scaleport.export.capture import capture, settled, swift, with_views
 from scaleport.export.coreml_lowering import corrected_frontend
-from scaleport.export.trace import TraceSizes, dynamic_shapes, example_inputs
+from scaleport.export.trace import TraceSizes, example_inputs
 from scaleport.grid import output_length
 from scaleport.models.base import Port, Stage
 from scaleport.runtimes.mil import Evaluator, read_program
@@ -78,6 +80,7 @@ class CoreMLOptions:
             ExportError: if the name is not one of :class:`scaleport.models.base.Port`.
         """
         axes = {"H": self.height, "W": self.width, "Ho": self.height, "Wo": self.width}
+        name, window = split_dimension(name)
         if name == "N":
             return 1, 1, self.max_batch
         if name == "S":
@@ -86,11 +89,17 @@ class CoreMLOptions:
             raise ExportError(f"no range is known for the dimension {name!r}")
         axis = axes[name]
         if name in ("H", "W"):
-            return axis.min, axis.opt, axis.max
+            least, usual = continued(axis.min, window), continued(axis.opt, window)
+            return least, usual, continued_most(axis.max, window)
         return 1, axis.opt, output_length(axis.max, self.max_scale)
 
 
-def export_stage(stage: Stage, target: Path, options: CoreMLOptions | None = None) -> None:
+def export_stage(
+    stage: Stage,
+    target: Path,
+    options: CoreMLOptions | None = None,
+    captured: torch.export.ExportedProgram | None = None,
+) -> None:
     """Lower one stage to an ML program and write it as ``target``, a ``.mlpackage``.
 
     The precision is that of the stage's module: casts, float16 weights and float32 grid arithmetic
@@ -101,6 +110,7 @@ def export_stage(stage: Stage, target: Path, options: CoreMLOptions | None = Non
         stage: the stage; its module is switched to eval mode.
         target: path of the package; replaced whole, or left as it was.
         options: ranges and target system; the defaults of :class:`CoreMLOptions` if left out.
+        captured: the stage as :func:`scaleport.export.capture.capture` gives it, if it is there.
 
     Raises:
         BackendError: if coremltools is not installed.
@@ -112,7 +122,7 @@ def export_stage(stage: Stage, target: Path, options: CoreMLOptions | None = Non
     if target.suffix != ".mlpackage":
         raise UsageError(f"a Core ML package is named *.mlpackage, not {target.name!r}")
     with quiet():
-        traced = trace_program(stage)
+        traced = trace_program(stage, captured)
         options = options or CoreMLOptions()
         model = _convert(stage, traced, options)
         _check_program(stage, traced, model._mil_program)
@@ -129,7 +139,7 @@ def export_stage(stage: Stage, target: Path, options: CoreMLOptions | None = Non
             model.save(str(package))
         # Written for ExecuTorch's debugger; the package's manifest does not know the file.
         (package / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
-        _check_numbers(stage, traced, package, options.int8_weights)
+        _check_numbers(stage, traced, package, options)
         _replace(package, target, scratch / "old")
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
@@ -157,25 +167,30 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def trace_program(stage: Stage) -> torch.export.ExportedProgram:
+def trace_program(
+    stage: Stage, captured: torch.export.ExportedProgram | None = None
+) -> torch.export.ExportedProgram:
     """The stage as a graph of PyTorch operators, without slices that take everything.
+
+    Args:
+        stage: what to trace.
+        captured: the stage as :func:`scaleport.export.capture.capture` gives it, if it is there.
 
     Raises:
         ExportError: if it cannot be traced.
     """
-    try:
-        # Otherwise lengths of 1 would count as a case of their own, and be refused later.
-        config: Any = torch.fx.experimental._config
-        oblivious = config.patch(backed_size_oblivious=True)
-        with torch.no_grad(), oblivious:
-            traced: torch.export.ExportedProgram = torch.export.export(
-                stage.module.eval(),
-                example_inputs(stage, TraceSizes()),
-                dynamic_shapes=tuple(dynamic_shapes(stage)),
-                prefer_deferred_runtime_asserts_over_guards=True,
-            ).run_decompositions({})
-    except Exception as error:
-        raise ExportError(f"stage {stage.name!r} cannot be traced: {first_line(error)}") from error
+    captured = captured or capture(stage)
+    traced = settled(captured)
+    if traced is not None:
+        with_views(traced)
+    else:
+        try:
+            config: Any = torch.fx.experimental._config
+            with torch.no_grad(), swift(), config.patch(backed_size_oblivious=True):
+                traced = captured.run_decompositions({})
+        except Exception as error:
+            reason = first_line(error)
+            raise ExportError(f"stage {stage.name!r} cannot be traced: {reason}") from error
     # Indexing with None leaves a slice per dimension; the converter would give each result a
     # dynamic length of its own.
     for node in list(traced.graph.nodes):
@@ -325,12 +340,26 @@ def _with_int8_weights(model: Any, stage: Stage) -> Any:
         ) from error
 
 
+def _check_sizes(options: CoreMLOptions) -> TraceSizes:
+    """Sizes of no trace for the numerical check, as near to the usual ones as ranges allow."""
+    usual = CHECK_SIZES
+    height = min(max(usual.height, options.height.min), options.height.max)
+    width = min(max(usual.width, options.width.min), options.width.max)
+    scale = min(usual.scale, options.lengths("S")[2])
+    if (height, width, scale) == (usual.height, usual.width, usual.scale):
+        return usual
+    # Real scales, another one per axis, up to the largest.
+    out = (output_length(n, s) for n, s in ((height, 1.3), (width, 1.9)))
+    out_height, out_width = map(min, out, (options.lengths(n)[2] for n in ("Ho", "Wo")))
+    return TraceSizes(1, height, width, out_height, out_width, scale)
+
+
 def _check_numbers(
-    stage: Stage, traced: torch.export.ExportedProgram, package: Path, int8_weights: bool
+    stage: Stage, traced: torch.export.ExportedProgram, package: Path, options: CoreMLOptions
 ) -> None:
     """Compare the written package with the stage at sizes of no trace."""
     evaluator = Evaluator(read_program(package))
-    inputs = example_inputs(stage, CHECK_SIZES)
+    inputs = example_inputs(stage, _check_sizes(options))
     feeds = {port.name: t.numpy() for port, t in zip(stage.inputs, inputs, strict=True)}
     with torch.no_grad():
         expected = stage.module(*inputs)
@@ -345,7 +374,7 @@ def _check_numbers(
                 f"the Core ML program of stage {stage.name!r} depends on the traced sizes: "
                 f"output {port.name!r} has another shape"
             )
-        share = _INT8_ERROR if int8_weights else 2e-2 if reduced else 1e-4
+        share = _INT8_ERROR if options.int8_weights else 2e-2 if reduced else 1e-4
         bound = share * max(1.0, float(want.abs().max()))
         error = float(np.abs(want.numpy() - got).max())
         if not error <= bound:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol
@@ -25,16 +27,18 @@ from scaleport.bundle.writer import BundleWriter
 from scaleport.errors import BackendError, UnsupportedOpError, UsageError
 from scaleport.export.formats import FORMATS, check_formats, writer_of
 from scaleport.export.plan import ExportOptions, ExportPlan
-from scaleport.export.receptive import receptive_field
+from scaleport.export.receptive import receptive_field, render_radius
 from scaleport.grid import SIZE_RULE
 from scaleport.models.checkpoint import load_checkpoint, read_metadata
-from scaleport.shipped import checkpoint_name
+from scaleport.shipped import checkpoint_name, license_of
 
 APPROXIMATE_HALO = 32
 """LR pixels by which tiles overlap where no overlap makes them exact."""
 
 TOOLS = ("torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "openvino", "coremltools")
 RTX_TOOLS = ("tensorrt", "tensorrt-rtx")
+_IN_PYTHON = ("coreml",)
+"""Formats whose writers hold Python's lock nearly all the time."""
 
 
 def tool_versions() -> dict[str, str]:
@@ -103,11 +107,13 @@ def export_bundle(
             f"{network.export_refusal}"
         )
     with BundleWriter(target, options.overwrite) as writer:
-        radius = APPROXIMATE_HALO
+        radius, around = APPROXIMATE_HALO, None
         if network.tiling.kind == "exact" or network.tiling.measurable:
             step("measuring the receptive field")
             measured = receptive_field(network)
             radius = APPROXIMATE_HALO if measured is None else measured
+            if network.tiling.kind == "exact":
+                around = render_radius(network)
             if network.tiling.kind != "exact":
                 radius = max(radius, APPROXIMATE_HALO)
         plan = ExportPlan(network, options, writer.path, step)
@@ -123,30 +129,55 @@ def export_bundle(
             height=options.height,
             width=options.width,
             receptive_field=radius,
+            render_radius=around,
+            tile_step=network.encoder.tile_step,
             tiling=network.tiling.kind,
             graphs={},
             files={},
             tool_versions=tool_versions(),
-            license=str(info.get("license", "")) if isinstance(info, dict) else "",
+            license=options.license or license_of(checkpoint, info),
         )
         if quantise is not None and "int8" in options.precisions:
             build = quantise(plan, manifest)
             plan.int8.update(build.graphs)
             manifest = msgspec.structs.replace(manifest, quantisation=build.record)
-        graphs: dict[str, tuple[Graph, ...]] = {}
-        skipped: dict[str, str] = {}
-        # ONNX always ships: it is what every other format can be made from again.
-        for name in FORMATS:
-            if name != "onnx" and name not in options.formats:
-                continue
-            if name in network.encoder.refused_formats:
-                skipped[name] = network.encoder.refused_formats[name]
-                continue
-            try:
-                graphs[name] = tuple(writer_of(name)(plan))
-            except BackendError as error:
-                skipped[name] = str(error)
+        wanted = [name for name in FORMATS if name == "onnx" or name in options.formats]
+        refused = network.encoder.refused_formats
+        graphs, skipped = _write_formats(plan, [name for name in wanted if name not in refused])
+        skipped |= {name: refused[name] for name in wanted if name in refused}
         skipped |= plan.skipped
         shutil.copyfile(checkpoint, writer.path(CHECKPOINT_NAME))
         step("hashing")
         return writer.finish(msgspec.structs.replace(manifest, graphs=graphs, skipped=skipped))
+
+
+def _write_formats(
+    plan: ExportPlan, names: Sequence[str]
+) -> tuple[dict[str, tuple[Graph, ...]], dict[str, str]]:
+    """Write formats, and say which have been left out and why.
+
+    ONNX always ships and comes first: it is what other formats can be made from, now and again.
+    Core ML is made by Python from PyTorch's programs; the tools of the others are native code,
+    which works beside it on another core.
+    """
+
+    def attempt(name: str) -> tuple[tuple[Graph, ...], str]:
+        try:
+            return tuple(writer_of(name)(plan)), ""
+        except BackendError as error:
+            return (), str(error)
+
+    first, *others = names
+    results = {first: attempt(first)}
+    alone = (os.cpu_count() or 1) < 2
+    here = [name for name in others if alone or name in _IN_PYTHON]
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="export") as beside:
+        pending = {name: beside.submit(attempt, name) for name in others if name not in here}
+        try:
+            results |= {name: attempt(name) for name in here}
+        except BaseException:
+            beside.shutdown(cancel_futures=True)
+            raise
+        results |= {name: future.result() for name, future in pending.items()}
+    graphs = {name: results[name][0] for name in names if not results[name][1]}
+    return graphs, {name: results[name][1] for name in names if results[name][1]}

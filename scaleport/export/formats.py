@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from scaleport.errors import UsageError
+from scaleport.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from scaleport.bundle.manifest import Graph
@@ -32,11 +32,11 @@ def check_formats(names: Collection[str]) -> None:
     Raises:
         UsageError: of those that are unknown; the message lists the known ones.
     """
-    unknown = [repr(name) for name in names if name not in FORMATS]
+    unknown = [name for name in names if name not in FORMATS]
     if unknown or not names:
-        raise UsageError(
-            f"unknown format {', '.join(unknown) or '(none)'}; known: {', '.join(FORMATS)}"
-        )
+        shown = ", ".join(map(repr, unknown)) or "(none)"
+        hint = did_you_mean(unknown[0].lower(), FORMATS) if unknown else ""
+        raise UsageError(f"unknown format {shown}{hint}; known: {', '.join(FORMATS)}")
 
 
 def writer_of(name: str) -> Callable[[ExportPlan], list[Graph]]:

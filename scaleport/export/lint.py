@@ -1,8 +1,9 @@
 """Graph lint: nothing of the traced scale or size may remain in a graph.
 
 A constant that came from a traced length is right at that length and wrong at every other. It
-cannot be told from a weight by looking at one graph, so a stage is traced twice with sizes that
-share no length: whatever differs between both graphs depends on the trace.
+cannot be told from a weight by looking at one graph. Where a captured program can run beside its
+stage, :func:`scaleport.export.capture.replays` finds it; any other stage is traced twice with sizes
+that share no length: whatever differs between both graphs depends on the trace.
 """
 
 from __future__ import annotations

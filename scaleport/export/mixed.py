@@ -10,8 +10,8 @@ import onnx
 from torch import Tensor, nn
 
 from scaleport.errors import UsageError
-from scaleport.export.onnx import module_of
 from scaleport.models.base import Stage
+from scaleport.runtimes.onnx_inside import module_of
 
 _MOVES = ("Cast", "Identity", "Shape", "Constant")
 

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import ast
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +11,7 @@ import onnxslim
 import torch
 
 from scaleport.errors import ExportError, first_line
+from scaleport.export.capture import capture, quiet, replays, respelled, settled
 from scaleport.export.lint import assert_same_graph
 from scaleport.export.trace import (
     SECOND_TRACE,
@@ -23,41 +19,47 @@ from scaleport.export.trace import (
     dynamic_shapes,
     example_inputs,
 )
+from scaleport.export.translate import IR_VERSION, OPSET, translation
 from scaleport.models.base import Stage
 from scaleport.models.scan_graph import translations
+from scaleport.runtimes.onnx_inside import MODULE_KEY
 
-OPSET = 20
-IR_VERSION = 10
 CHECK_SIZES = TraceSizes(1, 10, 19, 41, 22, 2)
 """Sizes that no trace used, for the numerical check after simplification."""
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
-MODULE_KEY = "module"
-"""Key of a node's metadata that names the PyTorch module it came from."""
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence exporters that print progress and warn about their own internals."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+def trace_program(
+    stage: Stage, captured: torch.export.ExportedProgram | None = None
+) -> tuple[torch.onnx.ONNXProgram, bool]:
+    """Trace a stage; the result holds the graph and the program that it was made from.
 
+    Args:
+        stage: what to trace.
+        captured: the stage as :func:`scaleport.export.capture.capture` gives it, if it is there.
 
-def trace_program(stage: Stage, sizes: TraceSizes) -> torch.onnx.ONNXProgram:
-    """Trace a stage; the result holds the graph and the traced program that it was made from.
+    Returns:
+        The result, and whether it is proven to hold nothing of the traced sizes.
 
     Raises:
         ExportError: if it cannot be traced.
     """
+    direct = translation()
+    if direct is not None:
+        try:
+            program = settled(captured or capture(stage))
+            proven = program is not None and replays(program, stage)
+            if program is not None and proven and respelled(program, direct.known):
+                return direct.run(program), True
+        except Exception:
+            # Whatever it is: the exporter's own way is there, and its words are for users.
+            return _export(stage, TraceSizes()), False
+    return _export(stage, TraceSizes()), False
+
+
+def _export(stage: Stage, sizes: TraceSizes) -> torch.onnx.ONNXProgram:
+    """Trace a stage with all that PyTorch's exporter does."""
     with quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(
@@ -65,8 +67,6 @@ def trace_program(stage: Stage, sizes: TraceSizes) -> torch.onnx.ONNXProgram:
                 example_inputs(stage, sizes),
                 dynamo=True,
                 dynamic_shapes=tuple(dynamic_shapes(stage)),
-                input_names=[port.name for port in stage.inputs],
-                output_names=[port.name for port in stage.outputs],
                 opset_version=OPSET,
                 custom_translation_table=translations(),
                 verbose=False,
@@ -79,8 +79,14 @@ def trace_program(stage: Stage, sizes: TraceSizes) -> torch.onnx.ONNXProgram:
     return program
 
 
-def _trace(stage: Stage, sizes: TraceSizes) -> onnx.ModelProto:
-    model: onnx.ModelProto = trace_program(stage, sizes).model_proto
+def _proto(program: torch.onnx.ONNXProgram, stage: Stage) -> onnx.ModelProto:
+    for values, ports in (
+        (program.model.graph.inputs, stage.inputs),
+        (program.model.graph.outputs, stage.outputs),
+    ):
+        for value, port in zip(values, ports, strict=True):
+            value.name = port.name
+    model: onnx.ModelProto = program.model_proto
     _clean(model, stage)
     return model
 
@@ -113,13 +119,6 @@ def _clean(model: onnx.ModelProto, stage: Stage) -> None:
         scopes = next((p.value for p in node.metadata_props if p.key == _SCOPES), "[]")
         path = ["", *ast.literal_eval(scopes)][:-1]
         _set_module(node, path[-1] if path else "")
-
-
-def module_of(node: onnx.NodeProto) -> str:
-    """Path of the PyTorch module that a node came from; empty if it is not known."""
-    found = next((p.value for p in node.metadata_props if p.key == MODULE_KEY), "")
-    # The tracer's own word for "none".
-    return "" if found.startswith("_empty_nn_module") else found
 
 
 def _set_module(node: onnx.NodeProto, path: str) -> None:
@@ -169,23 +168,28 @@ def simplify(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
     return slim
 
 
-def export_stage(stage: Stage, lint: bool = True) -> onnx.ModelProto:
+def export_stage(
+    stage: Stage, captured: torch.export.ExportedProgram | None = None
+) -> onnx.ModelProto:
     """Lower one stage to ONNX.
 
-    The stage is traced twice with different sizes and both graphs must be the same (the lint);
-    the result is simplified, and then compared with the stage itself at sizes of neither trace.
+    Nothing of the traced sizes may remain in the graph (the lint): the traced program is run
+    beside the stage at other sizes, operator by operator. A stage that this cannot show it of is
+    traced twice with different sizes, and both graphs must be the same. The result is simplified,
+    and then compared with the stage itself at sizes of neither trace.
 
     Args:
         stage: what to lower.
-        lint: whether to trace twice; false where the same stage has passed in another precision.
+        captured: the stage as :func:`scaleport.export.capture.capture` gives it, if it is there.
 
     Raises:
         ExportError: if it cannot be traced, or the graph and the stage disagree.
         LintError: if the graph depends on the sizes it was traced with.
     """
-    model = _trace(stage, TraceSizes())
-    if lint:
-        assert_same_graph(model, _trace(stage, SECOND_TRACE), stage.name)
+    program, proven = trace_program(stage, captured)
+    model = _proto(program, stage)
+    if not proven:
+        assert_same_graph(model, _proto(_export(stage, SECOND_TRACE), stage), stage.name)
     check(model, f"stage {stage.name!r}")
     slim = simplify(model, f"simplified stage {stage.name!r}")
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from scaleport.export.onnx import module_of
+from scaleport.runtimes.onnx_inside import module_of
 
 Array = npt.NDArray[Any]
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)

@@ -12,10 +12,12 @@ import onnx
 import torch
 
 from scaleport.bundle.manifest import Graph, Precision, SizeRange, Tensor
-from scaleport.errors import UsageError
+from scaleport.errors import ExportError, UsageError
+from scaleport.export.capture import capture
 from scaleport.export.mixed import float32_operations, keep_float32
 from scaleport.export.onnx import export_stage
-from scaleport.export.whole import Front, export_resample, whole_graph
+from scaleport.export.resampling import resample_graph
+from scaleport.export.whole import Front, whole_graph
 from scaleport.models.base import DeployForm, Port, Stage
 from scaleport.models.network import Network
 
@@ -48,6 +50,8 @@ class ExportOptions:
     overwrite: bool = False
     keep_float32: tuple[str, ...] = ()
     """Modules that a float16 build computes in float32, by path."""
+    license: str = ""
+    """Licence of the weights, best as an SPDX identifier; empty for what the checkpoint says."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without the network."""
@@ -82,6 +86,7 @@ class ExportPlan:
         """What a format was written without, with the reason."""
         self._forms: dict[str, DeployForm] = {}
         self._onnx: dict[tuple[str, str], onnx.ModelProto] = {}
+        self._captured: dict[tuple[str, str], torch.export.ExportedProgram | None] = {}
         self.int8: dict[str, onnx.ModelProto] = {}
         """Quantised graphs by stage, put here before anything of precision int8 is written."""
         limits, binds = network.limits, network.upsampler.binds_scales
@@ -142,16 +147,27 @@ class ExportPlan:
         key = (precision, stage.name)
         if key not in self._onnx:
             self.step(f"onnx {precision} {stage.name}")
-            # Precisions differ in casts alone, so one of them is held against its traced sizes.
-            known = any(name == stage.name for _, name in self._onnx)
-            self._onnx[key] = export_stage(stage, lint=not known)
+            self._onnx[key] = export_stage(stage, self.captured(precision, stage))
         return self._onnx[key]
+
+    def captured(self, precision: str, stage: Stage) -> torch.export.ExportedProgram | None:
+        """A stage as PyTorch operators, for every format to lower; None if it cannot be captured.
+
+        An exporter that gets None tries by its own means and says what is wrong.
+        """
+        key = (precision, stage.name)
+        if key not in self._captured:
+            try:
+                self._captured[key] = capture(stage)
+            except ExportError:
+                self._captured[key] = None
+        return self._captured[key]
 
     @cached_property
     def _resample(self) -> onnx.ModelProto | None:
         if not self.natives:
             return None
-        return export_resample(max(self.natives) / self.network.limits.min)
+        return resample_graph(max(self.natives) / self.network.limits.min)
 
     def onnx_whole(self, precision: str, name: str) -> onnx.ModelProto:
         """The whole graph ``whole`` (image, scale) or ``whole_size`` (image, size)."""

@@ -19,6 +19,7 @@ import msgspec
 
 from scaleport.atomic import write_new
 from scaleport.bundle.digest import sha256_file
+from scaleport.bundle.dimensions import continued, continued_most, split_dimension
 from scaleport.bundle.manifest import ScaleRange, SizeRange, Tensor
 from scaleport.errors import (
     ArtifactError,
@@ -54,7 +55,8 @@ __all__ = [
 SIZE_INPUT: Final = "size"
 """The shape input of the whole graph: int64[2], the output size (Ho, Wo)."""
 
-ONE_IMAGE: Final = SizeRange(min=1, opt=1, max=1)
+BATCH: Final = SizeRange(min=1, opt=1, max=2)
+"""Images in one call: alpha is rendered as a second image."""
 _USUAL_SCALE: Final = 2.0
 
 
@@ -90,7 +92,7 @@ def profile_for(
     height: SizeRange,
     width: SizeRange,
     scale: ScaleRange,
-    batch: SizeRange = ONE_IMAGE,
+    batch: SizeRange = BATCH,
 ) -> dict[str, ShapeRange]:
     """Ranges of all dynamic inputs of a graph, from the ranges that the manifest declares.
 
@@ -99,7 +101,8 @@ def profile_for(
     2 makes of the usual image.
 
     Args:
-        inputs: the graph's inputs; dimensions named ``N H W Ho Wo S``.
+        inputs: the graph's inputs; dimensions named ``N H W Ho Wo S``, or ``H8`` and the like
+            for what is continued to whole windows.
         height: LR height in pixels.
         width: LR width in pixels.
         scale: declared scales; ``S`` covers the native ones, or the whole numbers in between.
@@ -130,17 +133,26 @@ def profile_for(
             low, opt, high = zip(rows, cols, strict=True)
             profile[tensor.name] = ShapeRange(min=low, opt=opt, max=high, of="values")
             continue
-        unknown = [d for d in tensor.shape if isinstance(d, str) and d not in lengths]
+        named = [d for d in tensor.shape if isinstance(d, str)]
+        unknown = [d for d in named if split_dimension(d)[0] not in lengths]
         if unknown:
             raise ExportError(
                 f"input {tensor.name!r} has a dimension {unknown[0]!r} of unknown range; known "
                 f"are {', '.join(lengths)}"
             )
-        if any(isinstance(d, str) for d in tensor.shape):
-            triples = [lengths[d] if isinstance(d, str) else (d, d, d) for d in tensor.shape]
+        if named:
+            triples = [
+                _range(d, lengths) if isinstance(d, str) else (d, d, d) for d in tensor.shape
+            ]
             low, opt, high = zip(*triples, strict=True)
             profile[tensor.name] = ShapeRange(min=low, opt=opt, max=high)
     return profile
+
+
+def _range(name: str, lengths: dict[str, tuple[int, int, int]]) -> tuple[int, int, int]:
+    axis, window = split_dimension(name)
+    least, usual, most = lengths[axis]
+    return continued(least, window), continued(usual, window), continued_most(most, window)
 
 
 def _corners(

@@ -29,6 +29,8 @@ class NetworkBuild:
         typed = 1 << int(flags.STRONGLY_TYPED) if hasattr(flags, "STRONGLY_TYPED") else 0
         self.network = self._builder.create_network(typed)
         self._config = self._builder.create_builder_config()
+        # On by default, and then float32 is not float32.
+        self._config.clear_flag(trt.BuilderFlag.TF32)
         self._parser = trt.OnnxParser(self.network, logger)
         self._profile: Any = None
 

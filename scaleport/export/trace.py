@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scaleport.bundle.dimensions import continued, split_dimension
 from scaleport.grid import Grid, subpixel_centres
 from scaleport.models.base import Port, Stage
 
@@ -27,9 +28,10 @@ class TraceSizes:
     out_width: int = 293
     scale: int = 3
 
-    def lengths(self) -> dict[str, int]:
-        """Length of every named dimension."""
-        return {
+    def length(self, name: str) -> int:
+        """Length of a named dimension."""
+        axis, window = split_dimension(name)
+        lengths = {
             "N": self.batch,
             "H": self.height,
             "W": self.width,
@@ -37,6 +39,7 @@ class TraceSizes:
             "Wo": self.out_width,
             "S": self.scale,
         }
+        return continued(lengths[axis], window)
 
 
 SECOND_TRACE = TraceSizes(3, 167, 151, 353, 347, 5)
@@ -49,13 +52,14 @@ def example_inputs(stage: Stage, sizes: TraceSizes) -> tuple[Tensor, ...]:
     known = {name: torch.from_numpy(value) for name, value in grid.feeds().items()}
     known["cell"] = torch.from_numpy(grid.cell)
     known["subpixel"] = torch.from_numpy(subpixel_centres(sizes.scale))
+    known["kept_rows"] = torch.arange(sizes.height, dtype=torch.float32)
+    known["kept_cols"] = torch.arange(sizes.width, dtype=torch.float32)
     generator = torch.Generator().manual_seed(0)
 
     def make(port: Port) -> Tensor:
         if port.name in known:
             return known[port.name]
-        lengths = sizes.lengths()
-        shape = [lengths[d] if isinstance(d, str) else d for d in port.shape]
+        shape = [sizes.length(d) if isinstance(d, str) else d for d in port.shape]
         return torch.rand(shape, generator=generator)
 
     return tuple(make(port) for port in stage.inputs)

@@ -16,11 +16,11 @@ from typing import Literal
 
 import onnx
 import onnx.parser
-import torch
 
 from scaleport.errors import ExportError
 from scaleport.export.compose import Part, join
-from scaleport.export.onnx import IR_VERSION, OPSET, check, export_stage, simplify
+from scaleport.export.onnx import check, simplify
+from scaleport.export.translate import IR_VERSION, OPSET
 from scaleport.models.base import GRID_PORTS, Port, Stage
 from scaleport.models.resample import Resample, tap_count
 
@@ -174,7 +174,7 @@ def whole_graph(
         kind: ``scale`` or ``size``: the name and meaning of the second input.
         stages: exported stages by name.
         natives: native scales of a lattice model; empty for a query model.
-        resample: exported :func:`resample_stage` of a lattice model.
+        resample: :func:`scaleport.export.resampling.resample_graph` of a lattice model.
 
     Raises:
         ExportError: if a stage is missing or the result is not valid.
@@ -207,9 +207,3 @@ def whole_graph(
     )
     check(model, "the whole graph")
     return simplify(model, "the simplified whole graph")
-
-
-def export_resample(ratio: float) -> onnx.ModelProto:
-    """Lower the resampling stage."""
-    with torch.no_grad():
-        return export_stage(resample_stage(ratio))

@@ -29,10 +29,11 @@ def write(plan: ExportPlan) -> list[Graph]:
     for precision in plan.options.precisions:
         int8 = precision == "int8"
         chosen = replace(options, int8_weights=int8)
-        for stage in plan.stages("fp16" if int8 else precision):
+        types = "fp16" if int8 else precision
+        for stage in plan.stages(types):
             plan.step(f"coreml {precision} {stage.name}")
             path = f"coreml/{precision}/{stage.name}.mlpackage"
-            export_stage(stage, plan.place(path), chosen)
+            export_stage(stage, plan.place(path), chosen, plan.captured(types, stage))
             entry = plan.stage_entry(stage, precision, path)
             if int8:
                 parts = f"weights alone are int8; {stage.float32_parts}".rstrip("; ")

@@ -91,7 +91,7 @@ def to_planes(pixels: Pixels) -> Planes:
     return planes
 
 
-def from_planes(planes: Planes, layout: Layout) -> Pixels:
+def from_planes(planes: Planes, layout: Layout, finite: bool = False) -> Pixels:
     """Turn planes back into a picture of a layout.
 
     Integers are rounded half to even and clipped to their range; float is left as it is.
@@ -99,6 +99,7 @@ def from_planes(planes: Planes, layout: Layout) -> Pixels:
     Args:
         planes: float[P, 3, H, W].
         layout: layout of the picture that the planes were made from.
+        finite: whether the planes are known to hold no NaN; else they are looked through.
 
     Returns:
         [H, W] or [H, W, C] of the layout's type.
@@ -112,7 +113,7 @@ def from_planes(planes: Planes, layout: Layout) -> Pixels:
     colours = planes[0] if layout.channels >= 3 else [_gray(planes[0])]
     channels = [*colours, *([_gray(planes[1])] if layout.has_alpha else [])]
     if layout.dtype.kind == "u":
-        channels = [to_integers(channel, layout.dtype) for channel in channels]
+        channels = [to_integers(channel, layout.dtype, finite) for channel in channels]
     if layout.channels == 0:
         gray: Pixels = channels[0]
         return gray
@@ -126,7 +127,7 @@ def _gray(plane: Planes) -> Planes:
     return mean
 
 
-def to_integers(values: Pixels, dtype: np.dtype[Any]) -> Pixels:
+def to_integers(values: Pixels, dtype: np.dtype[Any], finite: bool = False) -> Pixels:
     """Map float values in [0, 1] to the full range of uint8 or uint16.
 
     Rounded half to even and clipped; the result is contiguous.
@@ -134,7 +135,7 @@ def to_integers(values: Pixels, dtype: np.dtype[Any]) -> Pixels:
     Raises:
         BackendError: if a value is NaN: the network overflowed, no integer stands for that.
     """
-    if np.isnan(values.min()):
+    if not finite and np.isnan(values.min()):
         raise BackendError("the network returned NaN; try a higher precision, e.g. fp32")
     top = np.float32(np.iinfo(dtype).max)
     scaled: Planes = np.multiply(values, top, dtype=np.float32)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from scaleport.errors import ImageError
 from scaleport.imaging.convert import Pixels, layout_of
-from scaleport.imaging.reading import READABLE, Metadata, open_picture
+from scaleport.imaging.kinds import READABLE
+from scaleport.imaging.metadata import Metadata
+from scaleport.imaging.reading import open_picture
 from scaleport.imaging.writing import WRITABLE, PictureWriter, SaveOptions, check_target
 
 __all__ = ["READABLE", "WRITABLE", "Image", "Metadata", "check_target", "load_image", "save_image"]

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scaleport.errors import ImageError
 from scaleport.grid import output_length
 from scaleport.imaging.files import load_image
 from scaleport.imaging.resample import imresize
 
 Array = npt.NDArray[Any]
+Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -25,21 +27,33 @@ class Pair:
     hr: Array
 
 
-def read_colours(path: Path) -> Array:
+def read_colours(path: Path) -> Pixels:
     """One image as uint8 [H, W, 3], or [H, W] if it is gray; alpha is dropped.
 
+    It is decoded as for upscaling: upright, in gray or RGB. 16 bits and floats in [0, 1] are
+    rounded to the nearest of 8 bits.
+
     Raises:
-        ImageError: if it is not an image or is damaged.
+        ImageError: if it is not an image, is damaged, or holds NaN.
     """
-    pixels = load_image(path).pixels
-    if pixels.dtype != np.uint8:
-        pixels = (pixels >> 8).astype(np.uint8)
+    pixels = eight_bits(path, load_image(path).pixels)
     if pixels.ndim == 3:
         pixels = pixels[..., :3] if pixels.shape[2] > 2 else pixels[..., 0]
     return np.ascontiguousarray(pixels)
 
 
-def read_rgb(path: Path) -> Array:
+def eight_bits(path: Path, pixels: Array) -> Pixels:
+    """Pixels of any type as uint8; raises ImageError for NaN, with the path."""
+    if pixels.dtype.kind == "f":
+        if np.isnan(pixels.min()):
+            raise ImageError(f"{path} holds NaN, which is no brightness; repair or remove it")
+        return np.rint(np.clip(pixels, 0, 1) * np.float32(255)).astype(np.uint8)
+    if pixels.dtype == np.uint16:
+        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return pixels
+
+
+def read_rgb(path: Path) -> Pixels:
     """One image as uint8 [H, W, 3]; gray is replicated, alpha dropped.
 
     Raises:

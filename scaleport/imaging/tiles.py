@@ -19,23 +19,31 @@ class Span:
     crop_stop: int
 
 
-def cut(length: int, tile: int, halo: int) -> list[Span]:
+def cut(length: int, tile: int, halo: int, step: int = 1) -> list[Span]:
     """Cut an axis into spans of nearly equal length, at most ``tile`` samples owned by each.
 
     Args:
         length: samples of the axis.
         tile: most samples a span may own; 0 for no cutting.
         halo: samples by which a crop reaches beyond what the span owns, up to the image border.
+        step: crops begin and end at multiples of this, or at the image border.
 
     Raises:
-        UsageError: if ``tile`` or ``halo`` is negative.
+        UsageError: if ``tile`` or ``halo`` is negative, or ``step`` is below 1.
     """
     if tile < 0 or halo < 0:
         raise UsageError(f"tile and halo must be at least 0, got {tile} and {halo}")
+    if step < 1:
+        raise UsageError(f"the step of tiles must be at least 1, got {step}")
     count = 1 if tile == 0 else -(-length // tile)
     edges = [length * i // count for i in range(count + 1)]
     return [
-        Span(start, stop, max(0, start - halo), min(length, stop + halo))
+        Span(
+            start,
+            stop,
+            max(0, start - halo) // step * step,
+            min(length, -(-(stop + halo) // step) * step),
+        )
         for start, stop in pairwise(edges)
     ]
 

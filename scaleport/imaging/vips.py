@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -36,17 +37,27 @@ def libvips() -> Any:
     return pyvips
 
 
-def find_loader(path: Path) -> str:
-    """Name of the libvips operation that would read a file, by its first bytes; empty for none.
+def native(path: Path) -> bytes:
+    """A path as libvips takes it. Names need not be UTF-8, and brackets in them mean nothing."""
+    return os.fsencode(path)
 
-    The file is not decoded.
+
+def field_names(image: Any) -> list[str]:
+    """Names of what an image says beside its pixels, those that are UTF-8.
+
+    libvips makes names of keywords in a file, which may be in any encoding.
     """
     vips = libvips()
-    found = vips.vips_lib.vips_foreign_find_load(os.fsencode(path))
-    if found == vips.ffi.NULL:
-        vips.vips_lib.vips_error_clear()
-        return ""
-    return str(vips.ffi.string(found).decode())
+    array = vips.vips_lib.vips_image_get_fields(image.pointer)
+    names, at = [], 0
+    while array[at] != vips.ffi.NULL:
+        raw = vips.ffi.string(array[at])
+        with contextlib.suppress(UnicodeDecodeError):
+            names.append(raw.decode())
+        vips.glib_lib.g_free(array[at])
+        at += 1
+    vips.glib_lib.g_free(array)
+    return names
 
 
 def _log_warnings_only(pyvips: Any) -> None:
@@ -66,13 +77,21 @@ def _log_warnings_only(pyvips: Any) -> None:
         return  # another version of pyvips, built otherwise
 
 
+def system_fault(error: Exception) -> str:
+    """What the operating system refused when libvips failed, such as space; empty for nothing."""
+    for line in str(error).splitlines():
+        text = line.strip()
+        if text.startswith(_SYSTEM) and "Unknown" not in text:
+            return text.removeprefix(_SYSTEM)
+    return ""
+
+
 def reason(error: Exception) -> str:
     """What libvips complained about, in one line."""
+    # A full disk matters more than which function met it.
+    if fault := system_fault(error):
+        return fault
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    for line in lines:
-        # A full disk matters more than which function met it.
-        if line.startswith(_SYSTEM) and "Unknown" not in line:
-            return line.removeprefix(_SYSTEM)
     # The first line repeats which Python call failed.
     kept = lines[1:] if len(lines) > 1 else lines
     return "; ".join(dict.fromkeys(kept)) or repr(error)

@@ -14,11 +14,12 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 
 from scaleport.errors import ImageError, OutputError, UsageError
-from scaleport.imaging import strips
+from scaleport.imaging import describing, strips
 from scaleport.imaging.convert import Layout, Pixels
+from scaleport.imaging.kinds import READ_SUFFIXES
 from scaleport.imaging.leftovers import temporary_stem
-from scaleport.imaging.reading import Metadata
-from scaleport.imaging.vips import libvips, reason
+from scaleport.imaging.metadata import Metadata
+from scaleport.imaging.vips import libvips, native, reason
 
 WRITABLE: Final = {
     ".png": "PNG",
@@ -31,6 +32,7 @@ WRITABLE: Final = {
 }
 """File formats by suffix."""
 
+_SUFFIXES: Final = ", ".join(WRITABLE)
 _LONGEST_SIDE: Final = {"JPEG": 65_500, "WebP": 16_383, "AVIF": 16_384}
 _DEEP: Final = ("PNG", "TIFF")
 WRITTEN_IN_MEMORY: Final = 32 << 20
@@ -70,10 +72,13 @@ def check_target(path: Path | str) -> str:
         OutputError: if the suffix is unknown or the directory does not exist.
     """
     path = Path(path)
-    kind = WRITABLE.get(path.suffix.lower())
+    suffix = path.suffix.lower()
+    kind = WRITABLE.get(suffix)
     if kind is None:
+        if suffix in READ_SUFFIXES:
+            raise OutputError(f"{suffix} files are read but not written; use {_SUFFIXES}")
         raise OutputError(
-            f"cannot tell the format of {path} from its suffix; use one of {', '.join(WRITABLE)}"
+            f"cannot tell the format of {path} from its suffix; use one of {_SUFFIXES}"
         )
     if not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: there is no directory {path.parent}")
@@ -236,10 +241,12 @@ class PictureWriter:
                 data = b"".join(self._parts)
                 image = vips.Image.new_from_memory(data, width, height, bands, form)
             else:
-                image = vips.Image.tiffload(str(self._raw_path), access="sequential")
-            image = _described(image, self._layout, self._metadata, self._kind)
+                image = vips.Image.tiffload(native(self._raw_path), access="sequential")
+            image = describing.describe(image, self._layout, self._metadata, self._kind)
             self._image = image
-            encode(image, self._file_path, self._kind, self._options, _kept(self._metadata))
+            keep = describing.kept(self._metadata, self._kind)
+            encode(image, self._file_path, self._kind, self._options, keep)
+            describing.finish(self._file_path, self._metadata, self._kind)
             with self._file_path.open("rb") as file:
                 os.fsync(file.fileno())
             if self._cancelled:
@@ -263,38 +270,7 @@ def encode(image: Any, path: Path, kind: str, options: SaveOptions, keep: int) -
         if image.format == "float":
             settings = {**settings, "predictor": "float"}
         settings["bigtiff"] = image.width * image.height * image.bands * 4 > 1 << 31
-    getattr(image, name)(str(path), keep=keep, **settings)
-
-
-def _kept(metadata: Metadata) -> int:
-    """Kinds of metadata that there are; otherwise an EXIF block would be made up."""
-    flags = {"exif-data": 1, "xmp-data": 2, "iptc-data": 4, "icc-profile-data": 8}
-    return 16 | sum(flag for name, flag in flags.items() if name in metadata.fields)
-
-
-def _described(image: Any, layout: Layout, metadata: Metadata, kind: str) -> Any:
-    """The image with its colour space and metadata."""
-    deep = layout.dtype == np.uint16
-    gray = layout.channels < 3
-    space = ("grey16" if deep else "b-w") if gray else ("rgb16" if deep else "srgb")
-    image = image.copy(interpretation=space)
-    vips = libvips()
-    for name, value in metadata.fields.items():
-        if name == "icc-profile-data" and not _profile_fits(bytes(value), gray, kind):
-            continue
-        text = isinstance(value, str)
-        image.set_type(vips.GValue.refstr_type if text else vips.GValue.blob_type, name, value)
-    if "exif-data" in metadata.fields:
-        # Pixels are upright, whatever the camera's block says.
-        image.set_type(vips.GValue.gint_type, "orientation", 1)
-    return image
-
-
-def _profile_fits(icc: bytes, gray: bool, kind: str) -> bool:
-    """Whether a profile describes what the file will hold; bytes 16 to 19 name its colour space."""
-    if icc[16:20] == b"GRAY":
-        return gray and kind not in ("WebP", "AVIF")  # these store gray as RGB
-    return icc[16:20] == b"RGB " and (not gray or kind in ("WebP", "AVIF"))
+    getattr(image, name)(native(path), keep=keep, **settings)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from scaleport.grid import Grid
+from scaleport.models.padding import Padding
 
 Constants = dict[str, Tensor]
 Features = dict[str, Tensor]
@@ -29,7 +30,8 @@ class Port:
     """A named tensor at the border of a stage.
 
     A dimension is a number, or the name of a dynamic one: ``N`` batch, ``H`` ``W`` LR size,
-    ``Ho`` ``Wo`` output size, ``S`` integer scale.
+    ``H8`` ``W8`` LR size continued to whole windows of 8 (of any number), ``Ho`` ``Wo`` output
+    size, ``S`` integer scale.
     """
 
     name: str
@@ -127,10 +129,17 @@ EXACT = Tiling("exact")
 class Encoder(nn.Module, abc.ABC):
     """Network from a normalised image to features at LR size.
 
-    Any H and W of at least 1 must work: what needs multiples of a window pads inside.
+    Any H and W of at least 1 must work; what needs whole windows says so in ``padding`` and is
+    only ever given those. Published networks cut what was continued from the pixels of their
+    upsampler, so an encoder does not do it.
     """
 
     out_channels: int
+    padding: Padding = Padding()
+    """The windows that :meth:`forward` needs images to be continued to."""
+    tile_step: int = 1
+    """Tiles begin and end at multiples of this, where the image does not: windows of a tile then
+    lie where those of the image do."""
     tiling: Tiling = EXACT
     reads_scale: ClassVar[bool] = False
     """Whether the features depend on the requested scale or size. ``forward`` then takes what
@@ -151,7 +160,7 @@ class Encoder(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Map float[N, 3, H, W] to float[N, out_channels, H, W]."""
+        """Map float[N, 3, H, W], of whole windows, to float[N, out_channels, H, W]."""
 
     def deploy_prepare(self) -> Stage | None:
         """Deploy form of :meth:`prepare`, with ``cell`` or ``scale`` as input.

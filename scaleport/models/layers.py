@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scaleport.models.padding import Padding
+
 
 def widened(x: Tensor) -> Tensor:
     """``x`` in float32 if it is half precision, else as it is.
@@ -44,18 +46,6 @@ def softmax(x: Tensor) -> Tensor:
     return torch.softmax(widened(x), dim=-1).to(x.dtype)
 
 
-def reflected(length: int, padded: int, like: Tensor) -> Tensor:
-    """Indices int32[padded] that continue ``0 .. length - 1`` by reflection, however far.
-
-    Integers only, and no branch on a length, so that lengths stay dynamic in a graph.
-    """
-    place = torch.arange(padded, device=like.device, dtype=torch.int32)
-    last = torch.full_like(place, length - 1)
-    period = torch.maximum(last + last, torch.full_like(place, 1))
-    place = torch.remainder(place, period)
-    return torch.minimum(place, period - place)
-
-
 def count_windows(length: int, window: int) -> int:
     """How many windows cover a length."""
     return (length + window - 1) // window
@@ -63,10 +53,7 @@ def count_windows(length: int, window: int) -> int:
 
 def pad_to_windows(x: Tensor, window: int) -> Tensor:
     """Pad float[N, C, H, W] at the right and bottom, by reflection, to multiples of ``window``."""
-    height, width = x.shape[2], x.shape[3]
-    rows = reflected(height, count_windows(height, window) * window, x)
-    cols = reflected(width, count_windows(width, window) * window, x)
-    return x.index_select(2, rows).index_select(3, cols)
+    return Padding(window).pad(x)
 
 
 def split_windows(x: Tensor, window: int, down: int, across: int) -> Tensor:

@@ -20,6 +20,7 @@ from scaleport.catalogue import Counts, Work
 from scaleport.grid import Grid, subpixel_centres
 from scaleport.models.base import GRID_PORTS, DeployForm, Stage, grid_tensors
 from scaleport.models.network import Network
+from scaleport.models.padding import Padding
 
 LR_SIZE = (192, 192)
 """A multiple of every window of the published networks, so that no padding is counted."""
@@ -41,7 +42,8 @@ def count(network: Network) -> Counts:
         with FakeTensorMode(allow_non_fake_inputs=True):
             training = _training(network, grid)
             # Last, as the encoder may not be used after its deploy form was made.
-            deployed, general = _deployed(form, bound, network.encoder.deploy(), grid)
+            padding = network.encoder.padding
+            deployed, general = _deployed(form, bound, network.encoder.deploy(), padding, grid)
     return Counts(scale, LR_SIZE, training, deployed, general)
 
 
@@ -55,7 +57,7 @@ def _training(network: Network, grid: Grid) -> Work:
 
 
 def _deployed(
-    form: DeployForm, bound: Stage | None, encoder: nn.Module, grid: Grid
+    form: DeployForm, bound: Stage | None, encoder: nn.Module, padding: Padding, grid: Grid
 ) -> tuple[Work, float | None]:
     known = dict(zip([port.name for port in GRID_PORTS], grid_tensors(grid), strict=True))
     known["image"] = torch.rand(1, 3, *LR_SIZE)
@@ -73,6 +75,7 @@ def _deployed(
 
     prepare, encode = run(form.prepare), run(form.encode)
     given = [known[port.name] for port in form.encode.inputs]
+    given[0] = padding.pad(given[0]) if padding else given[0]
     _, alone = _counted(lambda: encoder(*given))
     general = None if form.render is None else _per_hr(run(form.render), grid)
     render = general if bound is None else _per_hr(run(bound), grid)

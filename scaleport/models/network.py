@@ -22,6 +22,8 @@ from scaleport.models.base import (
     Upsampler,
     image_constant,
 )
+from scaleport.models.layers import crop
+from scaleport.models.padded_form import padded_form
 from scaleport.models.registry import ENCODERS, UPSAMPLERS
 from scaleport.models.resample import resample
 
@@ -85,21 +87,33 @@ class Network(nn.Module):
         return constants if scale is None else constants | self.upsampler.prepare(scale)
 
     def encode(self, image: Tensor, constants: Constants | None = None) -> Features:
-        """Features of an image.
+        """Features of an image; of the continued one, where windows need it.
+
+        Before a query upsampler they are cut to the image; a lattice upsampler makes pixels of all
+        of them, which :meth:`render` cuts, as the published networks do.
 
         Args:
             image: float[N, 3, H, W], RGB in [0, 1].
             constants: result of :meth:`prepare`, for networks whose encoder depends on the scale.
         """
-        x = (image - self.mean) / self.normalisation.std
-        skip = {}
+        padding, crops = self.encoder.padding, self.upsampler.family == "query"
+        continued = padding.pad(image) if padding else image
+        x = (continued - self.mean) / self.normalisation.std
+        more = []
+        if self.encoder.reads_scale:
+            if constants is None:
+                raise UsageError(
+                    "this encoder depends on the scale: encode needs what prepare made"
+                )
+            more = [constants["modulation"]]
+        features = {"feature": self.encoder(x, *more)}
+        if padding and crops:
+            features["feature"] = crop(features["feature"], image.shape[2], image.shape[3])
         if self.upsampler.reads_skip:
-            skip = {"skip": x, "unshifted": image / self.normalisation.std}
-        if not self.encoder.reads_scale:
-            return {"feature": self.encoder(x), **skip}
-        if constants is None:
-            raise UsageError("this encoder depends on the scale: encode needs what prepare made")
-        return {"feature": self.encoder(x, constants["modulation"]), **skip}
+            seen = image if crops else continued
+            features["skip"] = (seen - self.mean) / self.normalisation.std
+            features["unshifted"] = seen / self.normalisation.std
+        return features
 
     def render(self, features: Features, grid: Grid, constants: Constants) -> Tensor:
         """Pixels of a grid: float[N, 3, rows, columns], about [0, 1], not clamped."""
@@ -108,9 +122,11 @@ class Network(nn.Module):
             out = self.upsampler.render(features, grid, constants)
             return out * self.normalisation.std + self.mean
         height, width = grid.input_size
+        down, across = (self.encoder.padding.padded(length) for length in grid.input_size)
+        continued = Grid.from_size(down, across, down * scale, across * scale)
+        out = self.upsampler.render(features, continued, constants)
+        out = (out * self.normalisation.std + self.mean)[..., : height * scale, : width * scale]
         whole = Grid.from_size(height, width, height * scale, width * scale)
-        out = self.upsampler.render(features, whole, constants)
-        out = out * self.normalisation.std + self.mean
         if whole == grid:
             return out
         return resample(out, grid.rows, grid.cols)
@@ -126,6 +142,9 @@ class Network(nn.Module):
         with torch.no_grad():
             prepare = twin.encoder.deploy_prepare()
             form = twin.upsampler.deploy(twin.encoder.deploy(), self.normalisation, dtype)
+            if twin.encoder.padding:
+                lattice = twin.upsampler.family == "lattice"
+                form = padded_form(form, twin.encoder.padding, lattice)
         words = (twin.encoder.float32_parts, form.encode.float32_parts)
         encode = replace(form.encode, float32_parts="; ".join(filter(None, words)))
         if prepare is None:

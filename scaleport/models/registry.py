@@ -160,7 +160,12 @@ class Registry(Generic[T]):
 
 
 def _check_number(label: str, value: Any, default: Any) -> None:
-    """Options whose default is a number must be numbers of that kind: weights depend on them."""
+    """Options whose default is a number must be numbers of that kind: weights depend on them.
+
+    Those that are switched on or off are so by nothing else.
+    """
+    if type(default) is bool and type(value) is not bool:
+        raise UsageError(f"{label} must be true or false, got {value!r}")
     if type(default) not in (int, float):
         return
     kinds = int if type(default) is int else (int, float)

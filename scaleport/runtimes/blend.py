@@ -8,15 +8,30 @@ edge.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from scaleport.grid import Axis, Grid
 from scaleport.imaging.tiles import Span
+from scaleport.runtimes.arrays import Arrays, Native
 from scaleport.runtimes.base import Array
 
-RenderTile = Callable[[tuple[Span, Span], Grid], Array]
+Part = tuple[tuple[Span, Span], Grid, Native]
+
+
+class Renderer(Protocol):
+    """What makes the planes of a part of the output from one tile."""
+
+    @property
+    def arrays(self) -> Arrays:
+        """Arithmetic where the planes are."""
+        ...
+
+    def planes(self, tile: tuple[Span, Span], part: Grid) -> Native:
+        """float32[P, 3, rows, columns]."""
+        ...
 
 
 def ramp_of(rows: Sequence[Span], cols: Sequence[Span], radius: int) -> int:
@@ -50,8 +65,8 @@ def weights(axis: Axis, span: Span, ramp: int) -> Array:
 
 
 def blended_rows(
-    rows: Sequence[Span], cols: Sequence[Span], grid: Grid, ramp: int, render: RenderTile
-) -> Iterator[Iterator[Array]]:
+    rows: Sequence[Span], cols: Sequence[Span], grid: Grid, ramp: int, renderer: Renderer
+) -> Iterator[Iterator[Part]]:
     """Bands of a region from top to bottom, each as parts from left to right, one for each tile.
 
     What a later tile adds to is all that is kept: a part's last columns, and a band's last rows.
@@ -61,34 +76,38 @@ def blended_rows(
         cols: tiles of the horizontal axis.
         grid: the region.
         ramp: of :func:`ramp_of`.
-        render: renders a part of the output from one tile.
+        renderer: makes the planes of a part of the output from one tile.
 
     Yields:
-        Iterators of float32[P, 3, rows of the band, columns of the part]. Each has to be used up
-        before the next is asked for. Where a region begins between two tiles, a band without rows
+        Iterators of tiles, parts of the output that they reach, and what is complete of them,
+        float32[P, 3, rows of the band, columns]. Each has to be used up before the next is asked
+        for. Where a region begins between two tiles, a band without rows
         and parts without columns are among them.
     """
     across = _steps(grid.cols, cols, ramp)
-    above: list[Array | None] = [None] * len(across)
+    above: list[Native | None] = [None] * len(across)
+    arrays = renderer.arrays
 
-    def parts(row: Span, y0: int, y1: int, y_done: int) -> Iterator[Array]:
-        left: Array | None = None
+    def parts(row: Span, y0: int, y1: int, y_done: int) -> Iterator[Part]:
+        left: Native | None = None
         for number, (col, x0, x1, x_done) in enumerate(across):
             part = grid.region(y0, x0, y1, x1)
-            planes = render((row, col), part) * (
-                weights(part.rows, row, ramp)[:, None] * weights(part.cols, col, ramp)
+            planes = arrays.weighted(
+                renderer.planes((row, col), part),
+                weights(part.rows, row, ramp),
+                weights(part.cols, col, ramp),
             )
             if left is not None:
                 planes[..., : left.shape[3]] += left
             # Copies, because views would keep all of the part.
-            left = planes[..., x_done - x0 :].copy()
+            left = arrays.copied(planes[..., x_done - x0 :])
             planes = planes[..., : x_done - x0]
             over = above[number]
             if over is not None:
                 planes[:, :, : over.shape[2]] += over
-            above[number] = planes[:, :, y_done - y0 :].copy()
+            above[number] = arrays.copied(planes[:, :, y_done - y0 :])
             planes = planes[:, :, : y_done - y0]
-            yield planes
+            yield (row, col), part, planes
             del planes, over  # not while the next tile is rendered
 
     for step in _steps(grid.rows, rows, ramp):

@@ -161,6 +161,7 @@ def fitting_policy(
     whole = manifest.tiling == "not-allowed"
     ramp = manifest.receptive_field // 2 if manifest.tiling == "approximate" else 0
     halo = View(upscaler.stages, np.zeros((1, 3, 8, 8), np.float32), upscaler.policy).halo
+    halo += manifest.tile_step - 1
     most = upscaler.policy.tile or TILES[0]
     need = 0
     for tile in (0,) if whole else (size for size in TILES if size <= most or size == TILES[-1]):

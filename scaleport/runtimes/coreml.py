@@ -6,22 +6,31 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import platform
+import threading
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
 from scaleport.errors import BackendError, OutOfMemoryError, UsageError, first_line
 from scaleport.runtimes.base import (
+    Array,
     Availability,
+    Backend,
     Feeds,
     GraphFile,
     Outputs,
     SessionOptions,
     TensorSpec,
+    Values,
 )
 from scaleport.runtimes.feeds import checked
+from scaleport.runtimes.inside import Inner, Operations
 from scaleport.runtimes.mil import Evaluator, read_program
+
+if TYPE_CHECKING:
+    from scaleport.bundle.manifest import Graph
 
 EVALUATOR: Final = "MIL evaluator (numpy), not Core ML"
 
@@ -45,20 +54,24 @@ class CoreMLSession:
 
     def __init__(self, runner: Any, evaluator: Evaluator, device: str) -> None:
         self._runner = runner
+        self._turn = threading.Lock()
         self._single = {s.name for s in (*evaluator.inputs, *evaluator.outputs) if _is_single(s)}
         self.inputs = tuple(_any_batch(spec) for spec in evaluator.inputs)
         self.outputs = tuple(_any_batch(spec) for spec in evaluator.outputs)
         self.device = device
 
-    def run(self, feeds: Feeds) -> Outputs:
-        """Run the program, once or per image of the batch."""
+    def run(self, feeds: Feeds, keep: Collection[str] = ()) -> Values:
+        """Run the program, once or per image of the batch; values are in host memory."""
+        del keep
+        if self._runner is None:
+            raise BackendError("the session is closed; load the bundle again")
         arrays = checked(feeds, self.inputs)
         batches = {name: len(arrays[name]) for name in arrays if name in self._single}
         if len(set(batches.values())) > 1:
             raise UsageError(f"the inputs differ in their batch: {batches}")
         count = next(iter(batches.values()), 1)
         if count == 1:
-            return self._once(arrays)
+            return {**self._once(arrays)}
         parts = []
         for i in range(count):
             chosen = {n: a[i : i + 1] if n in self._single else a for n, a in arrays.items()}
@@ -70,11 +83,16 @@ class CoreMLSession:
             for spec in self.outputs
         }
 
+    def close(self) -> None:
+        """Let go of the program."""
+        self._runner = None
+
     def _once(self, arrays: Outputs) -> Outputs:
         if isinstance(self._runner, Evaluator):
             return self._runner.run(arrays)
         try:
-            results = self._runner.predict(arrays)
+            with self._turn:  # Core ML's models are not for several threads at a time
+                results = self._runner.predict(arrays)
             return {spec.name: np.asarray(results[spec.name], spec.dtype) for spec in self.outputs}
         except MemoryError as error:
             raise OutOfMemoryError("Core ML ran out of memory; use smaller tiles") from error
@@ -92,7 +110,7 @@ def _any_batch(spec: TensorSpec) -> TensorSpec:
     return TensorSpec(spec.name, spec.dtype, (-1, *spec.shape[1:]))
 
 
-class CoreMLBackend:
+class CoreMLBackend(Backend):
     """Runs ML programs with Core ML on macOS, and with the numpy evaluator everywhere else.
 
     Devices on macOS: ``all`` (the default), ``cpu``, ``cpu_and_gpu``, ``cpu_and_ne`` and
@@ -102,6 +120,29 @@ class CoreMLBackend:
 
     name = "coreml"
     graph_format = "coreml"
+    declared_sizes_only: ClassVar[bool] = True
+    title: ClassVar[str] = "Core ML"
+    rank: ClassVar[int] = 20
+    packages: ClassVar[tuple[str, ...]] = ("coremltools",)
+    whole_stage: ClassVar[str] = ""
+
+    def devices(self) -> tuple[str, ...]:
+        """Kinds of processors that Core ML may use, and the evaluator."""
+        folder = _coremltools()
+        runtime = folder is not None and _runtime(folder)
+        return (*(name for name in _UNITS if name and runtime), _EVALUATOR_DEVICE)
+
+    def inner(self, path: Path, feeds: Mapping[str, Array]) -> list[Inner]:
+        """Every tensor of a program, evaluated in numpy."""
+        from scaleport.runtimes import coreml_inside
+
+        return coreml_inside.inner(path, feeds)
+
+    def operations(self, path: Path, graph: Graph) -> Operations:
+        """Operations of a program by whether the evaluator has them."""
+        from scaleport.runtimes import coreml_inside
+
+        return coreml_inside.operations(path)
 
     def availability(self) -> Availability:
         """Say what programs run on here: Core ML itself, or the evaluator."""
@@ -109,7 +150,9 @@ class CoreMLBackend:
         if folder is None:
             return Availability(False, "coremltools is not installed", extra="coreml")
         version = importlib.metadata.version("coremltools")
-        return Availability(True, device=_runtime(folder) or EVALUATOR, version=version)
+        runtime = _runtime(folder)
+        device = runtime or EVALUATOR
+        return Availability(True, device=device, version=version, emulated=not runtime)
 
     def load(self, graph: GraphFile, options: SessionOptions) -> CoreMLSession:
         """Load a program.
@@ -123,7 +166,7 @@ class CoreMLBackend:
         folder = _coremltools()
         if folder is None:
             raise BackendError("coremltools is not installed: pip install 'scaleport[coreml]'")
-        if options.inference_precision:
+        if options.inference_precision not in ("", "fp32"):
             raise UsageError(
                 "coreml runs a graph in the precision it is written in; export another precision "
                 f"instead of asking for {options.inference_precision!r}"

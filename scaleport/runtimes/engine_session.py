@@ -1,9 +1,8 @@
-"""An opened TensorRT engine: feeds in, arrays out, device memory in between."""
+"""An opened TensorRT engine: values in and out by address, in the memory of the GPU."""
 
 from __future__ import annotations
 
-import contextlib
-import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +15,14 @@ from scaleport.errors import (
     ScaleportError,
     UsageError,
 )
-from scaleport.runtimes.base import Array, Feeds, Outputs, TensorSpec
-from scaleport.runtimes.cuda import Device, DeviceBuffer, Stream, runtime, use_device
+from scaleport.runtimes.arrays import Arrays
+from scaleport.runtimes.base import Feeds, TensorSpec, Value, Values, host
+from scaleport.runtimes.cuda import Device, runtime, use_device
+from scaleport.runtimes.device_arrays import DeviceArrays
 from scaleport.runtimes.engine_library import Library, Messages, logged
 from scaleport.runtimes.engine_record import ShapeRange
-from scaleport.runtimes.feeds import checked
+from scaleport.runtimes.feeds import checked_values
+from scaleport.runtimes.pool import Pool
 
 REBUILD = "build it again from the ONNX graph in the bundle"
 
@@ -50,37 +52,63 @@ def open_engine(path: Path, library: Library, device: Device) -> Any:
     return engine
 
 
-class EngineSession:
-    """An engine on one GPU. Calls from several threads run one after the other.
+class _Context:
+    """An execution context with its scratch memory, for one caller at a time."""
 
-    Device memory is kept between calls and grows to the largest shapes seen.
+    def __init__(self, native: Any, arrays: DeviceArrays) -> None:
+        self.native = native
+        self._arrays = arrays
+        self._scratch: Any = None
+        self._size = 0
+
+    def reserve(self) -> None:
+        """Give the context the memory that the shapes it was told need; it grows, and is kept."""
+        size = max(1, int(self.native.update_device_memory_size_for_shapes()))
+        if size > self._size:
+            # Freed first: holding both would need twice the memory at the very limit.
+            self._scratch, self._size = None, 0
+            self._scratch = self._arrays.empty((size,), np.dtype(np.uint8))
+            self._size = size
+        self.native.set_device_memory(self._arrays.address(self._scratch), self._size)
+
+
+class EngineSession:
+    """An engine on one GPU, with a context of its own for every caller at a time.
+
+    Values are arrays in the memory of the GPU. The stages of a model pass them on by address, on
+    the stream of the calling thread, so that nothing waits before the pixels come down.
+
+    Args:
+        path: the engine.
+        library: the library that built it.
+        device: the GPU.
+        arrays: what allocates memory there.
     """
 
-    def __init__(self, path: Path, library: Library, device: Device) -> None:
+    def __init__(self, path: Path, library: Library, device: Device, arrays: DeviceArrays) -> None:
         self._library = library
         self._device = device
         self._path = path
-        self._lock = threading.Lock()
-        self._cuda = runtime()
-        self._buffers: dict[str, DeviceBuffer] = {}
-        self._stream: Stream | None = None
-        self._context: Any = None
+        self.arrays: Arrays = arrays
+        self._memory = arrays
         self._engine: Any = open_engine(path, library, device)
-        try:
-            self._inputs = engine_io(library, self._engine, "INPUT")
-            self._outputs = engine_io(library, self._engine, "OUTPUT")
-            self._ranges = profile_ranges(library, self._engine, 0)
-            self._stream = Stream(self._cuda)
-            # By default a context reserves scratch memory for the profile's largest shapes;
-            # managed here, it only takes what the shapes of each call need.
-            strategy = library.module.ExecutionContextAllocationStrategy.USER_MANAGED
-            with logged(library) as (_, messages):
-                self._context = self._engine.create_execution_context(strategy)
-            if self._context is None:
-                raise failure(messages, f"prepare {path.name}", library)
-        except BaseException:
-            self.close()
-            raise
+        self._inputs = engine_io(library, self._engine, "INPUT")
+        self._outputs = engine_io(library, self._engine, "OUTPUT")
+        self._ranges = profile_ranges(library, self._engine, 0)
+        self._contexts: Pool[_Context] = Pool(self._context, what=f"session of {path.name}")
+        # So that an engine that cannot run fails when it is loaded.
+        with self._contexts.borrowed():
+            pass
+
+    def _context(self) -> _Context:
+        # By default a context reserves scratch memory for the profile's largest shapes; managed
+        # here, it only takes what the shapes of each call need.
+        strategy = self._library.module.ExecutionContextAllocationStrategy.USER_MANAGED
+        with logged(self._library) as (_, messages):
+            native = self._engine.create_execution_context(strategy)
+        if native is None:
+            raise failure(messages, f"prepare {self._path.name}", self._library)
+        return _Context(native, self._memory)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -97,8 +125,16 @@ class EngineSession:
         """Library, GPU and its number."""
         return f"{self._library.title}, {self._device.name} (cuda:{self._device.index})"
 
-    def run(self, feeds: Feeds) -> Outputs:
-        """Run the engine once and wait for it.
+    @property
+    def max_batch(self) -> int:
+        """Most images that one call takes; 0 where the engine has no range for them."""
+        batches = [limits.max[0] for limits in self._ranges.values() if len(limits.max) == 4]
+        fixed = [spec.shape[0] for spec in self._inputs if len(spec.shape) == 4]
+        known = [count for count in (*batches, *fixed) if count > 0]
+        return min(known, default=0)
+
+    def run(self, feeds: Feeds, keep: Collection[str] = ()) -> Values:
+        """Run the engine once. Outputs that are kept may still be in the making.
 
         Raises:
             UsageError: if a feed is missing, unknown, of the wrong type or rank, or outside the
@@ -106,50 +142,53 @@ class EngineSession:
             OutOfMemoryError: if GPU memory ran out.
             BackendError: if TensorRT or CUDA failed otherwise, or the session is closed.
         """
-        arrays = check_feeds(self._inputs, self._ranges, feeds)
-        with self._lock:
-            if self._context is None or self._stream is None:
-                raise BackendError(f"the session of {self._path.name} is closed")
-            # The current GPU is a setting of each thread.
-            use_device(self._cuda, self._device.index)
-            with logged(self._library) as (_, messages):
-                return self._run(self._context, self._stream, arrays, messages)
+        values = check_feeds(self._inputs, self._ranges, feeds)
+        with self._contexts.borrowed() as context, logged(self._library) as (_, messages):
+            return self._run(context, values, keep, messages)
 
     def _run(
-        self, context: Any, stream: Stream, arrays: dict[str, Array], messages: Messages
-    ) -> Outputs:
-        # Arrays that TensorRT reads from host memory must outlive the call: `arrays` holds them.
-        for name, array in arrays.items():
-            accepted = context.set_input_shape(name, array.shape)
+        self, context: _Context, values: dict[str, Value], keep: Collection[str], messages: Messages
+    ) -> Values:
+        # What TensorRT reads by address has to stay until the work is queued.
+        alive: list[Any] = []
+        for name, value in values.items():
+            accepted = context.native.set_input_shape(name, tuple(value.shape))
             if self._on_host(name):
+                array = np.ascontiguousarray(host(value))
+                alive.append(array)
                 address = array.ctypes.data
             else:
-                address = self._reserve(name, array.nbytes)
-                stream.upload(array, address)
-            if not (accepted and context.set_tensor_address(name, address)):
+                native = self._memory.dense(self._memory.unwrap(value))
+                alive.append(native)
+                address = self._memory.address(native)
+            if not (accepted and context.native.set_tensor_address(name, address)):
                 raise failure(
-                    messages, f"take input {name!r} of shape {array.shape}", self._library
+                    messages, f"take input {name!r} of shape {tuple(value.shape)}", self._library
                 )
         try:
-            missing = context.infer_shapes()
+            missing = context.native.infer_shapes()
         except RuntimeError as error:
             raise failure(messages, f"infer shapes: {error}", self._library) from error
         if missing:
             raise failure(messages, f"infer the shape of {', '.join(missing)}", self._library)
-        outputs = self._bind_outputs(context)
-        size = context.update_device_memory_size_for_shapes()
-        scratch = self._reserve("", size)
-        context.set_device_memory(scratch, self._buffers[""].size)
-        if not context.execute_async_v3(stream.handle):
+        outputs = self._bind_outputs(context.native)
+        context.reserve()
+        if not context.native.execute_async_v3(self._memory.stream):
             raise failure(messages, "run the graph", self._library)
-        for name, array in outputs.items():
-            if not self._on_host(name):
-                stream.download(self._reserve(name, array.nbytes), array)
-        stream.synchronize()
-        return outputs
+        if not all(name in keep for name in outputs):
+            self._memory.synchronize()
+        return {
+            name: native
+            if self._on_host(name)
+            else self._memory.wrap(native)
+            if name in keep
+            else self._memory.download(native)
+            for name, native in outputs.items()
+        }
 
-    def _bind_outputs(self, context: Any) -> Outputs:
-        outputs: Outputs = {}
+    def _bind_outputs(self, context: Any) -> dict[str, Any]:
+        """Memory for each output: on the GPU, or on the host where TensorRT wants it there."""
+        outputs: dict[str, Any] = {}
         for spec in self._outputs:
             shape = tuple(context.get_tensor_shape(spec.name))
             if any(length < 0 for length in shape):
@@ -157,9 +196,12 @@ class EngineSession:
                     f"the shape of output {spec.name!r} depends on values inside the graph, which "
                     "TensorRT sessions do not support"
                 )
-            array = outputs[spec.name] = np.empty(shape, spec.dtype)
-            host = self._on_host(spec.name)
-            address = array.ctypes.data if host else self._reserve(spec.name, array.nbytes)
+            if self._on_host(spec.name):
+                outputs[spec.name] = array = np.empty(shape, spec.dtype)
+                address = array.ctypes.data
+            else:
+                outputs[spec.name] = native = self._memory.empty(shape, spec.dtype)
+                address = self._memory.address(native)
             context.set_tensor_address(spec.name, address)
         return outputs
 
@@ -168,22 +210,11 @@ class EngineSession:
             self._engine.get_tensor_location(name) == self._library.module.TensorLocation.HOST
         )
 
-    def _reserve(self, name: str, size: int) -> int:
-        """Device memory of a tensor; the name "" stands for the context's scratch memory."""
-        return self._buffers.setdefault(name, DeviceBuffer(self._cuda)).reserve(size)
-
     def close(self) -> None:
-        """Release the engine and all device memory; does nothing the second time."""
-        with self._lock:
-            # The context refers to the engine, and both to the memory: in this order.
-            self._context = None
-            self._engine = None
-            for buffer in self._buffers.values():
-                buffer.close()
-            self._buffers.clear()
-            if self._stream is not None:
-                self._stream.close()
-                self._stream = None
+        """Release the engine and its memory; does nothing the second time."""
+        # Contexts refer to the engine: they go first.
+        self._contexts.close().clear()
+        self._engine = None
 
     def __enter__(self) -> EngineSession:
         return self
@@ -191,36 +222,30 @@ class EngineSession:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        if hasattr(self, "_stream"):
-            # At interpreter exit the driver may already be gone, and its memory with it.
-            with contextlib.suppress(Exception):
-                self.close()
-
 
 def check_feeds(
     inputs: tuple[TensorSpec, ...], ranges: dict[str, ShapeRange], feeds: Feeds
-) -> dict[str, Array]:
+) -> dict[str, Value]:
     """Compare feeds with what an engine takes.
 
     Returns:
-        The feeds as contiguous arrays, in the order of ``inputs``.
+        The feeds where they are, in the order of ``inputs``.
 
     Raises:
         UsageError: if one is missing, unknown, of the wrong type or rank, or out of range.
     """
-    arrays = checked(feeds, inputs)
+    values = checked_values(feeds, inputs)
     for name, limits in ranges.items():
-        array = arrays[name]
-        asked = array.ravel().tolist() if limits.of == "values" else list(array.shape)
+        value = values[name]
+        asked = host(value).ravel().tolist() if limits.of == "values" else list(value.shape)
         spans = zip(limits.min, asked, limits.max, strict=True)
-        if any(not low <= value <= high for low, value, high in spans):
+        if any(not low <= length <= high for low, length, high in spans):
             raise UsageError(
                 f"{limits.of} {asked} of input {name!r} is outside what the engine was built for, "
                 f"{list(limits.min)} to {list(limits.max)}; use tiles, or build an engine for a "
                 "larger range"
             )
-    return arrays
+    return values
 
 
 def failure(messages: Messages, what: str, library: Library) -> ScaleportError:

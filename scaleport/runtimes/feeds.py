@@ -7,11 +7,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from scaleport.errors import UsageError
-from scaleport.runtimes.base import Array, Feeds, TensorSpec
+from scaleport.runtimes.base import Array, Feeds, TensorSpec, Value, host
 
 
 def checked(feeds: Feeds, specs: Sequence[TensorSpec]) -> dict[str, Array]:
-    """Feeds as contiguous arrays, complete and of the right type and shape.
+    """Feeds as contiguous arrays in host memory, complete and of the right type and shape.
+
+    Raises:
+        UsageError: if one is missing, unknown, or of the wrong type, rank or fixed dimension.
+    """
+    values = checked_values(feeds, specs)
+    return {name: np.ascontiguousarray(host(value)) for name, value in values.items()}
+
+
+def checked_values(feeds: Feeds, specs: Sequence[TensorSpec]) -> dict[str, Value]:
+    """Feeds where they are, complete and of the right type and shape, in the order of ``specs``.
 
     Raises:
         UsageError: if one is missing, unknown, or of the wrong type, rank or fixed dimension.
@@ -20,19 +30,22 @@ def checked(feeds: Feeds, specs: Sequence[TensorSpec]) -> dict[str, Array]:
     if unknown:
         names = ", ".join(spec.name for spec in specs)
         raise UsageError(f"unknown input {', '.join(unknown)}; this graph takes {names}")
-    result = {}
+    result: dict[str, Value] = {}
     for spec in specs:
         if spec.name not in feeds:
             raise UsageError(f"input {spec.name!r} is missing")
-        array = np.ascontiguousarray(feeds[spec.name])
-        if array.dtype != spec.dtype:
-            raise UsageError(f"input {spec.name!r} must be {spec.dtype}, got {array.dtype}")
-        fits = array.ndim == len(spec.shape) and all(
-            want in (-1, have) for want, have in zip(spec.shape, array.shape, strict=True)
+        value = feeds[spec.name]
+        if not hasattr(value, "dtype"):
+            value = np.asarray(value)
+        if value.dtype != spec.dtype:
+            raise UsageError(f"input {spec.name!r} must be {spec.dtype}, got {value.dtype}")
+        shape = tuple(value.shape)
+        fits = len(shape) == len(spec.shape) and all(
+            want in (-1, have) for want, have in zip(spec.shape, shape, strict=True)
         )
         if not fits:
             want = "x".join("?" if d < 0 else str(d) for d in spec.shape)
-            have = "x".join(str(d) for d in array.shape) or "a number"
+            have = "x".join(str(d) for d in shape) or "a number"
             raise UsageError(f"input {spec.name!r} must have shape {want}, got {have}")
-        result[spec.name] = array
+        result[spec.name] = value
     return result

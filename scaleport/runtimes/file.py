@@ -9,9 +9,14 @@ from typing import Final
 
 import numpy as np
 
-from scaleport.errors import UsageError
+from scaleport.errors import ImageError, UsageError
+from scaleport.imaging.given import FLOATS_FROM, FLOATS_TO
+from scaleport.imaging.metadata import left_out
 from scaleport.imaging.reading import Picture, open_picture
+from scaleport.imaging.source import PictureSource, Source
 from scaleport.imaging.writing import PictureWriter, SaveOptions, check_fits
+from scaleport.paths import make_folder
+from scaleport.runtimes.fit import Fit, fitted, stretch_note
 from scaleport.runtimes.scales import checked_grid
 from scaleport.runtimes.upscaler import Upscaler
 from scaleport.runtimes.view import Progress, View
@@ -42,7 +47,7 @@ def upscale_file(
     source: Path | str,
     target: Path | str,
     scale: float | Iterable[float] | None = None,
-    size: tuple[int, int] | None = None,
+    size: tuple[int, int] | Fit | None = None,
     bits: int = 0,
     options: SaveOptions | None = None,
     progress: Progress | None = None,
@@ -55,9 +60,10 @@ def upscale_file(
     Args:
         upscaler: model and backend.
         source: image file, see :func:`scaleport.imaging.reading.open_picture`.
-        target: image file to be; its suffix chooses the format.
+        target: image file to be; its suffix chooses the format. A folder that is missing is made.
         scale: one number, or (scale_y, scale_x).
-        size: output size (height, width), instead of a scale.
+        size: output size (height, width), or limits that the picture's shape is fitted into,
+            instead of a scale.
         bits: 8, 16 or 32 (float) bits per channel; 0 keeps those of the source.
         options: how the target is written.
         progress: called with (tiles done, tiles in all).
@@ -94,26 +100,28 @@ class FileUpscale:
         source: Path | str,
         target: Path | str,
         scale: float | Iterable[float] | None = None,
-        size: tuple[int, int] | None = None,
+        size: tuple[int, int] | Fit | None = None,
         bits: int = 0,
         options: SaveOptions | None = None,
     ) -> None:
         if bits and bits not in BITS:
             raise UsageError(f"bits per channel are 8, 16 or 32, not {bits}")
         self._upscaler, self._target, self._options = upscaler, Path(target), options
+        self._source = Path(source)
         self._picture: Picture | None = open_picture(source)
         self._scale = tuple(scale) if isinstance(scale, Iterable) else scale
-        self._size = size
-        grid = checked_grid(upscaler.manifest, *self._picture.shape, self._scale, size)
+        self._size = fitted(size, self._picture.shape)
+        grid = checked_grid(upscaler.manifest, *self._picture.shape, self._scale, self._size)
         self._layout = self._picture.layout
         if bits:
             self._layout = replace(self._layout, dtype=np.dtype(BITS[bits]))
         # A target that cannot hold the pixels is refused before any is read.
-        check_fits(self._target, *grid.output_size, self._layout)
+        make_folder(self._target.parent)
+        kind = check_fits(self._target, *grid.output_size, self._layout)
         notes = self._picture.notes
-        exif = "exif-data" in self._picture.metadata.fields
-        if exif and self._target.suffix.lower() in (".tif", ".tiff"):
-            notes += ("TIFF keeps no EXIF block",)
+        if isinstance(size, tuple):
+            notes += stretch_note(self._picture.shape, size)
+        notes += left_out(self._picture.metadata, kind, self._layout, grid.output_size)
         self._result = FileResult(self._picture.shape, grid.output_size, notes, 0)
         self._view: View | None = None
         self._writer: PictureWriter | None = None
@@ -142,15 +150,20 @@ class FileUpscale:
         self._writer = PictureWriter(
             self._target, height, width, self._layout, self._picture.metadata, self._options
         )
-        for band in view.bands(
-            self._scale, self._size, progress=progress, dtype=self._layout.dtype
-        ):
-            self._writer.write(band)
-            del band  # not while the next one is made
-        tile = view.policy.tile
+        bands = view.bands(self._scale, self._size, progress=progress, dtype=self._layout.dtype)
+        try:
+            for band in bands:
+                self._writer.write(band)
+                del band  # not while the next one is made
+        except ImageError as error:
+            if str(self._source) in str(error):
+                raise
+            raise ImageError(f"{self._source}: {error}") from error
+        tile = view.policy.tile or 0
         notes = self._result.notes
         if tile != self._upscaler.policy.tile:
             notes += (f"memory ran out; went on with tiles of {tile} pixels",)
+        notes += _float_notes(view.source)
         self._result = replace(self._result, notes=notes, tile=tile)
         self._picture = self._view = None
 
@@ -170,3 +183,14 @@ class FileUpscale:
         self._picture = self._view = None
         if self._writer is not None:
             self._writer.discard()
+
+
+def _float_notes(source: Source) -> tuple[str, ...]:
+    """What has to be said of a file of floats that is not in [0, 1]."""
+    low, high = source.reach if isinstance(source, PictureSource) else (0.0, 1.0)
+    if not (low < FLOATS_FROM or high > FLOATS_TO):
+        return ()
+    return (
+        f"its floats go from {low:.4g} to {high:.4g} and were taken as they are, with [0, 1] for "
+        "black to white",
+    )

@@ -2,59 +2,103 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from scaleport.errors import BackendError, OutOfMemoryError, UsageError, last_line
 from scaleport.runtimes.base import (
+    Array,
     Availability,
+    Backend,
     Feeds,
     GraphFile,
-    Outputs,
     SessionOptions,
     TensorSpec,
+    Values,
 )
 from scaleport.runtimes.feeds import checked
+from scaleport.runtimes.inside import Inner, Operations
+from scaleport.runtimes.pool import Pool
+
+if TYPE_CHECKING:
+    from scaleport.bundle.manifest import Graph
 
 _HINTS = {"": "f32", "fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
-@lru_cache(maxsize=1)
+_core: tuple[Any, int] | None = None
+"""The core and the process that it was made in."""
+
+
 def shared_core() -> Any:
     """The one OpenVINO core of this process, never freed.
 
     Its CPU plug-in gives the inferring thread a stack for signal handlers, and frees it with the
     last core; the next signal, even Ctrl-C, would then be handled on freed memory.
+
+    Raises:
+        BackendError: if this process was forked from one that has used OpenVINO. Its library keeps
+            idle threads for the next graph; they are not there after a fork, and it would wait for
+            them for ever.
     """
+    global _core
     import openvino
 
-    return openvino.Core()
+    if _core is None:
+        _core = (openvino.Core(), os.getpid())
+    core, process = _core
+    if process != os.getpid():
+        raise BackendError(
+            "OpenVINO cannot run in a process that was forked from one that has used it; start "
+            "processes with multiprocessing's 'spawn', or load the bundle after the fork only"
+        )
+    return core
 
 
 class OpenVinoSession:
-    """One compiled graph."""
+    """One compiled graph, with a request of its own for every caller at a time.
+
+    Values are numpy arrays: OpenVINO computes in host memory, and reads what it is fed where it
+    lies. On a device of its own (``GPU``, ``NPU``) its plug-in copies.
+    """
 
     def __init__(self, compiled: Any, graph: GraphFile, device: str) -> None:
-        self._request = compiled.create_infer_request()
+        import openvino
+
+        self._tensor: Any = openvino.Tensor
+        self._requests: Pool[Any] = Pool(compiled.create_infer_request)
         self.inputs = tuple(_spec(port, graph.inputs) for port in compiled.inputs)
         self.outputs = tuple(_spec(port, graph.outputs) for port in compiled.outputs)
         self.device = device
 
-    def run(self, feeds: Feeds) -> Outputs:
+    def run(self, feeds: Feeds, keep: Collection[str] = ()) -> Values:
         """Run the graph once."""
+        del keep  # the next caller of a request overwrites what it computed
         arrays = checked(feeds, self.inputs)
         try:
-            results = self._request.infer(
-                list(arrays.values()), share_inputs=True, share_outputs=False
-            )
+            with self._requests.borrowed() as request:
+                for place, array in enumerate(arrays.values()):
+                    request.set_input_tensor(place, self._tensor(array, shared_memory=True))
+                request.infer()
+                return {
+                    spec.name: np.array(request.get_output_tensor(place).data)
+                    for place, spec in enumerate(self.outputs)
+                }
+        except BackendError:
+            raise
         except Exception as error:
             text = last_line(error)
             if "bad_alloc" in str(error) or "allocate" in text:
                 raise OutOfMemoryError(f"OpenVINO ran out of memory: {text}") from error
             raise BackendError(f"OpenVINO failed: {text}") from error
-        return {spec.name: results[i] for i, spec in enumerate(self.outputs)}
+
+    def close(self) -> None:
+        """Release the requests and the compiled graph."""
+        self._requests.close()
 
 
 def _spec(port: Any, declared: tuple[str, ...]) -> TensorSpec:
@@ -65,7 +109,7 @@ def _spec(port: Any, declared: tuple[str, ...]) -> TensorSpec:
     return TensorSpec(name, np.dtype(port.get_element_type().to_dtype()), shape)
 
 
-class OpenVinoBackend:
+class OpenVinoBackend(Backend):
     """Runs the OpenVINO IR on the CPU, or on the device named in the options.
 
     Graphs run in float32 arithmetic where nothing else is asked for: on processors with bf16
@@ -74,6 +118,43 @@ class OpenVinoBackend:
 
     name = "openvino"
     graph_format = "openvino"
+    title: ClassVar[str] = "OpenVINO"
+    rank: ClassVar[int] = 30
+    packages: ClassVar[tuple[str, ...]] = ("openvino",)
+    judges_int8: ClassVar[int] = 2
+
+    def devices(self) -> tuple[str, ...]:
+        """The devices that OpenVINO finds."""
+        try:
+            import openvino  # noqa: F401
+        except ImportError:
+            return ()
+        try:
+            return tuple(shared_core().available_devices)
+        except BackendError:
+            return ()
+
+    def inference_precisions(self, device: str = "") -> tuple[str, ...]:
+        """What the device says that it computes in, bf16 and fp16 among it."""
+        try:
+            import openvino  # noqa: F401
+
+            found = shared_core().get_property(device or "CPU", "OPTIMIZATION_CAPABILITIES")
+        except Exception:  # not installed, or no such device: load says so
+            return ("fp32",)
+        return ("fp32", *(name for name in ("bf16", "fp16") if name.upper() in found))
+
+    def inner(self, path: Path, feeds: Mapping[str, Array]) -> list[Inner]:
+        """Every tensor of an IR, on the CPU, in the precision of the graph."""
+        from scaleport.runtimes import openvino_inside
+
+        return openvino_inside.inner(path, feeds)
+
+    def operations(self, path: Path, graph: Graph) -> Operations:
+        """Operations of an IR by the device that takes them."""
+        from scaleport.runtimes import openvino_inside
+
+        return openvino_inside.operations(path)
 
     def availability(self) -> Availability:
         """Say whether the package is installed and what the CPU device calls itself."""
@@ -81,8 +162,10 @@ class OpenVinoBackend:
             import openvino
         except ImportError as error:
             return Availability(False, f"{error}", extra="openvino")
-        core = shared_core()
-        devices = core.available_devices
+        try:
+            devices = shared_core().available_devices
+        except BackendError as error:
+            return Availability(False, f"{error}", version=openvino.__version__)
         if not devices:
             return Availability(False, "OpenVINO finds no device", version=openvino.__version__)
         return Availability(True, device=", ".join(devices), version=openvino.__version__)

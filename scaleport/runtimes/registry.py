@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import cache, lru_cache
 from importlib.metadata import EntryPoint
 
-from scaleport.errors import BackendError, PluginError, UsageError
+from scaleport.errors import BackendError, PluginError, UsageError, did_you_mean
 from scaleport.plugins import BACKENDS, claims, load, origin, refusal
-from scaleport.runtimes.base import Availability, Backend
+from scaleport.runtimes.base import INFERENCE_PRECISIONS, Availability, Backend
 
 GROUP = BACKENDS
-AUTO_ORDER = ("tensorrt", "coreml", "openvino", "onnxruntime", "torch")
-"""Preference of ``backend="auto"``; a backend that only emulates its target comes last."""
+OWNER = "scaleport"
+"""The distribution that Scaleport's own backends come with."""
 
 
 @lru_cache(maxsize=1)
@@ -19,7 +19,7 @@ def _found() -> dict[str, tuple[EntryPoint, ...]]:
     found = {}
     for name, points in claims(GROUP).items():
         # No other package takes the place of one of ours.
-        own = tuple(point for point in points if origin(point) == "scaleport")
+        own = tuple(point for point in points if origin(point) == OWNER)
         found[name] = own or points
     return found
 
@@ -39,14 +39,61 @@ def get_backend(name: str) -> Backend:
     """
     points = _found().get(name)
     if points is None:
-        raise UsageError(f"unknown backend {name!r}; known: {', '.join(backend_names())}")
+        known = backend_names()
+        raise UsageError(
+            f"unknown backend {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}"
+        )
     try:
-        backend: Backend = load("backend", points)()
+        backend: object = load("backend", points)()
     except PluginError as error:
         raise BackendError(str(error)) from error
     except Exception as error:
         raise BackendError(refusal("backend", points[0], error)) from error
+    if not isinstance(backend, Backend):
+        why = "it is not derived from scaleport.runtimes.base.Backend"
+        raise BackendError(refusal("backend", points[0], why))
     return backend
+
+
+def own_backends() -> list[Backend]:
+    """Scaleport's own backends, in the order of preference of ``backend="auto"``."""
+    own = [name for name, points in _found().items() if origin(points[0]) == OWNER]
+    return sorted(map(get_backend, own), key=lambda backend: backend.rank)
+
+
+def ranked_names() -> list[str]:
+    """All names in the order of preference: Scaleport's own, then those of other packages."""
+    own = [backend.name for backend in own_backends()]
+    return [*own, *(name for name in backend_names() if name not in own)]
+
+
+def int8_judges() -> list[Backend]:
+    """Backends that calibration measures int8 graphs on, installed or not; the first one leads."""
+    judges = [backend for backend in own_backends() if backend.judges_int8]
+    return sorted(judges, key=lambda backend: backend.judges_int8)
+
+
+def refusal_of(backend: Backend, inference_precision: str, device: str = "") -> str:
+    """Why a backend cannot compute in an inference precision here; empty if it can.
+
+    Raises:
+        UsageError: if there is no such precision.
+    """
+    if not inference_precision:
+        return ""
+    if inference_precision not in INFERENCE_PRECISIONS:
+        known = ", ".join(INFERENCE_PRECISIONS)
+        raise UsageError(f"unknown inference precision {inference_precision!r}; known: {known}")
+    there = backend.inference_precisions(device)
+    if inference_precision in there:
+        return ""
+    known = " or ".join(there)
+    return f"{backend.name} cannot compute in {inference_precision} here, only in {known}"
+
+
+def checkpoint_backend() -> Backend:
+    """The backend that runs checkpoints."""
+    return next(backend for backend in own_backends() if backend.runs_checkpoint)
 
 
 def require(name: str) -> tuple[Backend, Availability]:

@@ -31,6 +31,7 @@ def checked_grid(
             shown = f"{pair[0]:g}" if pair[0] == pair[1] else f"({pair[0]:g}, {pair[1]:g})"
             raise ScaleError(
                 f"scale {shown} is outside the range of this model, {low:g} to {high:g}"
+                f"{_what_can(pair, low, high)}"
             )
         return Grid.from_scale(height, width, pair)
     assert size is not None
@@ -38,8 +39,18 @@ def checked_grid(
         if not output_length(n, low) <= N <= output_length(n, high):
             raise ScaleError(
                 f"{N} pixels from {n} is outside the range of this model, x{low:g} to x{high:g}"
+                f"{_what_can((N / n,), low, high)}"
             )
     return Grid.from_size(height, width, *size)
+
+
+def _what_can(wanted: Iterable[float], low: float, high: float) -> str:
+    """What an error adds about scales that this model does not make."""
+    from scaleport.shipped import larger_scales
+
+    if max(wanted) > high:
+        return f"; {larger_scales(max(wanted))}"
+    return "; to make a picture smaller, use an image editor" if low >= 1 else ""
 
 
 def native_scale(manifest: Manifest, grid: Grid) -> int:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from scaleport.errors import ArtifactError, BackendError, ScaleportError, UsageError
-from scaleport.runtimes.base import Availability, GraphFile, SessionOptions, TensorSpec
+from scaleport.runtimes.base import (
+    Array,
+    Availability,
+    Backend,
+    GraphFile,
+    SessionOptions,
+    TensorSpec,
+    Work,
+)
 from scaleport.runtimes.cuda import Device, find_device, runtime
 from scaleport.runtimes.engine_library import EXTRAS, Library, installed, load_library
 from scaleport.runtimes.engine_record import (
@@ -24,15 +34,49 @@ from scaleport.runtimes.engine_session import (
     open_engine,
     profile_ranges,
 )
+from scaleport.runtimes.gpu import GPU_WORK, gpu_arrays
+from scaleport.runtimes.inside import Inner, Operations
+
+if TYPE_CHECKING:
+    from scaleport.bundle.manifest import Graph
 
 Profiles = tuple[dict[str, ShapeRange], ...]
 
 
-class TensorRTBackend:
+class TensorRTBackend(Backend):
     """Runs engines built by TensorRT or TensorRT-RTX, each with the library that built it."""
 
     name = "tensorrt"
     graph_format = "tensorrt"
+    title: ClassVar[str] = "TensorRT"
+    rank: ClassVar[int] = 10
+    packages: ClassVar[tuple[str, ...]] = ("tensorrt", "tensorrt-rtx")
+    source_format: ClassVar[str] = "onnx"
+    whole_stage: ClassVar[str] = "whole_size"
+    declared_sizes_only: ClassVar[bool] = True
+
+    def devices(self) -> tuple[str, ...]:
+        """The GPU that engines run on by default, if there is one."""
+        try:
+            return (f"cuda:{find_device().index}",)
+        except ScaleportError:
+            return ()
+
+    def inner(self, path: Path, feeds: Mapping[str, Array]) -> list[Inner]:
+        """Every tensor of an ONNX graph, in an engine that is built for these shapes."""
+        from scaleport.runtimes import tensorrt_inside
+
+        return tensorrt_inside.inner(self, path, feeds)
+
+    def operations(self, path: Path, graph: Graph) -> Operations:
+        """Layers that an ONNX graph is parsed to; there need be no GPU."""
+        from scaleport.runtimes import tensorrt_inside
+
+        return tensorrt_inside.operations(path)
+
+    def work(self, options: SessionOptions) -> Work:
+        """Large pieces of equal shape."""
+        return GPU_WORK
 
     def availability(self) -> Availability:
         """Whether engines can run here; ``can_build`` where they can at least be built.
@@ -84,7 +128,7 @@ class TensorRTBackend:
                 asked for; an engine's precision is fixed when it is built.
             OutOfMemoryError: if the GPU's memory does not hold the engine.
         """
-        if options.inference_precision:
+        if options.inference_precision not in ("", "fp32"):
             raise BackendError(
                 "an engine's precision is fixed when it is built; load the fp16 engine instead of "
                 f"asking for {options.inference_precision!r}"
@@ -95,7 +139,13 @@ class TensorRTBackend:
         _refuse_mismatch(graph.path, info, library, "")
         device = find_device(index)
         _refuse_mismatch(graph.path, info, library, device.compute_capability)
-        return EngineSession(graph.path, library, device)
+        arrays = gpu_arrays(index)
+        if arrays is None:
+            raise BackendError(
+                "engines need a library that holds their values in the GPU's memory: "
+                "pip install cupy-cuda13x (or cupy-cuda12x), or PyTorch for CUDA"
+            )
+        return EngineSession(graph.path, library, device, arrays)
 
 
 def inspect_engine(

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from scaleport.bundle.manifest import Manifest
 from scaleport.bundle.reader import Bundle, open_bundle
-from scaleport.errors import BackendError
-from scaleport.imaging.reading import Picture
-from scaleport.runtimes.base import Array, SessionOptions, stored_format
-from scaleport.runtimes.registry import AUTO_ORDER, backend_names, get_backend, require
+from scaleport.errors import BackendError, UsageError
+from scaleport.imaging.given import ImageLike
+from scaleport.runtimes.base import (
+    INFERENCE_PRECISIONS,
+    Array,
+    SessionOptions,
+    precision_text,
+    stored_format,
+)
+from scaleport.runtimes.registry import get_backend, ranked_names, require
+from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.stages import Stages
 from scaleport.runtimes.view import Progress, TilePolicy, View
 
@@ -19,17 +27,19 @@ from scaleport.runtimes.view import Progress, TilePolicy, View
 class Upscaler:
     """A model on a backend. Made by :func:`load`.
 
-    Calling it upscales an image; :meth:`open` encodes an image once for many renderings.
+    Calling it upscales an image; :meth:`open` encodes an image once for many renderings. Many
+    threads may call one upscaler at the same time; a forked process loads the graphs anew.
+    :meth:`close` releases the graphs, as leaving a ``with`` block does.
     """
 
     def __init__(self, stages: Stages, policy: TilePolicy) -> None:
         self._stages = stages
-        self.policy = policy
+        self.policy = policy.resolved(stages.work)
 
     @property
     def manifest(self) -> Manifest:
         """What the bundle says of the model."""
-        return self._stages.bundle.manifest
+        return self._stages.manifest
 
     @property
     def backend(self) -> str:
@@ -42,6 +52,11 @@ class Upscaler:
         return self._stages.precision
 
     @property
+    def inference_precision(self) -> str:
+        """Precision that was asked for instead of that of the graphs; empty if none was."""
+        return self._stages.options.inference_precision
+
+    @property
     def device(self) -> str:
         """Provider and device that the graphs really run on; loads the first graph to know it."""
         return self._stages.session("encode").device
@@ -51,26 +66,38 @@ class Upscaler:
         """The graphs themselves, for callers that bring their own tiling."""
         return self._stages
 
-    def __repr__(self) -> str:
-        return f"Upscaler({self.manifest.name!r}, backend={self.backend!r}, {self.precision})"
+    def close(self) -> None:
+        """Release the graphs and what they hold on a device; a second call does nothing."""
+        self._stages.close()
 
-    def open(self, image: Array | Picture) -> View:
+    def __enter__(self) -> Upscaler:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        words = precision_text(self.precision, self.inference_precision)
+        return f"Upscaler({self.manifest.name!r}, backend={self.backend!r}, {words})"
+
+    def open(self, image: ImageLike) -> View:
         """Open an image for rendering at any scale and region.
 
         Args:
             image: uint8, uint16 or float array [H, W], [H, W, C] with 1 (gray), 2 (gray and
-                alpha), 3 (RGB) or 4 (RGB and alpha) channels, or float [N, 3, H, W]. Floats are
-                in [0, 1]. Or a file from :func:`scaleport.imaging.reading.open_picture`, of
-                which only the regions that are worked on are read.
+                alpha), 3 (RGB) or 4 (RGB and alpha) channels, or [N, 3, H, W]. Floats are in
+                [0, 1]. Or a PIL picture, a PyTorch tensor, or the path of a file, see
+                :data:`scaleport.imaging.given.ImageLike`; of a file, only the regions that are
+                worked on are read.
 
         Raises:
-            ImageError: if the array is not such an image.
+            ImageError: if it is not such an image; the message says what would make it one.
         """
         return View(self._stages, image, self.policy)
 
     def __call__(
         self,
-        image: Array,
+        image: ImageLike,
         scale: float | Iterable[float] | None = None,
         size: tuple[int, int] | None = None,
         progress: Progress | None = None,
@@ -84,8 +111,8 @@ class Upscaler:
             progress: called with (tiles done, tiles in all).
 
         Returns:
-            Pixels in the layout and type of ``image``: integers are rounded and clipped, floats
-            are neither.
+            A numpy array in the layout and type of the pixels of ``image``: integers are rounded
+            and clipped; floats are neither, and float32.
 
         Raises:
             ImageError: if ``image`` is not an image.
@@ -98,15 +125,15 @@ class Upscaler:
 def _choose(bundle: Bundle) -> str:
     """First backend that can run here and has graphs in the bundle."""
     reasons = []
-    others = [name for name in backend_names() if name not in AUTO_ORDER]
-    for name in (*AUTO_ORDER, *others):
-        if name not in backend_names():
+    for name in ranked_names():
+        try:
+            backend = get_backend(name)
+        except BackendError as error:  # a plug-in that does not load
+            reasons.append(f"{name}: {error}")
             continue
-        backend = get_backend(name)
-        there = backend.graph_format == "torch" or backend.graph_format in bundle.formats()
+        there = stored_format(backend) in bundle.formats()
         found = backend.availability()
-        emulated = name == "coreml" and sys.platform != "darwin"
-        if there and found.usable and not emulated:
+        if there and found.usable and not found.emulated:
             return name
         why = "no graphs in this bundle" if not there else found.reason or "only emulated here"
         reasons.append(f"{name}: {why}")
@@ -114,7 +141,7 @@ def _choose(bundle: Bundle) -> str:
 
 
 def load(
-    bundle: Path | str,
+    bundle: Path | str | Bundle,
     backend: str = "auto",
     precision: str = "",
     threads: int = 0,
@@ -123,36 +150,72 @@ def load(
     options: SessionOptions | None = None,
     allow: Collection[str] = (),
     verify_key: Path | str | None = None,
+    inference_precision: str = "",
 ) -> Upscaler:
     """Load a bundle for upscaling.
 
     Args:
-        bundle: path of the bundle directory.
+        bundle: path of the bundle directory, or a bundle that is open already.
         backend: ``torch``, ``onnxruntime``, ``openvino``, ``tensorrt``, ``coreml``, one that a
             plug-in registers, or ``auto``: the first that can run here.
         precision: ``fp32``, ``fp16`` or ``int8``; empty takes the first that the bundle has.
         threads: processor threads; 0 leaves it to the backend.
         device: the backend's own name of a device; empty for its default.
         policy: tile sizes and cache limits.
-        options: further options for the backend; ``threads`` and ``device`` are taken from it
-            when given.
+        options: further options for the backend.
         allow: what the bundle's graphs may ask for although it runs code from elsewhere:
             ``custom-ops``, operations outside of the standard sets.
         verify_key: public key that the bundle must be signed with; None does not ask for one.
+        inference_precision: ``fp32``, ``tf32``, ``bf16`` or ``fp16``: compute in this precision
+            instead of that of the graphs; empty computes as the graphs say.
 
     Raises:
         ArtifactError: if the bundle is damaged, of an unknown version, not signed with the key, or
             asks for what is not allowed.
         BackendError: if the backend is missing or cannot run here.
-        UsageError: if there is no such bundle, a name is unknown, or the bundle has no such graphs.
+        UsageError: if there is no such bundle, a name is unknown, the bundle has no such graphs,
+            an argument contradicts ``options``, or ``allow`` or ``verify_key`` is given with a
+            bundle that is open already.
     """
-    opened = open_bundle(Path(bundle), allow=allow, verify_key=verify_key)
-    chosen, found = require(_choose(opened) if backend == "auto" else backend)
+    options = _combined(options, threads, device, inference_precision)
+    if not isinstance(bundle, Bundle):
+        bundle = open_bundle(Path(bundle), allow=allow, verify_key=verify_key)
+    elif allow or verify_key is not None:
+        raise UsageError("this bundle is open already: give allow and verify_key to open_bundle")
+    chosen, found = require(_choose(bundle) if backend == "auto" else backend)
     form = stored_format(chosen)
-    there = opened.precisions(form)
+    there = bundle.precisions(form)
     if not precision and there:
         precision = there[0]
     if precision not in there:
-        opened.graph(form, "encode", precision or "fp32")  # raises, listing what there is
-    options = options or SessionOptions(threads=threads, device=device)
-    return Upscaler(Stages(opened, chosen, found, precision, options), policy or TilePolicy())
+        bundle.graph(form, "encode", precision or "fp32")  # raises, listing what there is
+    stages = Stages(BundleSource(bundle), chosen, found, precision, options)
+    return Upscaler(stages, policy or TilePolicy())
+
+
+def _combined(
+    options: SessionOptions | None, threads: int, device: str, inference_precision: str
+) -> SessionOptions:
+    """Options with what was also given by itself.
+
+    Raises:
+        UsageError: if both name a value and not the same, or the precision is unknown.
+    """
+    options = options or SessionOptions()
+    given: dict[str, Any] = {
+        "threads": threads,
+        "device": device,
+        "inference_precision": inference_precision,
+    }
+    for name, value in given.items():
+        inside = getattr(options, name)
+        if value and inside and value != inside:
+            raise UsageError(
+                f"{name}={value!r} contradicts the options, which say {inside!r}; give one of them"
+            )
+    options = replace(options, **{name: value for name, value in given.items() if value})
+    wanted = options.inference_precision
+    if wanted and wanted not in INFERENCE_PRECISIONS:
+        known = ", ".join(INFERENCE_PRECISIONS)
+        raise UsageError(f"unknown inference precision {wanted!r}; known: {known}")
+    return options

@@ -7,16 +7,26 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
-from scaleport.errors import BackendError, ImageError, OutputError, UsageError
+from scaleport.errors import BackendError, ImageError, OutputError, UsageError, one_line
 from scaleport.imaging.leftovers import temporary_stem
+from scaleport.paths import make_folder
 from scaleport.runtimes.file import FileResult
+from scaleport.runtimes.fit import Fit, fitted, stretch_note
 from scaleport.runtimes.scales import checked_grid
 from scaleport.runtimes.upscaler import Upscaler
+from scaleport.runtimes.video_extras import (
+    copy_extras,
+    film_of,
+    frame_notes,
+    is_cover,
+    lost,
+    tags,
+    turn_of,
+)
 from scaleport.runtimes.view import Progress, View
 
 CONTAINERS: Final = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
@@ -24,6 +34,9 @@ CONTAINERS: Final = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matro
 
 VIDEO_SUFFIXES: Final = frozenset(CONTAINERS) | {".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts"}
 """What counts as a video."""
+
+_DEMUXERS: Final = "mov,matroska,webm,avi,mpeg,mpegts,mpegvideo,h264,hevc,flv,asf,ogg,mxf,nut,dv"
+"""Formats that are read, whatever the file is called: none of them names further files."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +68,17 @@ def is_video(path: Path) -> bool:
 class VideoUpscale:
     """The upscaling of one video in the steps of :class:`scaleport.runtimes.file.FileUpscale`.
 
-    Frames keep their time stamps; audio and subtitles are copied as they are. Colours are 8 bits;
-    rotation is undone; an odd side of the output loses its last pixel, as 4:2:0 needs.
+    Frames keep their time stamps; audio, subtitles, titles, languages, chapters and cover art are
+    copied as they are. Colours are 8 bits without alpha; rotation and mirroring are undone; an odd
+    side of the output loses its last pixel, as 4:2:0 needs. Notes say what was not kept.
 
     Args:
         upscaler: model and backend.
         source: video file.
         target: video file to be; its suffix chooses the container, see :data:`CONTAINERS`.
         scale: (scale_y, scale_x), or None if ``size`` is given.
-        size: output size (height, width), or None if ``scale`` is given.
+        size: output size (height, width), or limits that the film's shape is fitted into; None if
+            ``scale`` is given.
         options: codec and quality.
 
     Raises:
@@ -80,7 +95,7 @@ class VideoUpscale:
         source: Path,
         target: Path,
         scale: tuple[float, float] | None = None,
-        size: tuple[int, int] | None = None,
+        size: tuple[int, int] | Fit | None = None,
         options: VideoOptions | None = None,
     ) -> None:
         self._av = _pyav()
@@ -93,31 +108,40 @@ class VideoUpscale:
         self._part = Path(f"{temporary_stem(target)}.tmp")
         self._cancelled = False
         self._notes: list[str] = []
-        with self._reading(), self._av.open(str(source)) as video:
-            first = self._first_frame(video)
-            shape = self._pixels(first).shape[:2]
-            if first.format.components[0].bits > 8:
-                self._notes.append(f"{first.format.components[0].bits} bits became 8")
-        grid = checked_grid(upscaler.manifest, shape[0], shape[1], scale, size)
+        self._last_time: int | None = None
+        self._rate = Fraction(25)
+        with self._opened() as video:
+            film = self._film(video)
+            first = self._first_frame(video, film)
+            self._turn = turn_of(first)
+            height, width = self._pixels(first).shape[:2]
+            shape = (int(height), int(width))
+            self._notes += frame_notes(first, film)
+        grid = checked_grid(upscaler.manifest, *shape, scale, fitted(size, shape))
+        if isinstance(size, tuple):
+            self._notes += stretch_note(shape, size)
         height, width = (max(2, n - n % 2) for n in grid.output_size)
         if (height, width) != grid.output_size:
             self._notes.append(f"made {width}x{height}: video sides are even")
-        self._result = FileResult((shape[0], shape[1]), (height, width), (), 0)
+        self._result = FileResult(shape, (height, width), (), 0)
 
     def preload(self) -> None:
         """Nothing: frames are decoded as they are needed."""
 
     def render(self, progress: Progress | None = None) -> None:
         """Upscale all frames and copy what is not video."""
-        with self._reading(), self._av.open(str(self._source)) as video:
+        make_folder(self._target.parent)
+        with self._opened() as video:
             with self._writing():
                 settings = {"movflags": "faststart"} if self._container != "matroska" else {}
                 made = self._av.open(str(self._part), "w", format=self._container, options=settings)
             try:
-                self._copy(video, made, progress)
+                streams = self._copy(video, made, progress)
             finally:
                 with self._writing():
                     made.close()
+            with self._writing(), self._av.open(str(self._part)) as written:
+                self._notes += lost(video, written, streams)
 
     def finish(self) -> FileResult:
         """Put the video under its name."""
@@ -142,24 +166,24 @@ class VideoUpscale:
     def _container(self) -> str:
         return CONTAINERS[self._target.suffix.lower()]
 
-    def _copy(self, video: Any, made: Any, progress: Progress | None) -> None:
-        source = video.streams.video[0]
+    def _copy(self, video: Any, made: Any, progress: Progress | None) -> list[int]:
+        """Write everything; the streams of the source that were, by index, in their order."""
+        source = self._film(video)
         source.thread_type = "AUTO"
         with self._writing():
             target = self._stream(source, made)
-        copies = {}
-        for stream in (*video.streams.audio, *video.streams.subtitles):
-            try:
-                copies[stream.index] = made.add_stream_from_template(stream)
-            except (ValueError, self._av.FFmpegError):
-                kind = stream.type
-                self._notes.append(
-                    f"{self._target.suffix} cannot hold a stream of {kind}: left out"
-                )
+            errors = (self._av.FFmpegError, ValueError, AttributeError)
+            extras = copy_extras(video, made, source, errors, self._opened)
+        self._notes += extras.notes
+        copies = extras.streams
         done, total = 0, _frames(video, source)
         for packet in video.demux(source, *(video.streams[i] for i in copies)):
             if packet.stream.index in copies:
-                if packet.dts is not None:
+                cover = is_cover(packet.stream)
+                if packet.size and cover:
+                    # A picture that comes with the file has no time.
+                    packet.pts = packet.dts = 0
+                if packet.dts is not None and packet.size:
                     packet.stream = copies[packet.stream.index]
                     with self._writing():
                         made.mux(packet)
@@ -173,19 +197,21 @@ class VideoUpscale:
                     progress(done, max(done, total))
         with self._writing():
             made.mux(target.encode())
+        return [source.index, *copies]
 
     def _stream(self, source: Any, made: Any) -> Any:
         """The video stream to be, described as the source's is."""
         options = {"crf": str(self._options.crf)} if "26" in self._options.codec else {}
-        stream = made.add_stream(
-            self._options.codec, rate=source.average_rate or 25, options=options
-        )
+        self._rate = source.average_rate or self._rate
+        stream = made.add_stream(self._options.codec, rate=self._rate, options=options)
         context, given = stream.codec_context, source.codec_context
         context.height, context.width = self._result.output_size
         context.pix_fmt = "yuv420p"
         context.time_base = source.time_base
         if given.sample_aspect_ratio:
-            context.sample_aspect_ratio = given.sample_aspect_ratio
+            context.sample_aspect_ratio = self._turn.aspect(given.sample_aspect_ratio)
+        stream.metadata.update(tags(source.metadata))
+        stream.disposition = source.disposition
         for name in ("colorspace", "color_range", "color_primaries", "color_trc"):
             setattr(context, name, getattr(given, name))
         return stream
@@ -194,47 +220,92 @@ class VideoUpscale:
         pixels = self._pixels(frame)
         if pixels.shape[:2] != self._result.input_size:
             raise ImageError(f"{self._source}: frames of several sizes are not supported")
+        made = self._av.VideoFrame.from_ndarray(self._large(pixels), format="rgb24")
+        made = made.reformat(
+            format=form, dst_colorspace=frame.colorspace, dst_color_range=frame.color_range
+        )
+        made.pts, made.time_base = self._time(frame), frame.time_base
+        return made
+
+    def _time(self, frame: Any) -> int:
+        """The time of a frame in its own unit: later than that of the frame before.
+
+        Raises:
+            ImageError: if it is more than a second earlier.
+        """
+        pts, last = frame.pts, self._last_time
+        if pts is None or (last is not None and pts <= last):
+            self._notes.append("some frames had no time of their own; they got the next one")
+            # Without any times, as in a bare stream of MPEG, frames follow at the rate of the film.
+            step = 1 if pts is not None else max(1, round(1 / (self._rate * frame.time_base)))
+            if pts is not None and (last - pts) * frame.time_base > 1:
+                raise ImageError(
+                    f"{self._source}: its times jump back by "
+                    f"{float((last - pts) * frame.time_base):.1f} s; repair it first, e.g. with "
+                    "ffmpeg -fflags +genpts -i FILE -c copy NEW.mkv"
+                )
+            pts = 0 if last is None else last + step
+        self._last_time = pts
+        return int(pts)
+
+    def _large(self, pixels: Any) -> Any:
+        """What the model makes of a frame: uint8 of the output's size."""
         policy = replace(self._upscaler.policy, cache_bytes=0)
         view = View(self._upscaler.stages, pixels, policy)
         large = view.render(size=self._result.output_size)
         if view.policy.tile != policy.tile:
             self._notes.append(f"memory ran out; went on with tiles of {view.policy.tile} pixels")
-        self._result = replace(self._result, tile=view.policy.tile)
-        made = self._av.VideoFrame.from_ndarray(large, format="rgb24")
-        made = made.reformat(
-            format=form, dst_colorspace=frame.colorspace, dst_color_range=frame.color_range
-        )
-        made.pts, made.time_base = frame.pts, frame.time_base
-        return made
+        self._result = replace(self._result, tile=view.policy.tile or 0)
+        return large
 
     def _pixels(self, frame: Any) -> Any:
-        """uint8 [H, W, 3], upright."""
-        pixels = frame.to_ndarray(format="rgb24")
-        turns = round(frame.rotation / 90) % 4
-        return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+        """uint8 [H, W, 3], as it is shown."""
+        return self._turn(frame.to_ndarray(format="rgb24"))
 
-    def _first_frame(self, video: Any) -> Any:
-        if not video.streams.video:
-            raise ImageError(f"{self._source} holds no video")
-        for frame in video.decode(video=0):
+    def _film(self, video: Any) -> Any:
+        film = film_of(video)
+        if film is None:
+            only = ", only cover art" if video.streams.video else ""
+            raise ImageError(f"{self._source} holds no video{only}")
+        return film
+
+    def _first_frame(self, video: Any, film: Any) -> Any:
+        for frame in video.decode(film):
             return frame
         raise ImageError(f"{self._source} holds no frame")
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        """The source, opened by what it holds; it cannot make FFmpeg open anything else."""
+        # Without "file:", a name such as "concat:a" would be a protocol.
+        name, options = f"file:{self._source}", {"protocol_whitelist": "file"}
+        options["format_whitelist"] = _DEMUXERS
+        with (
+            self._reading(),
+            self._av.open(name, options=options, metadata_errors="replace") as video,
+        ):
+            yield video
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
         try:
             yield
         except (self._av.FFmpegError, OSError) as error:
-            said = getattr(error, "strerror", None) or error
-            raise ImageError(f"cannot read {self._source}: {said}") from error
+            raise ImageError(f"cannot read {self._source}: {_said(error)}") from error
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
             yield
         except (self._av.FFmpegError, OSError) as error:
-            said = getattr(error, "strerror", None) or error
-            raise OutputError(f"cannot write {self._target}: {said}") from error
+            raise OutputError(f"cannot write {self._target}: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    """What FFmpeg says: the kind of error, and what its codec or format logged about it."""
+    log = getattr(error, "log", None)
+    why = f" ({one_line(log[2])})" if log and str(log[2]).strip() else ""
+    return f"{getattr(error, 'strerror', None) or error}{why}"
 
 
 def _frames(video: Any, stream: Any) -> int:

@@ -2,54 +2,30 @@
 
 from __future__ import annotations
 
-import math
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-from scaleport.errors import BackendError, OutOfMemoryError
-from scaleport.grid import Axis, Grid
-from scaleport.imaging.convert import Layout, from_planes
-from scaleport.imaging.reading import Picture
-from scaleport.imaging.resample import imresize, support
-from scaleport.imaging.source import source_of
-from scaleport.imaging.tiles import Span, bands, cut
-from scaleport.runtimes.base import Array, Outputs
-from scaleport.runtimes.blend import blended_rows, ramp_of, reach
-from scaleport.runtimes.scales import checked_grid, frozen_scale, native_scale
+from scaleport.errors import OutOfMemoryError
+from scaleport.grid import Grid
+from scaleport.imaging.convert import Layout
+from scaleport.imaging.given import ImageLike
+from scaleport.imaging.source import Source, source_of
+from scaleport.runtimes.arrays import Native
+from scaleport.runtimes.base import Array
+from scaleport.runtimes.blend import blended_rows, reach
+from scaleport.runtimes.policy import Tile, TilePolicy, halo_of, lay_out, smaller
+from scaleport.runtimes.renderer import TileRenderer
+from scaleport.runtimes.scales import checked_grid
 from scaleport.runtimes.stages import Stages
 
 Region = tuple[int, int, int, int]
 Progress = Callable[[int, int], None]
-Size = tuple[int, int]
-Tile = tuple[Span, Span]
 
-_SMALLEST_TILE: Final = 16
-_CACHED_MAP: Final = 4 << 20
-"""Bytes of a decoder's map that stays in the processor's cache from one layer to the next."""
-_FEWEST_PIXELS: Final = 2048
-"""Below this, what a call costs by itself would show."""
-
-
-@dataclass(frozen=True)
-class TilePolicy:
-    """How much is worked on at once.
-
-    Attributes:
-        tile: most LR rows or columns that one tile owns; 0 never tiles.
-        render_pixels: most output pixels that one call of a query decoder makes; 0 for as many
-            as the processor's cache has room for from one layer to the next.
-        cache_bytes: features kept for the next rendering of the same view; those of the latest
-            tile are kept in any case.
-    """
-
-    tile: int = 256
-    render_pixels: int = 0
-    cache_bytes: int = 256 << 20
+__all__ = ["Progress", "Region", "TilePolicy", "View"]
 
 
 class View:
@@ -57,46 +33,25 @@ class View:
 
     Rendering a second scale or region costs only the decoder, while the features of the image's
     tiles fit the cache. (Where features depend on the output size, only a second region does.)
+    A view is for one thread at a time; many views of one model may be used at the same time.
     """
 
-    def __init__(self, stages: Stages, image: Array | Picture, policy: TilePolicy) -> None:
+    def __init__(self, stages: Stages, image: ImageLike, policy: TilePolicy) -> None:
         self._stages = stages
-        self._manifest = stages.bundle.manifest
+        self._manifest = stages.manifest
         self._source = source_of(image)
-        # Features of some networks depend on the output size; it is None for the others.
-        self._by_size = self._manifest.family == "query" and stages.has("prepare")
-        self._features: OrderedDict[tuple[Tile, Size | None], Outputs] = OrderedDict()
-        self._lay_out(policy)
+        self._lay_out(policy.resolved(stages.work))
 
     def _lay_out(self, policy: TilePolicy) -> None:
         """Cut the image into tiles; features of other tiles are dropped."""
         self._policy = policy
-        self._features.clear()
-        halo = self.halo
-        height, width = self.shape
-        self._rows = self._cut(height, self._manifest.height.max, halo)
-        self._cols = self._cut(width, self._manifest.width.max, halo)
-        exact = self._manifest.tiling == "exact"
-        radius = self._manifest.receptive_field
-        self._ramp = 0 if exact else ramp_of(self._rows, self._cols, radius)
-
-    def _cut(self, length: int, most: int, halo: int) -> list[Span]:
-        """Tiles of one axis; none reaches beyond the length that graphs were built for."""
-        tile = self._policy.tile
-        if self._manifest.tiling == "not-allowed":
-            tile = 0
-        elif length > most:
-            tile = max(1, min(tile or most, most - 2 * halo))
-        return cut(length, tile, halo)
+        self._tiles = lay_out(self._manifest, *self.shape, policy, self._stages.work)
+        self._renderer = TileRenderer(self._stages, self._source, policy)
 
     @property
     def halo(self) -> int:
         """LR pixels that the crop of a tile reaches beyond what the tile owns."""
-        radius = self._manifest.receptive_field
-        if self._manifest.family == "lattice":
-            # The reduction from the lattice reads a little beyond what a tile owns.
-            radius += math.ceil(2 / self._manifest.scale.min) + 1
-        return radius
+        return halo_of(self._manifest)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -129,7 +84,7 @@ class View:
         out: Array | None = None
         top = 0
         for band in self._bands(grid, progress):
-            axis = band.ndim - 2 if self._source.layout is None else 0
+            axis = 2 if self._source.layout is None else 0
             if band.shape[axis] == grid.shape[0]:
                 return band
             if out is None:
@@ -176,12 +131,17 @@ class View:
         return self._grid(scale, None, None).shape
 
     @property
+    def source(self) -> Source:
+        """Where the pixels come from."""
+        return self._source
+
+    @property
     def cached_bytes(self) -> int:
         """Bytes of the features that are kept, at most :attr:`TilePolicy.cache_bytes`.
 
         More only where those of a single tile are.
         """
-        return sum(v.nbytes for features in self._features.values() for v in features.values())
+        return self._renderer.cached_bytes
 
     @property
     def policy(self) -> TilePolicy:
@@ -216,176 +176,119 @@ class View:
             total = done + self._tiles_of(left)
             try:
                 for parts in self._tile_rows(left):
-                    band: Array | None = None
-                    filled = 0
-                    for planes in parts:
-                        if planes.size:
-                            part = self._finished(planes, layout)
-                            width = left.shape[1]
-                            band, filled = _joined(band, part, filled, width, layout is None)
-                            del part
+                    band = _Band(self._renderer, self._source, layout, left.shape[1])
+                    for tile, part, planes in parts:
+                        band.add(tile, part, planes)
                         del planes  # not while the next tile is rendered
                         done += 1
                         if progress is not None:
                             progress(done, total)
-                    if band is not None:
-                        todo += band.shape[2 if layout is None else 0]
-                        yield band
+                    pixels = band.taken()
+                    del band
+                    if pixels is not None:
+                        todo += pixels.shape[2 if layout is None else 0]
+                        yield pixels
+                        del pixels
             except (OutOfMemoryError, MemoryError):
-                smaller = self._smaller()
-                if smaller is None:
+                less = smaller(self._policy, self._tiles, self._manifest)
+                if less is None:
                     raise
-                self._lay_out(smaller)
+                self._lay_out(less)
 
     def _tiles_of(self, grid: Grid) -> int:
         """How many tiles a region is made from."""
-        pairs = ((grid.rows, self._rows), (grid.cols, self._cols))
+        tiles = self._tiles
+        pairs = ((grid.rows, tiles.rows), (grid.cols, tiles.cols))
         rows, cols = (
-            sum(first < last for first, last in (reach(axis, span, self._ramp) for span in spans))
+            sum(first < last for first, last in (reach(axis, span, tiles.ramp) for span in spans))
             for axis, spans in pairs
         )
         return rows * cols
 
-    def _tile_rows(self, grid: Grid) -> Iterator[Iterator[Array]]:
+    def _tile_rows(self, grid: Grid) -> Iterator[Iterator[tuple[Tile, Grid, Native]]]:
         """Bands of a region as parts from left to right, one for each tile: their planes."""
-        if self._ramp and max(len(self._rows), len(self._cols)) > 1:
-            yield from blended_rows(self._rows, self._cols, grid, self._ramp, self._render_tile)
+        tiles, renderer = self._tiles, self._renderer
+        if tiles.ramp and max(len(tiles.rows), len(tiles.cols)) > 1:
+            yield from blended_rows(tiles.rows, tiles.cols, grid, tiles.ramp, renderer)
             return
         for _, row in groupby(self._pieces(grid), key=lambda piece: piece[0][0]):
-            yield (self._render_tile(tile, part) for tile, part in row)
-
-    def _finished(self, planes: Array, layout: Layout | None) -> Array:
-        """Pixels of a tile in a layout, from its planes."""
-        if self._source.opacity is not None:
-            planes = np.concatenate([planes, np.full_like(planes, self._source.opacity)])
-        return planes if layout is None else from_planes(planes, layout)
-
-    def _smaller(self) -> TilePolicy | None:
-        """A policy of half the tile, or None where nothing smaller makes sense."""
-        now = max(span.stop - span.start for span in (*self._rows, *self._cols))
-        if self._manifest.tiling == "not-allowed" or now <= _SMALLEST_TILE:
-            return None
-        given = self._policy.render_pixels
-        pixels = max(1 << 12, given // 2) if given else 0
-        return replace(self._policy, tile=(now + 1) // 2, render_pixels=pixels)
+            yield ((tile, part, renderer.planes(tile, part)) for tile, part in row)
 
     def _pieces(self, grid: Grid) -> Iterator[tuple[Tile, Grid]]:
         """The tiles that a region touches, each with the part of the region that it owns."""
-        for row in self._rows:
+        for row in self._tiles.rows:
             y0, y1 = reach(grid.rows, row, 0)
-            for col in self._cols:
+            for col in self._tiles.cols:
                 x0, x1 = reach(grid.cols, col, 0)
                 if y0 < y1 and x0 < x1:
                     yield (row, col), grid.region(y0, x0, y1, x1)
 
-    def _encoded(self, tile: Tile, part: Grid) -> Outputs:
-        key = (tile, part.output_size if self._by_size else None)
-        if key in self._features:
-            self._features.move_to_end(key)
-            return self._features[key]
-        # Before there are new ones, so that both do not take memory at a time.
-        self._keep(self._policy.cache_bytes, 0)
-        row, col = tile
-        crop = self._source.planes(row.crop_start, col.crop_start, row.crop_stop, col.crop_stop)
-        if self._by_size:
-            features = self._stages.encode(crop, self._stages.modulation(part))
-        else:
-            features = self._stages.encode(crop)
-        self._features[key] = features
-        self._keep(self._policy.cache_bytes, 1)
-        return features
 
-    def _keep(self, most: int, tiles: int) -> None:
-        """Drop the features that were used least recently, beyond so many bytes and tiles."""
-        kept = self.cached_bytes
-        while kept > most and len(self._features) > tiles:
-            _, old = self._features.popitem(last=False)
-            kept -= sum(v.nbytes for v in old.values())
-
-    def _render_tile(self, tile: Tile, part: Grid) -> Array:
-        return self._source.settled(_sized(self._made(tile, part), *part.shape), part)
-
-    def _made(self, tile: Tile, part: Grid) -> Array:
-        features = self._encoded(tile, part)
-        if self._manifest.family == "lattice":
-            return self._render_lattice(features, tile, part, native_scale(self._manifest, part))
-        frozen = frozen_scale(self._stages, part)
-        if frozen is not None:
-            return self._render_lattice(features, tile, part, frozen)
-        origin = (tile[0].crop_start, tile[1].crop_start)
-        rows, cols = part.rows, part.cols
-        most = max(1, self._at_once(features, tile) // (cols.stop - cols.start))
-        if self._manifest.tiling == "not-allowed":
-            most = rows.stop - rows.start
-        pieces = []
-        for y0, y1 in bands(rows.start, rows.stop, most):
-            grid = part.region(y0, cols.start, y1, cols.stop, origin)
-            pieces.append(self._stages.render_query(features, grid.feeds()))
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=2)
-
-    def _at_once(self, features: Outputs, tile: Tile) -> int:
-        """Output pixels that one call of a query decoder makes.
-
-        Its hidden maps are about as wide as the features it reads. Maps that leave the cache
-        between two layers cost more than the layers themselves do on some backends.
-        """
-        if self._policy.render_pixels:
-            return self._policy.render_pixels
-        row, col = tile
-        lr_pixels = (row.crop_stop - row.crop_start) * (col.crop_stop - col.crop_start)
-        width = sum(value.nbytes for value in features.values()) / lr_pixels
-        return max(_FEWEST_PIXELS, int(_CACHED_MAP / width))
-
-    def _render_lattice(self, features: Outputs, tile: Tile, part: Grid, scale: int) -> Array:
-        height, width = part.input_size
-        lattice = _sized(
-            self._stages.render_lattice(features, scale),
-            (tile[0].crop_stop - tile[0].crop_start) * scale,
-            (tile[1].crop_stop - tile[1].crop_start) * scale,
-        )
-        # The lattice of this crop begins here, in pixels of the whole lattice.
-        top, left = tile[0].crop_start * scale, tile[1].crop_start * scale
-        whole = (height * scale, width * scale)
-        rows = Axis(whole[0], part.rows.N, part.rows.start, part.rows.stop, top)
-        cols = Axis(whole[1], part.cols.N, part.cols.start, part.cols.stop, left)
-        if part.output_size == whole:
-            return lattice[
-                :, :, rows.start - top : rows.stop - top, cols.start - left : cols.stop - left
-            ]
-        y0, y1 = support(replace(rows, origin=0), "replicate")
-        x0, x1 = support(replace(cols, origin=0), "replicate")
-        read = lattice[:, :, y0 - top : y1 - top, x0 - left : x1 - left]
-        planes = read.reshape(-1, y1 - y0, x1 - x0).transpose(1, 2, 0)
-        small = imresize(planes, replace(rows, origin=y0), replace(cols, origin=x0), "replicate")
-        batch = (*lattice.shape[:2], *part.shape)
-        return np.ascontiguousarray(small.transpose(2, 0, 1)).reshape(batch)
-
-
-def _sized(planes: Array, height: int, width: int) -> Array:
-    """Planes of a size; a backend that returns another would shift, cut or never end a picture."""
-    if planes.shape[1:] != (3, height, width):
-        raise BackendError(
-            f"the backend returned {list(planes.shape)} where 3 planes of {height}x{width} pixels "
-            "were asked for; the backend is at fault"
-        )
-    return planes
-
-
-def _joined(
-    band: Array | None, part: Array, filled: int, width: int, batch: bool
-) -> tuple[Array, int]:
-    """A band with the next part in its place, and how many columns it holds now.
+class _Band:
+    """Finished pixels of a band of rows, put together where they are, and brought home once.
 
     The first part makes room for all: parts kept until the end would take as much again.
     """
-    axis = 3 if batch else 1
-    if band is None:
-        if part.shape[axis] == width:
-            return part, width
-        band = np.empty((*part.shape[:axis], width, *part.shape[axis + 1 :]), part.dtype)
-    stop = filled + part.shape[axis]
-    if batch:
-        band[..., filled:stop] = part
-    else:
-        band[:, filled:stop] = part
-    return band, stop
+
+    def __init__(
+        self,
+        renderer: TileRenderer,
+        source: Source,
+        layout: Layout | None,
+        width: int,
+    ) -> None:
+        self._renderer = renderer
+        self._arrays = renderer.arrays
+        self._source = source
+        self._layout = layout
+        self._axis = 3 if layout is None else 1
+        self._width = width
+        self._pixels: Native | None = None
+        self._filled = 0
+        self._sound: list[tuple[Native, Tile, Grid]] = []
+
+    def add(self, tile: Tile, part: Grid, planes: Native) -> None:
+        """Finish the planes of the next tile to the right."""
+        if 0 in planes.shape:
+            return
+        arrays = self._arrays
+        if not arrays.on_host:  # there, each call is checked as it ends
+            self._sound.append((arrays.finite(planes), tile, part))
+        opacity = self._source.opacity
+        if opacity is not None:
+            planes = arrays.with_opacity(planes, float(opacity))
+        pixels = arrays.pixels(planes, self._layout)
+        count = int(pixels.shape[self._axis])
+        if self._pixels is None:
+            if count == self._width:
+                self._pixels = pixels
+                return
+            shape = [int(length) for length in pixels.shape]
+            shape[self._axis] = self._width
+            dtype = np.dtype(np.float32) if self._layout is None else self._layout.dtype
+            self._pixels = arrays.empty(shape, dtype)
+        stop = self._filled + count
+        if self._layout is None:
+            self._pixels[:, :, :, self._filled : stop] = pixels
+        else:
+            self._pixels[:, self._filled : stop] = pixels
+        self._filled = stop
+
+    def _refuse_unsound(self) -> None:
+        for sound, tile, part in self._sound:
+            if not bool(sound):
+                self._renderer.explain(tile, part)
+        self._sound.clear()
+
+    def taken(self) -> Array | None:
+        """The band in host memory; None if it has no pixels.
+
+        Raises:
+            NotFiniteError: if the network made something else than numbers.
+        """
+        if self._pixels is None:
+            return None
+        self._refuse_unsound()
+        pixels, self._pixels = self._pixels, None
+        found = self._arrays.download(pixels)
+        return self._source.stored(found) if self._layout is None else found

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from scaleport.bundle.manifest import ParityResult
+from scaleport.bundle.manifest import InferencePrecision, ParityResult
 from scaleport.bundle.reader import open_bundle
 from scaleport.grid import Grid
 from scaleport.runtimes.upscaler import Upscaler, load
 from scaleport.runtimes.view import View
 from scaleport.validation.cases import Case, Selection, plan_cases, policy_of
+from scaleport.validation.combinations import combinations_of
 from scaleport.validation.gates import Gates, judge
-from scaleport.validation.parity import combinations_of, measure, run_whole
+from scaleport.validation.parity import measure, run_whole
 from scaleport.validation.report import describe, scale_text
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class ParitySuite:
         """The bundle on a backend, loaded once."""
         key = (backend, precision)
         if key not in self._upscalers:
-            self._upscalers[key] = load(self.bundle.path, backend, precision, threads=self._threads)
+            self._upscalers[key] = load(self.bundle, backend, precision, threads=self._threads)
         return self._upscalers[key]
 
 
@@ -120,6 +121,7 @@ class ParityCase:
     precision: str
     case: Case
     whole: str = ""
+    inference_precision: InferencePrecision = ""
 
     def __str__(self) -> str:
         """Words for a test's name: ``openvino-fp16-staged-odd-x2.7``."""
@@ -165,7 +167,7 @@ class ParityCase:
             output: float[N, 3, Ho, Wo]; what :meth:`run` gives when left out.
         """
         found = self.run() if output is None else np.asarray(output)
-        result = measure(self.backend, self.precision, self.case, found, self.expected)
+        result = measure(self, self.case, found, self.expected)
         return judge(result, self.suite.gates)
 
     def check(self, output: Array | None = None) -> ParityResult:

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
 
 from scaleport.atomic import atomic_path, write_text
-from scaleport.errors import ImageError, OutputError, UsageError
+from scaleport.errors import OutputError, UsageError
 from scaleport.imaging.folders import KNOWN, images_below
+from scaleport.imaging.pairs import read_rgb
 
-_LOSSY = frozenset({".jpg", ".jpeg"})
+_LOSSY = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"})
+_DECODING = 2
+"""Raised when files are decoded to other pixels than before: older caches are made anew."""
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -33,11 +35,16 @@ class Entry:
 
 
 class ImageCache:
-    """All images of a folder tree as one memory-mapped file of uint8 RGB."""
+    """All images of a folder tree as one memory-mapped file of uint8 RGB.
+
+    Attributes:
+        entries: where each image lies.
+        data: uint8[bytes], all pixels one after the other.
+    """
 
     def __init__(self, path: Path, entries: list[Entry]) -> None:
         self.entries = entries
-        self._data = np.memmap(path, dtype=np.uint8, mode="r")
+        self.data = np.memmap(path, dtype=np.uint8, mode="r")
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -46,7 +53,7 @@ class ImageCache:
         """uint8[H, W, 3], a view into the file."""
         entry = self.entries[index]
         size = entry.height * entry.width * 3
-        flat = self._data[entry.offset : entry.offset + size]
+        flat = self.data[entry.offset : entry.offset + size]
         return flat.reshape(entry.height, entry.width, 3)
 
 
@@ -59,7 +66,7 @@ def build_cache(
     images, and appear only when complete.
 
     Args:
-        folder: searched recursively for PNG, JPEG, WebP, BMP and TIFF files.
+        folder: searched recursively for images of every kind that is read; nothing hidden.
         target: where ``images-*.u8`` and ``images-*.json`` are written: 3 bytes per pixel.
         progress: called with (images done, images in all).
 
@@ -76,7 +83,8 @@ def build_cache(
     listing = [
         (p.relative_to(folder).as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in files
     ]
-    key = hashlib.sha256(json.dumps([str(folder.resolve()), listing]).encode()).hexdigest()
+    described = json.dumps([_DECODING, str(folder.resolve()), listing])
+    key = hashlib.sha256(described.encode()).hexdigest()
     data_path = target / f"images-{key[:16]}.u8"
     index_path = data_path.with_suffix(".json")
     known = _read_index(index_path, key)
@@ -100,20 +108,6 @@ def build_cache(
     index = {"key": key, "entries": [vars(entry) for entry in entries]}
     write_text(index_path, json.dumps(index))
     return ImageCache(data_path, entries)
-
-
-def read_rgb(path: Path) -> Pixels:
-    """Decode one file to uint8[H, W, 3].
-
-    Raises:
-        ImageError: if it is not an image or is damaged.
-    """
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
-        raise ImageError(f"cannot read {path}: {reason}; repair or remove it") from error
 
 
 def split_holdout(count: int, images: int) -> tuple[list[int], list[int]]:

@@ -13,14 +13,16 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from scaleport.errors import UsageError
-from scaleport.training.cache import build_cache
+from scaleport.errors import OutputError, UsageError
+from scaleport.training.cache import ImageCache, build_cache
 from scaleport.training.devices import computes_bf16, make_fabric
 from scaleport.training.log import LOG_FILE, read_log
 from scaleport.training.loop import Result, Trainer
 from scaleport.training.objective import recipe_network, supervision_of
 from scaleport.training.plot import PLOT_FILE, plot_log
-from scaleport.training.recipe import load_recipe
+from scaleport.training.recipe import Recipe, load_recipe
+from scaleport.training.resident import resident_bytes
+from scaleport.training.sheet import SHEET_FILE, draw_sheet
 from scaleport.training.shipped import find_recipe
 from scaleport.training.state import STATE_FILE
 
@@ -38,7 +40,9 @@ class Options:
         grow: checkpoint of a smaller network to begin with.
         steps: number of steps instead of the recipe's.
         until: stop after this many steps.
+        minutes: lay the schedule over this time instead of the recipe's steps; 0 for steps.
         lr: highest learning rate of a new leg.
+        resident: whether pictures lie on the device; None where that is a GPU and they fit.
         workers: processes that prepare batches.
         accelerator: ``auto``, ``cpu``, ``cuda`` or another name that Fabric knows.
         devices: processes per node.
@@ -55,7 +59,9 @@ class Options:
     grow: Path | None = None
     steps: int | None = None
     until: int | None = None
+    minutes: float = 0.0
     lr: float | None = None
+    resident: bool | None = None
     workers: int = 0
     accelerator: str = "auto"
     devices: int = 1
@@ -101,7 +107,15 @@ def train(name: str, options: Options, console: Console) -> Result:
         progress.update(reading, completed=len(cache), total=len(cache))
         begin = options.init or options.grow
         trainer = Trainer(
-            recipe, cache, options.work, fabric, begin, options.workers, options.grow is not None
+            recipe,
+            cache,
+            options.work,
+            fabric,
+            begin,
+            options.workers,
+            options.grow is not None,
+            _resides(options, recipe, cache, fabric.device),
+            options.minutes,
         )
         if options.resume:
             trainer.load_state(options.lr)
@@ -123,7 +137,7 @@ def train(name: str, options: Options, console: Console) -> Result:
             console.print(
                 f"{trainer.network.parameter_count():,} parameters on {fabric.device.type}, "
                 f"{len(cache) - held} images and {held} for validation, "
-                f"from step {trainer.step} to {recipe.steps}",
+                f"from step {trainer.step} {_goal(trainer)}",
                 soft_wrap=True,
                 highlight=False,
             )
@@ -132,6 +146,41 @@ def train(name: str, options: Options, console: Console) -> Result:
     if fabric.is_global_zero:
         _plot(options.work, name)
     return result
+
+
+def _resides(options: Options, recipe: Recipe, cache: ImageCache, device: torch.device) -> bool:
+    """Whether to keep the pictures on the device."""
+    if options.resident is not None:
+        return options.resident
+    if device.type != "cuda" or recipe.degradations.clean != 1:
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return 2 * resident_bytes(cache) < free
+
+
+def _goal(trainer: Trainer) -> str:
+    if trainer.budget is None:
+        return f"to {trainer.recipe.steps}"
+    left = trainer.budget.minutes * (1 - trainer.budget.share)
+    return f"for {left:.1f} of {trainer.budget.minutes:g} minutes"
+
+
+def show(name: str, data: Path, work: Path, cache: Path | None, count: int) -> Path:
+    """Draw the first samples of a recipe into the run's folder, and train nothing.
+
+    Raises:
+        ScaleportError: what is wrong with the recipe or the images.
+    """
+    recipe = load_recipe(find_recipe(name))
+    supervision_of(recipe_network(recipe), recipe)
+    path = work / SHEET_FILE
+    images = build_cache(data, cache or work)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {work}: {error.strerror or error}") from error
+    draw_sheet(recipe, images, count, path)
+    return path
 
 
 @contextlib.contextmanager
@@ -156,6 +205,10 @@ def _check(options: Options) -> None:
         raise UsageError(f"{options.work} holds a run already: add --resume, or use another --work")
     if sum((options.resume, options.init is not None, options.grow is not None)) > 1:
         raise UsageError("--init and --grow begin a run, --resume continues one: give only one")
+    if options.minutes and options.steps is not None:
+        raise UsageError("--minutes takes the place of --steps: give only one")
+    if options.minutes < 0:
+        raise UsageError("--minutes is above 0")
     if options.lr is not None and not (options.resume and options.lr > 0):
         raise UsageError("--lr is the highest rate of a new leg: above 0, together with --resume")
     if min(options.devices, options.nodes) < 1 or options.workers < 0:

@@ -6,27 +6,26 @@ a batch depends neither on what happened before it nor on how many processes sha
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+import torch
 from torch.utils.data import Dataset
 
 from scaleport.errors import UsageError
-from scaleport.grid import Axis
-from scaleport.imaging.resample import resize_matrix
 from scaleport.training.cache import ImageCache, Pixels
+from scaleport.training.degrading import degraded
 from scaleport.training.recipe import Recipe
+from scaleport.training.reduction import reduce_patches
 
 Supervision = Literal["image", "points", "square"]
 """What a patch is trained on: all its pixels, random ones, or a random square of them."""
 
 # Independent streams of random numbers.
-_STEP, _SAMPLE, _RANK, _SQUARE = range(4)
+_STEP, _SAMPLE, _RANK, _SQUARE, _DEGRADATION = range(5)
 
 
 class Group(TypedDict):
@@ -55,35 +54,29 @@ class Share:
     world: int = 1
 
 
-@functools.lru_cache(maxsize=1024)
-def _matrix(length: int, out: int) -> npt.NDArray[np.float32]:
-    return resize_matrix(Axis.whole(length, out)).astype(np.float32)
+@dataclass(frozen=True)
+class Sample:
+    """Everything random about one sample but its degradations.
 
-
-def degrade(hr: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[np.float32]:
-    """Reduce [..., H, W, 3] with values 0 .. 255 as MATLAB's ``imresize`` reduces 8-bit images.
-
-    Antialiased bicubic, borders mirrored, rounded to 8 bits after each pass. As matrix products:
-    faster than :func:`scaleport.imaging.imresize` for patches, and a value that lies within
-    float32 precision of a half may round the other way.
+    Attributes:
+        number: its number in the whole batch.
+        image: index of its image in the cache.
+        side: side of its HR patch.
+        wanted: side of the crop, which is reduced to ``side`` if it is larger.
+        y: first row of the crop.
+        x: first column of the crop.
+        turns: one of 8 orientations: quarter turns, and 4 more for a mirror image.
+        points: int64[Q], row * side + column of the pixels to train on; empty for all.
     """
-    rows, cols = _matrix(hr.shape[-3], height), _matrix(hr.shape[-2], width)
-    *front, h, w, c = hr.shape
-    x = np.asarray(hr, dtype=np.float32).reshape(*front, h, w * c)
-    x = np.clip(np.floor(np.matmul(rows, x) + 0.5), 0, 255)
-    x = np.matmul(cols, x.reshape(*front, height, w, c))
-    result: npt.NDArray[np.float32] = np.clip(np.floor(x + 0.5), 0, 255)
-    return result
 
-
-def reduce_patches(hr: Pixels, side: int, method: Literal["matlab", "pil"]) -> Pixels:
-    """LR uint8[n, side, side, 3] of HR patches uint8[n, S, S, 3]."""
-    if method == "matlab":
-        return degrade(hr, side, side).astype(np.uint8)
-    size = (side, side)
-    return np.stack(
-        [np.asarray(Image.fromarray(patch).resize(size, Image.Resampling.BICUBIC)) for patch in hr]
-    )
+    number: int
+    image: int
+    side: int
+    wanted: int
+    y: int
+    x: int
+    turns: int
+    points: npt.NDArray[np.int64]
 
 
 class Sampler(Dataset[list[Group]]):
@@ -133,25 +126,33 @@ class Sampler(Dataset[list[Group]]):
         Raises:
             UsageError: if no image is large enough.
         """
+        groups = [
+            self._group(step, side, samples) for side, samples in by_side(self.plan(step)).items()
+        ]
+        return join_groups(groups) if self.joins else groups
+
+    @property
+    def joins(self) -> bool:
+        """Whether samples of all scales become one group."""
+        return self.supervision == "points" and self.together
+
+    def plan(self, step: int) -> list[Sample]:
+        """This process's samples of a step, as choices alone.
+
+        Raises:
+            UsageError: if no image is large enough.
+        """
         size = self.recipe.batch // self.share.world
         first = self.share.rank * size
-        groups: dict[int, list[tuple[Pixels, npt.NDArray[np.int64]]]] = {}
+        samples = []
         for number in range(first, first + size):
             rng = self._rng(_SAMPLE, step, number)
             side = int(self.recipe.patch * self._scale(step, rng) + 0.5)
-            hr = self._crop(side, rng)
-            groups.setdefault(side, []).append((hr, self._points(side, rng)))
-        made = [self._group(step, side, samples) for side, samples in groups.items()]
-        if self.supervision != "points" or not self.together or len(made) == 1:
-            return made
-        joined = Group(
-            lr=np.concatenate([group["lr"] for group in made]),
-            target=np.concatenate([group["target"] for group in made]),
-            sides=[side for group in made for side in group["sides"]],
-            window=[],
-            points=np.concatenate([group["points"] for group in made]),
-        )
-        return [joined]
+            image, wanted, y, x = self._place(side, rng)
+            turns = int(rng.integers(8))
+            points = self._points(side, rng)
+            samples.append(Sample(number, image, side, wanted, y, x, turns, points))
+        return samples
 
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng([self.recipe.seed, *key])
@@ -175,48 +176,96 @@ class Sampler(Dataset[list[Group]]):
         pixels = int(self.recipe.patch * smallest + 0.5) ** 2
         return rng.choice(side**2, min(self.recipe.queries or pixels, pixels), replace=False)
 
-    def _group(
-        self, step: int, side: int, samples: list[tuple[Pixels, npt.NDArray[np.int64]]]
-    ) -> Group:
-        hr = np.stack([patch for patch, _ in samples])
-        points = np.stack([chosen for _, chosen in samples])
+    def _group(self, step: int, side: int, samples: list[Sample]) -> Group:
+        hr = np.stack([self._crop(sample) for sample in samples])
+        points = np.stack([sample.points for sample in samples])
         window: list[int] = []
         if self.supervision == "points":
             flat = hr.reshape(len(hr), -1, 3)
             target = np.take_along_axis(flat, points[..., None], axis=1)
         else:
-            window = self._window(step, side)
+            window = self.window(step, side)
             y0, x0, y1, x1 = window
             target = np.ascontiguousarray(hr[:, y0:y1, x0:x1])
-        lr = reduce_patches(hr, self.recipe.patch, self.recipe.degradation)
+        lr = self._reduced(step, [sample.number for sample in samples], hr)
         return Group(lr=lr, target=target, sides=[side] * len(hr), window=window, points=points)
 
-    def _window(self, step: int, side: int) -> list[int]:
+    def _reduced(self, step: int, numbers: list[int], hr: Pixels) -> Pixels:
+        recipe = self.recipe
+
+        def reduce(patches: Pixels) -> Pixels:
+            return reduce_patches(patches, recipe.patch, recipe.degradation)
+
+        if recipe.degradations.clean == 1:
+            return reduce(hr)
+        made = []
+        for number, patch in zip(numbers, hr, strict=True):
+            rng = self._rng(_DEGRADATION, step, number)
+            one = degraded(
+                patch, recipe.patch, recipe.degradations, rng, lambda image: reduce(image[None])[0]
+            )
+            made.append(one)
+        return np.stack(made)
+
+    def window(self, step: int, side: int) -> list[int]:
+        """y0, x0, y1, x1 of what is compared of the HR patches of a step."""
         length = min(side, math.isqrt(self.recipe.queries) or side)
         if self.supervision == "image" or length == side:
             return [0, 0, side, side]
         y, x = self._rng(_SQUARE, step, side).integers(side - length + 1, size=2).tolist()
         return [y, x, y + length, x + length]
 
-    def _crop(self, side: int, rng: np.random.Generator) -> Pixels:
+    def _place(self, side: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """Image, side, first row and first column of a crop."""
         down = self.recipe.downscale
         for _ in range(1000):
             index = self.indices[int(rng.integers(len(self.indices)))]
-            image, entry = self.cache[index], self.cache.entries[index]
+            entry = self.cache.entries[index]
             wanted = side
             if (entry.lossy or not down.only_lossy) and rng.random() < down.probability:
                 wanted = round(side / rng.uniform(down.smallest, down.largest))
             # An image too small for the enlarged crop may still serve without it.
-            wanted = wanted if min(image.shape[:2]) >= wanted else side
-            if min(image.shape[:2]) >= wanted:
+            smaller = min(entry.height, entry.width)
+            wanted = wanted if smaller >= wanted else side
+            if smaller >= wanted:
                 break
         else:
             raise UsageError(f"no training image found with at least {side}x{side} pixels")
-        y = int(rng.integers(image.shape[0] - wanted + 1))
-        x = int(rng.integers(image.shape[1] - wanted + 1))
-        crop: Pixels = image[y : y + wanted, x : x + wanted]
-        if wanted != side:
-            crop = degrade(crop, side, side).astype(np.uint8)
-        turns = int(rng.integers(8))
-        crop = np.rot90(crop, turns % 4)
-        return crop[:, ::-1] if turns >= 4 else crop
+        y = int(rng.integers(entry.height - wanted + 1))
+        x = int(rng.integers(entry.width - wanted + 1))
+        return index, wanted, y, x
+
+    def _crop(self, sample: Sample) -> Pixels:
+        wanted, y, x = sample.wanted, sample.y, sample.x
+        crop: Pixels = self.cache[sample.image][y : y + wanted, x : x + wanted]
+        if wanted != sample.side:
+            crop = reduce_patches(crop[None], sample.side, "matlab")[0]
+        crop = np.rot90(crop, sample.turns % 4)
+        return crop[:, ::-1] if sample.turns >= 4 else crop
+
+
+def by_side(samples: list[Sample]) -> dict[int, list[Sample]]:
+    """Samples of the same size, in the order in which the sizes come first."""
+    groups: dict[int, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(sample.side, []).append(sample)
+    return groups
+
+
+def join_groups(groups: list[Group]) -> list[Group]:
+    """One group of samples of all scales, of groups with points."""
+    if len(groups) == 1:
+        return groups
+    return [
+        Group(
+            lr=_concatenated([group["lr"] for group in groups]),
+            target=_concatenated([group["target"] for group in groups]),
+            sides=[side for group in groups for side in group["sides"]],
+            window=[],
+            points=_concatenated([group["points"] for group in groups]),
+        )
+    ]
+
+
+def _concatenated(parts: list[Any]) -> Any:
+    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else torch.cat(parts)

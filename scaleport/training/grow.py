@@ -17,19 +17,24 @@ from scaleport.errors import UsageError
 from scaleport.models import Network, load_checkpoint
 from scaleport.models.encoders.edsr import EDSR
 from scaleport.models.upsamplers.igconv import IGConv
+from scaleport.models.upsamplers.liif import LIIF
 from scaleport.training.state import Start
 
 PER_CHANNEL = ("freq", "amplitude")
 """Tables of IGConv with 9 rows per channel; the rows of the first channels come first."""
 
+UNFOLDED = "upsampler.mlp.0.weight"
+"""First layer of LIIF: 9 columns per channel, those of the first channels first, then position."""
+
 
 def grow_from(network: Network, path: Path) -> Start:
     """Put a smaller network into a larger one; the larger then computes the smaller's function.
 
-    Both have an EDSR encoder and an IGConv or IGConv+ upsampler that differ in width and number of
-    residual blocks alone. Weights that lead from new channels to old ones are zero, and so are the
-    last convolution of each new block and what the encoder hands on in new channels. All of these
-    have gradients from the first step on, since what they multiply is not zero.
+    Both have an EDSR encoder and the same upsampler, IGConv, IGConv+ or LIIF, and differ in width
+    and number of residual blocks alone. Weights that lead from new channels to old ones are zero,
+    and so are the last convolution of each new block and what the encoder hands on in new
+    channels. All of these have gradients from the first step on, since what they multiply is not
+    zero.
 
     Raises:
         ArtifactError: if the checkpoint is damaged.
@@ -42,7 +47,11 @@ def grow_from(network: Network, path: Path) -> Start:
     with torch.no_grad():
         for name, value in new.items():
             grown = value.clone()
-            if name in old:
+            if name == UNFOLDED and isinstance(small.upsampler, LIIF):
+                columns = 9 * width
+                grown[:, :columns] = old[name][:, :columns]
+                grown[:, -4:] = old[name][:, columns:]
+            elif name in old:
                 embed(grown, old[name])
             if name.startswith(("encoder.head.", "encoder.tail.")):
                 # Their sum is what the encoder hands on; blocks fill new channels in between.
@@ -67,10 +76,11 @@ def embed(large: Tensor, small: Tensor) -> None:
 def check_growth(small: Network, large: Network, path: Path) -> None:
     """Raise UsageError unless ``small`` fits into ``large`` as :func:`grow_from` needs it."""
     for network, where in ((small, f"the model in {path}"), (large, "the recipe's model")):
-        if not isinstance(network.encoder, EDSR) or not isinstance(network.upsampler, IGConv):
+        kinds = (IGConv, LIIF)
+        if not isinstance(network.encoder, EDSR) or not isinstance(network.upsampler, kinds):
             raise UsageError(
-                f"only an EDSR encoder with igconv or igconv-plus can grow, and {where} has not "
-                "got these; --init takes over what fits by name"
+                f"only an EDSR encoder with igconv, igconv-plus or liif can grow, and {where} has "
+                "not got these; --init takes over what fits by name"
             )
     if type(small.upsampler) is not type(large.upsampler):
         raise UsageError(f"{path} has another upsampler than the recipe's model")
@@ -83,6 +93,9 @@ def check_growth(small: Network, large: Network, path: Path) -> None:
         ):
             raise UsageError(f"{path} is larger than the recipe's model at {name}")
         per_channel = name.startswith("encoder.") or name.rpartition(".")[2] in PER_CHANNEL
+        first = name == UNFOLDED and isinstance(small.upsampler, LIIF)
+        if first and value.shape[0] == new[name].shape[0]:
+            continue  # its columns follow from the width
         if not per_channel and value.shape != new[name].shape:
             raise UsageError(f"{path} differs from the recipe's model at {name}, which cannot grow")
         if name.rpartition(".")[2] in PER_CHANNEL and value.shape[1] != new[name].shape[1]:

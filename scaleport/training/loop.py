@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
-import signal
-import threading
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import msgspec
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from scaleport.errors import OutputError, UsageError
@@ -30,11 +29,15 @@ from scaleport.training.grow import grow_from
 from scaleport.training.log import Log, Row
 from scaleport.training.objective import Objective, recipe_network, supervision_of
 from scaleport.training.recipe import Recipe
-from scaleport.training.schedule import Leg, continued, learning_rate, legs_to_json
+from scaleport.training.resident import Plans, Resident
+from scaleport.training.schedule import Budget, Leg, continued, learning_rate, legs_to_json
 from scaleport.training.state import STATE_FILE, Start, begin_with, read_state, write_state
+from scaleport.training.stopping import on_signals
 from scaleport.training.validation import held_out_psnr
 
 _LOG_EVERY = 100
+_READ_EVERY = 20
+"""Steps after which losses are read from a GPU, which else would have to wait for the processor."""
 
 Report = Callable[[int, float, "float | None"], None]
 
@@ -61,6 +64,8 @@ class Trainer:
         init: a checkpoint to begin with.
         grow: whether that is a smaller network whose function the new one begins at.
         workers: processes that prepare batches; 0 to prepare them in between.
+        resident: whether the pictures lie on the device and batches are made there.
+        minutes: lay the recipe's schedule over this time instead of its steps; 0 for steps.
 
     Raises:
         UsageError: if the model or the split of the images cannot be made as asked.
@@ -75,6 +80,8 @@ class Trainer:
         init: Path | None = None,
         workers: int = 0,
         grow: bool = False,
+        resident: bool = False,
+        minutes: float = 0.0,
     ) -> None:
         self.recipe = recipe
         self.cache = cache
@@ -94,6 +101,9 @@ class Trainer:
         share = Share(self.fabric.global_rank, self.fabric.world_size)
         supervision, together = supervision_of(self.network, recipe)
         self.sampler = Sampler(cache, train, recipe, supervision, together, share)
+        self.resident: Resident | None = None
+        if resident:
+            self.resident = Resident(cache, self.sampler, self.fabric.device)
         self.average: Network | None = None
         if recipe.ema:
             self.average = copy.deepcopy(self.network).requires_grad_(False)
@@ -105,12 +115,14 @@ class Trainer:
             betas=options.betas,
             weight_decay=options.weight_decay,
         )
-        self.objective, self.optimiser = self.fabric.setup(
-            Objective(self.network, recipe.loss), optimiser
-        )
+        self._measure = Objective(self.network, recipe.loss)
+        self.objective, self.optimiser = self.fabric.setup(self._measure, optimiser)
         self.step = 0
-        self.legs = [Leg(0, 0, recipe.steps, options.lr)]
+        self.budget = Budget(minutes) if minutes else None
+        self.legs = [Leg(0, 0, recipe.steps, options.lr, minutes)]
+        self._read_every = 1 if self.fabric.device.type == "cpu" else _READ_EVERY
         self._stop = False
+        self._progress = 0.0
 
     @property
     def result_network(self) -> Network:
@@ -142,40 +154,72 @@ class Trainer:
         except OSError as error:
             raise OutputError(f"cannot write {self.work}: {error.strerror or error}") from error
         losses: list[float] = []
+        unread: list[Tensor] = []
         start = time.monotonic()
+        self._stop = False
+        self._progress = self._share()
+        if self.budget:
+            last = self.step if self._progress >= 1 else until or sys.maxsize
+            self.budget.begin()
         log = Log(self.work, self.step, tensorboard) if first else nullcontext()
-        with self._signals(), log:
+        with on_signals(self._ask_to_stop), log:
             for groups in self.batches(last):
                 if self._stopped():
                     break
-                loss = self._train_step(groups)
-                if not math.isfinite(loss):
-                    raise UsageError(
-                        f"the loss is {loss} at step {self.step}: lower optimiser.lr or set "
-                        "optimiser.clip_norm, and begin again in another --work, with --init "
-                        f"{self.work / LATEST_FILE} if that is good"
-                    )
-                losses.append(loss)
+                unread.append(self._train_step(groups))
                 self.step += 1
-                done = self.step == recipe.steps
-                value = None
-                if self.held_out and (done or self.step % recipe.validation.every == 0):
-                    value = self._validate()
-                if value is not None or done or self.step % _LOG_EVERY == 0:
+                self._progress = self._share()
+                done = self._progress >= 1
+                measures = bool(self.held_out) and (done or not self.step % recipe.validation.every)
+                logs = measures or done or self.step % _LOG_EVERY == 0
+                saves = self.step % recipe.checkpoint_every == 0 and not done
+                if not (logs or saves or self.step % self._read_every == 0):
+                    continue
+                losses += self._read(unread)
+                latest = losses[-1]
+                value = self._validate() if measures else None
+                if logs:
                     if isinstance(log, Log):
                         mean, seconds = sum(losses) / len(losses), time.monotonic() - start
                         log.row(Row(self.step, self._lr(), mean, seconds, value))
                     losses, start = [], time.monotonic()
-                if self.step % recipe.checkpoint_every == 0 and not done:
+                if saves:
                     self.save_state()
                 if report is not None and first:
-                    report(self.step, loss, value)
+                    report(self.step, latest, value)
+                if done:
+                    break
+        self._read(unread)
         self.save_state()
-        if self.step < recipe.steps:
+        if self._progress < 1:
             return Result(self.step, False, None)
         path = self.work / MODEL_FILE
         self._save_model(path)
         return Result(self.step, True, path)
+
+    def _share(self) -> float:
+        """The part of the run that is done, of its time or its steps; the same in all processes."""
+        if self.budget is None:
+            return self.step / self.recipe.steps
+        share = self.budget.share
+        return share if self.fabric.world_size == 1 else float(self.fabric.broadcast(share))
+
+    def _read(self, unread: list[Tensor]) -> list[float]:
+        """Losses of the last steps, taken from the device.
+
+        Raises:
+            UsageError: if one of them is not finite.
+        """
+        values: list[float] = torch.stack(unread).tolist() if unread else []
+        unread.clear()
+        for step, loss in enumerate(values, self.step - len(values)):
+            if not math.isfinite(loss):
+                raise UsageError(
+                    f"the loss is {loss} at step {step}: lower optimiser.lr or set "
+                    "optimiser.clip_norm, and begin again in another --work, with --init "
+                    f"{self.work / LATEST_FILE} if that is good"
+                )
+        return values
 
     def save_state(self) -> None:
         """Write everything that a resumed run needs; the old state stays until this is complete.
@@ -191,6 +235,7 @@ class Trainer:
                 "legs": legs_to_json(self.legs),
                 "start": None if self.start is None else asdict(self.start),
                 "network": self.network.state_dict(),
+                "spent": self.budget.spent if self.budget else 0.0,
                 "average": None if self.average is None else self.average.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
             }
@@ -225,31 +270,48 @@ class Trainer:
         self.start = None if state["start"] is None else Start(**state["start"])
         legs = msgspec.convert(state["legs"], list[Leg])
         highest = lr or self.recipe.optimiser.lr
-        self.legs = continued(legs, self.step, self.recipe.steps, highest)
+        minutes = self.budget.minutes if self.budget else legs[-1].minutes
+        if not minutes:
+            self.legs = continued(legs, self.step, self.recipe.steps, highest)
+            return
+        self.budget = Budget(minutes, state.get("spent", 0.0))
+        self.legs = legs
+        if minutes != legs[-1].minutes:
+            self.legs = [*legs, Leg(self.step, 0, self.recipe.steps, highest, minutes)]
 
-    def _lr(self) -> float:
-        return learning_rate(self.step, self.legs[-1], self.recipe.optimiser)
+    def _position(self) -> float:
+        """Where the schedule stands, in steps of the recipe."""
+        return self._progress * self.recipe.steps if self.budget else self.step
 
     def batches(self, last: int) -> Iterator[list[Group]]:
         """This process's share of the batches up to a step, on its device."""
-        loader: DataLoader[list[Group]] = DataLoader(
-            self.sampler,
-            batch_size=None,
-            sampler=range(self.step, last),
-            num_workers=self.workers,
-            pin_memory=self.fabric.device.type == "cuda",
-        )
+        settings: dict[str, Any] = {
+            "batch_size": None,
+            "sampler": range(self.step, last),
+            "num_workers": self.workers,
+        }
+        if self.resident is not None:
+            plans = DataLoader(Plans(self.sampler), **settings)
+            return self.resident.batches(plans, self.step)
+        pin = self.fabric.device.type == "cuda"
+        loader: DataLoader[list[Group]] = DataLoader(self.sampler, pin_memory=pin, **settings)
         batches: Any = self.fabric.setup_dataloaders(loader, use_distributed_sampler=False)
         return iter(batches)
 
-    def _train_step(self, groups: list[Group]) -> float:
+    def _lr(self) -> float:
+        return learning_rate(self._position(), self.legs[-1], self.recipe.optimiser)
+
+    def _train_step(self, groups: list[Group]) -> Tensor:
         recipe = self.recipe
         # Whatever a network draws (drop path) depends on the step alone, so that nothing has to
         # be restored on resuming.
         key = np.random.SeedSequence([recipe.seed, self.step, self.fabric.global_rank])
         torch.manual_seed(int(key.generate_state(1, np.uint32)[0]))
+        position, leg = self._position(), self.legs[-1]
         for group in self.optimiser.param_groups:
-            group["lr"] = self._lr()
+            group["lr"] = learning_rate(position, leg, recipe.optimiser)
+        left = (leg.end - position) / max(1, leg.end - leg.start)
+        self._measure.squared = left <= recipe.loss.last_mse and recipe.loss.last_mse > 0
         self.network.train()
         loss = self.objective(groups)
         self.optimiser.zero_grad(set_to_none=True)
@@ -261,7 +323,8 @@ class Trainer:
         loss = loss.detach()
         if self.fabric.world_size > 1:
             loss = self.fabric.all_reduce(loss, reduce_op="mean")
-        return float(loss)
+        assert isinstance(loss, Tensor)
+        return loss
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -295,6 +358,9 @@ class Trainer:
             info["init"] = self.start.sha256
         save_checkpoint(self.result_network, path, info)
 
+    def _ask_to_stop(self) -> None:
+        self._stop = True
+
     def _stopped(self) -> bool:
         """Whether any process was told to stop: they must agree, or the others would wait."""
         if self.fabric.world_size == 1:
@@ -302,25 +368,6 @@ class Trainer:
         flag = torch.tensor(float(self._stop), device=self.fabric.device)
         stopped: Any = self.fabric.all_reduce(flag, reduce_op="sum")
         return bool(stopped > 0)
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Turn SIGINT and SIGTERM into a stop after the current step."""
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            del number, frame
-            self._stop = True
-
-        self._stop = False
-        if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread may set handlers
-            return
-        before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _same(saved: object, recipe: Recipe) -> bool:

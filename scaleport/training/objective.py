@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +85,11 @@ class Objective(nn.Module):
         super().__init__()
         self.network = network
         self.options = options
+        self.squared = False
+        """Whether the mean squared error takes the place of the loss: see ``Loss.last_mse``."""
+
+    def _loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return pixel_loss(output, target, Loss("mse") if self.squared else self.options)
 
     def forward(self, groups: list[Group]) -> Tensor:
         """Mean loss over the samples of all groups, a scalar."""
@@ -109,7 +115,7 @@ class Objective(nn.Module):
         features, grid, constants = self._features(group)
         y0, x0, y1, x1 = group["window"]
         out = self.network.render(features, grid.region(y0, x0, y1, x1), constants)
-        return pixel_loss(out.float(), unit_pixels(group["target"]), self.options)
+        return self._loss(out.float(), unit_pixels(group["target"]))
 
     def _points(self, group: Group) -> Tensor:
         features, _, _ = self._features(group)
@@ -117,17 +123,22 @@ class Objective(nn.Module):
         points = getattr(upsampler, "points_hoisted", None) or getattr(upsampler, "points", None)
         assert points is not None  # see supervision_of
         feature, chosen = features["feature"], group["points"]
-        axes = [Axis.whole(group["lr"].shape[1], side) for side in group["sides"]]
+        length = group["lr"].shape[1]
         sides = torch.tensor(group["sides"], device=chosen.device)[:, None]
+        tables = [_positions(length, side, chosen.device) for side in group["sides"]]
         query: list[Tensor] = []
         for places in (chosen // sides, chosen % sides):
-            for table in ("index", "offset"):
-                values = [
-                    torch.from_numpy(getattr(axis, table)).to(chosen.device)[place]
-                    for axis, place in zip(axes, places, strict=True)
-                ]
+            for number in (0, 1):
+                values = [table[number][p] for table, p in zip(tables, places, strict=True)]
                 query.append(torch.stack(values))
-        scale = torch.tensor([[axis.scale] * 2 for axis in axes], device=chosen.device)
-        out = points(feature, *query, scale)
+        scales = [[Axis.whole(length, side).scale] * 2 for side in group["sides"]]
+        out = points(feature, *query, torch.tensor(scales, device=chosen.device))
         pixels = out.float() * norm.std + self.network.mean.reshape(1, 1, 3)
-        return pixel_loss(pixels, group["target"].float() / 255, self.options)
+        return self._loss(pixels, group["target"].float() / 255)
+
+
+@functools.lru_cache(maxsize=1024)
+def _positions(length: int, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Index and offset of every output pixel of an axis, kept on the device."""
+    axis = Axis.whole(length, side)
+    return torch.tensor(axis.index, device=device), torch.tensor(axis.offset, device=device)

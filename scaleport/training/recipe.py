@@ -28,6 +28,8 @@ class Loss(_Struct, forbid_unknown_fields=True, frozen=True):
     pixels: Literal["l1", "mse"] = "l1"
     """L1, or the mean squared error that PSNR is made of: for a last leg at a low rate."""
     fft: float = 0.0
+    last_mse: float = 0.0
+    """Share of the schedule, at its end, in which the mean squared error alone is minimised."""
 
 
 class Optimiser(_Struct, forbid_unknown_fields=True, frozen=True):
@@ -60,6 +62,86 @@ class Downscale(_Struct, forbid_unknown_fields=True, frozen=True):
     """Whether only crops of JPEG files are reduced."""
 
 
+class Blur(_Struct, forbid_unknown_fields=True, frozen=True):
+    """Gaussian and sinc filters."""
+
+    probability: float = 0.0
+    sigma: tuple[float, float] = (0.2, 1.0)
+    """Standard deviation in pixels, drawn evenly."""
+    anisotropic: float = 0.5
+    """Share with two standard deviations at a random angle."""
+    sinc: float = 0.1
+    """Share of circular low-pass filters, which leave rings."""
+
+
+class Resize(_Struct, forbid_unknown_fields=True, frozen=True):
+    """To another size and back, each way with a filter drawn at random."""
+
+    probability: float = 0.0
+    factor: tuple[float, float] = (0.7, 1.4)
+
+
+class Noise(_Struct, forbid_unknown_fields=True, frozen=True):
+    """Gaussian and Poisson noise."""
+
+    probability: float = 0.0
+    sigma: tuple[float, float] = (1.0, 15.0)
+    """Standard deviation in levels of 255, of white for Poisson noise."""
+    poisson: float = 0.3
+    """Share of Poisson noise."""
+    gray: float = 0.4
+    """Share of noise that is the same in all channels."""
+
+
+class Compression(_Struct, forbid_unknown_fields=True, frozen=True):
+    """JPEG, its blocks at a random place, and WebP."""
+
+    probability: float = 0.0
+    quality: tuple[int, int] = (40, 95)
+    webp: float = 0.1
+    """Share of WebP."""
+    full_colour: float = 0.3
+    """Share of JPEG with colours at full resolution."""
+
+
+class Degradations(_Struct, forbid_unknown_fields=True, frozen=True):
+    """What happens to a picture beside its reduction, in random order.
+
+    After arXiv 2103.14006 and 2107.10833. HR stays as it is: the network learns to undo it all.
+    """
+
+    clean: float = 1.0
+    """Share of samples that are reduced and nothing else."""
+    twice: float = 0.0
+    """Share of the others that go through all steps before their reduction too."""
+    other_filter: float = 0.0
+    """Share of the others that are reduced by another filter than ``degradation``."""
+    blur: Blur = Blur()
+    resize: Resize = Resize()
+    noise: Noise = Noise()
+    compression: Compression = Compression()
+
+    def rules(self) -> dict[str, bool]:
+        """What must hold, by the words that say so."""
+        blur, resize, noise, codec = self.blur, self.resize, self.noise, self.compression
+        shares = (
+            *(self.clean, self.twice, self.other_filter),
+            *(blur.probability, blur.anisotropic, blur.sinc, resize.probability),
+            *(noise.probability, noise.poisson, noise.gray),
+            *(codec.probability, codec.webp, codec.full_colour),
+        )
+        return {
+            "shares and probabilities of degradations are 0 to 1": all(0 <= p <= 1 for p in shares),
+            "sigma and factor of degradations are [low, high], 0 < low <= high": all(
+                0 < low <= high for low, high in (blur.sigma, resize.factor, noise.sigma)
+            ),
+            "compression.quality is [low, high], 1 <= low <= high <= 100": 1
+            <= codec.quality[0]
+            <= codec.quality[1]
+            <= 100,
+        }
+
+
 class Validation(_Struct, forbid_unknown_fields=True, frozen=True):
     """Images kept out of training and scored on the way."""
 
@@ -90,6 +172,7 @@ class Recipe(_Struct, forbid_unknown_fields=True, frozen=True):
     random square where it cannot compute pixels one by one."""
     degradation: Literal["matlab", "pil"] = "matlab"
     """How LR is made: as MATLAB's ``imresize`` of 8-bit images, or as Pillow's bicubic."""
+    degradations: Degradations = Degradations()
     loss: Loss = Loss()
     optimiser: Optimiser = Optimiser()
     ema: float = 0.0
@@ -121,6 +204,7 @@ class Recipe(_Struct, forbid_unknown_fields=True, frozen=True):
             "seed and queries are not negative": self.seed >= 0 and self.queries >= 0,
             "ema is at least 0 and below 1": 0 <= self.ema < 1,
             "loss.fft is not negative": self.loss.fft >= 0,
+            "loss.last_mse is 0 to 1": 0 <= self.loss.last_mse <= 1,
             "optimiser.lr is above 0, the others are not negative": optimiser.lr > 0
             and min(
                 optimiser.warmup,
@@ -136,6 +220,7 @@ class Recipe(_Struct, forbid_unknown_fields=True, frozen=True):
             and 0 < down.smallest <= down.largest <= 1,
             "validation.images is not negative, the others are at least 1": validation.images >= 0
             and min(validation.crop, validation.every, *validation.scales) >= 1,
+            **self.degradations.rules(),
         }
         for rule, holds in rules.items():
             if not holds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import msgspec
@@ -20,6 +21,8 @@ class Leg(msgspec.Struct, frozen=True):
     end: int
     lr: float
     """Its highest rate."""
+    minutes: float = 0.0
+    """What it was laid out over instead of steps; 0 for steps."""
 
 
 def continued(legs: list[Leg], step: int, end: int, lr: float) -> list[Leg]:
@@ -36,16 +39,46 @@ def continued(legs: list[Leg], step: int, end: int, lr: float) -> list[Leg]:
     return legs
 
 
-def learning_rate(step: int, leg: Leg, options: Optimiser) -> float:
-    """Rate of a step, counted from the beginning of the run."""
+def learning_rate(step: float, leg: Leg, options: Optimiser) -> float:
+    """Rate of a step, counted from the beginning of the run; a fraction where time counts."""
     done = step - leg.start
     if done < options.warmup:
-        return options.first_lr + (leg.lr - options.first_lr) * (done + 1) / options.warmup
+        risen = min(1.0, (done + 1) / options.warmup)
+        return options.first_lr + (leg.lr - options.first_lr) * risen
     if options.schedule == "step":
         return leg.lr * options.gamma ** sum(done >= m for m in options.milestones)
     share = (done - options.warmup) / max(1, leg.end - leg.start - options.warmup)
     low = min(options.final_lr, leg.lr)
     return low + 0.5 * (leg.lr - low) * (1 + math.cos(math.pi * share))
+
+
+class Budget:
+    """Time to train for: the schedule of a recipe is laid over it instead of over steps.
+
+    Args:
+        minutes: all of it, over all processes that continue one another.
+        spent: seconds that earlier processes took of it.
+    """
+
+    def __init__(self, minutes: float, spent: float = 0.0) -> None:
+        self.minutes = minutes
+        self._before = spent
+        self._begun: float | None = None
+
+    def begin(self) -> None:
+        """From now on time counts."""
+        self._begun = time.monotonic()
+
+    @property
+    def spent(self) -> float:
+        """Seconds taken so far."""
+        now = 0.0 if self._begun is None else time.monotonic() - self._begun
+        return self._before + now
+
+    @property
+    def share(self) -> float:
+        """The part that is spent, at most 1."""
+        return min(1.0, self.spent / (60 * self.minutes))
 
 
 def legs_to_json(legs: list[Leg]) -> list[dict[str, Any]]:

@@ -9,9 +9,10 @@ from scaleport.grid import Grid
 from scaleport.imaging.resample import imresize
 from scaleport.models import Network
 from scaleport.training.cache import ImageCache, Pixels
-from scaleport.training.data import reduce_patches
+from scaleport.training.degrading import degraded
 from scaleport.training.objective import unit_pixels
 from scaleport.training.recipe import Recipe
+from scaleport.training.reduction import reduce_patches
 from scaleport.validation.metrics import psnr_y
 
 
@@ -28,7 +29,15 @@ def validation_scales(recipe: Recipe) -> tuple[int, ...]:
 def held_out_pairs(
     cache: ImageCache, indices: list[int], recipe: Recipe
 ) -> list[tuple[int, Pixels, Pixels]]:
-    """Scale, LR and HR of every central crop that is scored."""
+    """Scale, LR and HR of every central crop that is scored.
+
+    LR is degraded as often and as strongly as in training, the same in every run of a recipe.
+    """
+
+    def reduce(hr: Pixels) -> Pixels:
+        lr: Pixels = reduce_patches(hr[None], side // scale, recipe.degradation)[0]
+        return lr
+
     pairs = []
     for index in indices:
         image = cache[index]
@@ -36,9 +45,9 @@ def held_out_pairs(
             side = min(recipe.validation.crop, *image.shape[:2]) // scale * scale
             y, x = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
             hr = image[y : y + side, x : x + side]
-            pairs.append(
-                (scale, reduce_patches(hr[None], side // scale, recipe.degradation)[0], hr)
-            )
+            rng = np.random.default_rng([recipe.seed, index, scale])
+            lr = degraded(hr, side // scale, recipe.degradations, rng, reduce)
+            pairs.append((scale, lr, hr))
     return pairs
 
 

@@ -14,6 +14,7 @@ import torch
 from scaleport.bundle.manifest import Graph
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import ArtifactError, UsageError
+from scaleport.export.by_format import REUSED_NAMES, trace_for
 from scaleport.export.mixed import keep_float32
 from scaleport.export.plan import DTYPES, FRONTS
 from scaleport.export.whole import resample_stage
@@ -22,8 +23,9 @@ from scaleport.models.base import DeployForm, Stage
 from scaleport.models.checkpoint import load_checkpoint
 from scaleport.models.network import Network
 from scaleport.runtimes import registry
-from scaleport.runtimes.base import SessionOptions
+from scaleport.runtimes.base import SessionOptions, host, source_format
 from scaleport.runtimes.scales import checked_grid, native_scale
+from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.stages import Stages
 from scaleport.validation.divergence import (
     TOLERANCES,
@@ -39,9 +41,9 @@ from scaleport.validation.divergence import (
 from scaleport.validation.gates import Gates
 from scaleport.validation.metrics import psnr
 from scaleport.validation.pictures import picture
-from scaleport.validation.probes import probe_of, source_format, whole_stage
+from scaleport.validation.searched import searched
 from scaleport.validation.steps import own_choice, remark
-from scaleport.validation.traced import Tensor, reference_tensors, trace_for
+from scaleport.validation.traced import Tensor, reference_tensors
 from scaleport.validation.whole_reference import part_of, whole_feeds, whole_tensors
 
 Array = npt.NDArray[Any]
@@ -76,7 +78,7 @@ class Bisection:
 
 def bisect(
     bundle: Path | str,
-    backend: str,
+    backend: str = "",
     precision: str = "fp32",
     shape: tuple[int, int] = SHAPE,
     scale: float | tuple[float, float] | None = None,
@@ -92,7 +94,9 @@ def bisect(
 
     Args:
         bundle: the bundle directory.
-        backend: ``onnxruntime``, ``openvino``, ``coreml`` or ``tensorrt``.
+        backend: one that shows the tensors inside of a graph, such as ``onnxruntime``,
+            ``openvino``, ``coreml`` or ``tensorrt``; empty for the first that can run here, in
+            the order in which an export writes formats.
         precision: ``fp32`` or ``fp16``; both are held against float32.
         shape: LR size of the made-up picture that is fed.
         scale: requested scale; 2.7, or the nearest that the model answers, if left out.
@@ -113,10 +117,9 @@ def bisect(
             f"bisect compares {' and '.join(TOLERANCES)}, not {precision!r}: int8 is judged by the "
             "quality that it loses"
         )
-    probe_of(backend)
-    work = _Work(
-        open_bundle(Path(bundle)), backend, precision, shape, scale, tolerance, checkpoint, step
-    )
+    opened = open_bundle(Path(bundle))
+    backend = searched(opened, backend, precision)
+    work = _Work(opened, backend, precision, shape, scale, tolerance, checkpoint, step)
     unknown = set(stages) - set(work.stages)
     if unknown:
         raise UsageError(
@@ -164,7 +167,8 @@ class _Work:
         self.bundle, self.backend, self.precision, self.step = bundle, backend, precision, step
         self.tolerance = TOLERANCES[precision] if tolerance is None else tolerance
         self.notes: list[str] = []
-        self.format = source_format(backend)
+        self.runner = registry.get_backend(backend)
+        self.format = source_format(self.runner)
         self.graphs = {g.stage: g for g in bundle.graphs(self.format, None, precision)}
         if not self.graphs:
             skipped = bundle.manifest.skipped.get(self.format, "")
@@ -174,7 +178,8 @@ class _Work:
             )
         runner, available = registry.require(backend)
         self.device = available.device
-        self.sessions = Stages(bundle, runner, available, precision, SessionOptions())
+        source = BundleSource(bundle)
+        self.sessions = Stages(source, runner, available, precision, SessionOptions())
         limits = bundle.manifest.scale
         if scale is None:
             scale = min(max(SCALE, limits.min), limits.max)
@@ -191,9 +196,9 @@ class _Work:
         self._programs: dict[str, tuple[torch.export.ExportedProgram, Stage, Stage]] = {}
         native = bundle.manifest.scale.native
         self.native = native_scale(bundle.manifest, self.grid) if native else 0
-        self.whole = whole_stage(backend)
+        self.whole = runner.whole_stage
         self.stages = [stage for stage in self._order() if stage in self.graphs]
-        made = bundle.manifest.tool_versions.get("torch", "").split("+")[0]
+        made = bundle.manifest.tool_versions.get(torch.__name__, "").split("+")[0]
         here = str(torch.__version__).split("+")[0]
         if made and made != here:
             self.notes.append(
@@ -236,8 +241,8 @@ class _Work:
         path = self.bundle.file(graph.path)
         chosen: Feeds = {}
         reference: Mapping[str, Tensor] = self._reference(name, feeds, chosen)
-        values = probe_of(self.backend)(path, feeds)
-        if self.format == "coreml":
+        values = self.runner.inner(path, feeds)
+        if self.format in REUSED_NAMES:
             values = without_collisions(values, reference)
         elif not names_agree(values, reference):
             self.notes.append(
@@ -268,7 +273,8 @@ class _Work:
             # A bundle without engines, or with some for other sizes.
             self.notes.append(f"{graph.stage} as it is in the bundle was not run: {error}")
             return None
-        for name, found in results.items():
+        for name, value in results.items():
+            found = host(value)
             twin = reference.get(name)
             if twin is None:
                 continue

@@ -45,6 +45,9 @@ _TILED: Final = TilePolicy(tile=TILE, render_pixels=2000)
 _COSTLY: Final = 20.0
 _SMALL: Final = ("odd", "prime", "one-window", "pair")
 _LARGE: Final = "large"
+_DECLARED: Final = "declared"
+_MOST: Final = 512
+"""Longest side of an image that the grid takes, for the sake of time."""
 # What a tile leaves out of the image, at least, so that a crop really is one.
 _CROPPED: Final = 24
 
@@ -95,7 +98,7 @@ def shapes_of(manifest: Manifest) -> tuple[Shape, ...]:
     or tiles would be compared with the whole image under another name.
     """
     beyond = manifest.receptive_field + _CROPPED
-    return (
+    usual = (
         # 15 * 1.3 and 15 * 2.7 end in .5: sizes on a tie, which decimal scales miss in binary.
         Shape("odd", 15, 21),
         Shape("prime", 13, 17),
@@ -105,6 +108,14 @@ def shapes_of(manifest: Manifest) -> tuple[Shape, ...]:
         Shape("pair", 9, 14, batch=2),
         Shape(_LARGE, max(50, beyond), max(43, beyond)),
     )
+    if any(_within(manifest, shape) for shape in usual):
+        return usual
+    # Graphs of fixed sizes, or of large ones only: one shape that all of them take.
+    height, width = (
+        min(max(n, limits.min), limits.max)
+        for n, limits in ((usual[0].height, manifest.height), (usual[0].width, manifest.width))
+    )
+    return (*usual, Shape(_DECLARED, height, width)) if max(height, width) <= _MOST else usual
 
 
 def split_scales(manifest: Manifest) -> tuple[tuple[Scale, ...], tuple[Scale, ...]]:
@@ -122,15 +133,18 @@ def refused_scales(manifest: Manifest) -> tuple[Scale, ...]:
 
 
 def plan_cases(
-    manifest: Manifest, selection: Selection = "full", format: str = "", whole: bool = True
+    manifest: Manifest,
+    selection: Selection = "full",
+    declared_sizes_only: bool = False,
+    whole: bool = True,
 ) -> tuple[Case, ...]:
     """The cases of one backend and precision, those of one shape and mode together.
 
     Args:
         manifest: the bundle's; its scale range, tiling and receptive field shape the grid.
         selection: ``full``, or ``quick``: every scale and every shape once.
-        format: graph format; ``tensorrt`` engines are only asked for sizes that they were built
-            for.
+        declared_sizes_only: whether the backend takes only sizes that the manifest declares, as
+            engines do, which are built for them.
         whole: whether there is a whole graph to run.
 
     Raises:
@@ -145,7 +159,7 @@ def plan_cases(
     cases = [
         Case(shape, scale, mode)
         for shape in shapes_of(manifest)
-        if format != "tensorrt" or _within(manifest, shape)
+        if not declared_sizes_only or _within(manifest, shape)
         for mode in modes
         for scale in scales
         if _is_run(shape.name, scale, mode, selection)
@@ -162,13 +176,13 @@ def _is_run(name: str, scale: Scale, mode: Mode, selection: Selection) -> bool:
         return False
     if selection == "quick":
         # One scale would not show a tile that is wrong between native scales only.
+        if name == _DECLARED:
+            return mode != "tiled"
         return (name, scale) in _QUICK or (mode == "tiled" and scale in {(2.0, 2.0), (2.7, 2.7)})
     return scale[0] * scale[1] <= _COSTLY or name in _SMALL
 
 
 def _within(manifest: Manifest, shape: Shape) -> bool:
-    """Whether engines take a shape: one image, of a size in their profile."""
-    if shape.batch > 1:
-        return False
+    """Whether a shape is of a size that the manifest declares."""
     pairs = ((manifest.height, shape.height), (manifest.width, shape.width))
     return all(limits.min <= n <= limits.max for limits, n in pairs)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from scaleport.models.compositions import COMPOSITIONS
+from scaleport.runtimes.base import title_of
+from scaleport.runtimes.registry import get_backend
 from scaleport.validation.coverage import BACKENDS, COLUMNS, PRECISIONS, Cell, Row, parts
 
-_NAMES = {
-    "onnxruntime": "ONNX Runtime",
-    "openvino": "OpenVINO",
-    "coreml": "Core ML",
-    "tensorrt": "TensorRT",
-}
 _HEAD = """# Coverage
 
 Made by `python -m scaleport.validation.coverage`; do not edit it.
@@ -33,7 +29,7 @@ def table(rows: dict[str, Row]) -> str:
     columns = [(backend, precision) for backend in BACKENDS for precision in PRECISIONS]
     lines = [
         _HEAD,
-        "| network | " + " | ".join(f"{_NAMES[b]} {p}" for b, p in columns) + " |",
+        "| network | " + " | ".join(f"{title_of(get_backend(b))} {p}" for b, p in columns) + " |",
         "|---" * (len(columns) + 1) + "|",
     ]
     for name in COMPOSITIONS:

@@ -11,6 +11,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from scaleport.runtimes.inside import Inner
+
 Array = npt.NDArray[Any]
 
 TOLERANCES: Final = {"fp32": 1e-4, "fp16": 2e-2}
@@ -38,16 +40,6 @@ class Statistics:
     expected_there: str
     found_range: tuple[float, float] | None
     expected_range: tuple[float, float] | None
-
-
-@dataclass(frozen=True)
-class Value:
-    """One tensor as a backend computed it: name, kind of operation, value, in graph order."""
-
-    name: str
-    operation: str
-    value: Array
-    module: str = ""
 
 
 @dataclass(frozen=True)
@@ -150,7 +142,7 @@ def share(found: Array, expected: Array, tolerance: float) -> float:
     return float(difference.max()) / (tolerance * peak)
 
 
-def without_collisions(values: Iterable[Value], reference: Mapping[str, Any]) -> list[Value]:
+def without_collisions(values: Iterable[Inner], reference: Mapping[str, Any]) -> list[Inner]:
     """The values without those that only happen to have the name of a tensor of the reference.
 
     Operations that a converter adds are named by it, after their kind and a number, and so may be
@@ -171,7 +163,7 @@ def without_collisions(values: Iterable[Value], reference: Mapping[str, Any]) ->
     return kept
 
 
-def names_agree(values: Iterable[Value], reference: Mapping[str, Any]) -> bool:
+def names_agree(values: Iterable[Inner], reference: Mapping[str, Any]) -> bool:
     """Whether equal names mean equal tensors.
 
     A graph of another version of the exporter has the same names for other tensors. It shows in
@@ -192,7 +184,7 @@ def names_agree(values: Iterable[Value], reference: Mapping[str, Any]) -> bool:
     return True
 
 
-def _path(item: Value) -> str:
+def _path(item: Inner) -> str:
     """Module of a value as the reference names it; that of a whole graph begins with its part."""
     if not item.module:
         return ""
@@ -201,7 +193,7 @@ def _path(item: Value) -> str:
 
 
 def matched_by_module(
-    values: Iterable[Value], reference: Mapping[str, Any], outputs: Iterable[str]
+    values: Iterable[Inner], reference: Mapping[str, Any], outputs: Iterable[str]
 ) -> dict[str, Any]:
     """A reference for a graph whose names mean nothing: by module, kind of number and shape.
 
@@ -228,12 +220,12 @@ def matched_by_module(
     return found
 
 
-def _is_result(item: Value) -> bool:
+def _is_result(item: Inner) -> bool:
     return item.operation in ("Conv", "Convolution", "GroupConvolution", "Gemm", "Relu")
 
 
 def first_divergence(
-    stage: str, values: Iterable[Value], reference: Mapping[str, Any], tolerance: float
+    stage: str, values: Iterable[Inner], reference: Mapping[str, Any], tolerance: float
 ) -> Compared:
     """Compare the tensors of a graph with those of the reference, in the order of the graph.
 

@@ -13,8 +13,8 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from scaleport.bundle.reader import Bundle
 from scaleport.grid import Grid
+from scaleport.runtimes.sources import RevisedSource
 from scaleport.runtimes.stages import Stages
 from scaleport.runtimes.upscaler import Upscaler
 from scaleport.runtimes.view import View
@@ -50,12 +50,12 @@ class Drift:
 
 def _untiled(stages: Stages, height: int) -> Stages:
     """The same graphs without the declared limit of the height, which would make tiles of it."""
-    manifest = stages.bundle.manifest
+    manifest = stages.manifest
     if manifest.height.max >= height:
         return stages
     limits = msgspec.structs.replace(manifest.height, max=height)
-    bundle = Bundle(stages.bundle.path, msgspec.structs.replace(manifest, height=limits))
-    return type(stages)(bundle, stages.backend, stages.found, stages.precision, stages.options)
+    revised = msgspec.structs.replace(manifest, height=limits)
+    return stages.of(RevisedSource(stages.source, revised))
 
 
 def row_drift(
@@ -76,7 +76,7 @@ def row_drift(
     """
     image = mirrored_picture(height, width)
     found = View(_untiled(upscaler.stages, height), image, policy_of("staged")).render(scale)
-    reference = Reference(upscaler.stages.bundle)
+    reference = Reference(upscaler.stages.source)
     expected = reference.upscale(image, Grid.from_scale(height, width, scale))
     return Drift(
         first=max_abs(found[:, :, :rows], expected[:, :, :rows]),

@@ -15,13 +15,15 @@ import numpy.typing as npt
 from scaleport.bundle.manifest import Parity, ParityResult
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import ScaleportError
+from scaleport.runtimes.base import precision_text
 from scaleport.runtimes.registry import get_backend
 from scaleport.runtimes.upscaler import Upscaler, load
 from scaleport.runtimes.view import View
 from scaleport.validation.cases import Shape, policy_of
+from scaleport.validation.combinations import run_of, whole_stage
 from scaleport.validation.metrics import max_abs, psnr
 from scaleport.validation.page import Evidence, Picture
-from scaleport.validation.parity import run_whole, whole_stage
+from scaleport.validation.parity import run_whole
 from scaleport.validation.raster import data_uri, error_map, to_pixels
 from scaleport.validation.reference import Reference
 
@@ -37,12 +39,12 @@ _CROP: Final = 96
 
 
 def gather(
-    bundle: Path | str, parity: Parity, threads: int = 0, step: Step = lambda _: None
+    bundle: Path | str | Bundle, parity: Parity, threads: int = 0, step: Step = lambda _: None
 ) -> Evidence:
     """Render the sample and the worst case of every backend and precision again.
 
     Args:
-        bundle: the bundle directory.
+        bundle: the bundle directory, or the bundle if it is open already.
         parity: its results; those of backends that cannot run here are left out.
         threads: processor threads; 0 leaves it to the backends.
         step: called with a line of text before each piece of work.
@@ -50,26 +52,28 @@ def gather(
     Raises:
         ArtifactError: if the bundle or its checkpoint is damaged.
     """
-    opened = open_bundle(Path(bundle))
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(Path(bundle))
     reference = Reference(opened, threads)
     limits = opened.manifest.scale
     scale = min(max(SAMPLE_SCALE, limits.min), limits.max)
-    pairs = list(dict.fromkeys((r.backend, r.precision) for r in parity.results))
+    runs = list(dict.fromkeys(map(run_of, parity.results)))
     sample, worst, skipped = [], [], []
-    for backend, precision in pairs:
-        step(f"pictures of {backend} {precision}")
-        results = [r for r in parity.results if (r.backend, r.precision) == (backend, precision)]
+    for run in runs:
+        backend, precision, other = run
+        title = f"{backend} {precision_text(precision, other)}"
+        step(f"pictures of {title}")
+        results = [result for result in parity.results if run_of(result) == run]
         try:
             if not get_backend(backend).availability().usable:
-                skipped.append(f"{backend} {precision}: it cannot run here")
+                skipped.append(f"{title}: it cannot run here")
                 continue
-            upscaler = load(opened.path, backend, precision, threads=threads)
+            upscaler = load(opened, backend, precision, threads=threads, inference_precision=other)
             sample.append(_sample(upscaler, reference, scale))
             case = worst_case(results)
             if case is not None:
                 worst.append(_again(opened, upscaler, reference, case))
         except ScaleportError as error:
-            skipped.append(f"{backend} {precision}: {error}")
+            skipped.append(f"{title}: {error}")
     text = f"{SAMPLE.width}x{SAMPLE.height} pixels at x{scale:g}"
     return Evidence(tuple(sample), tuple(worst), tuple(skipped), text, _load_average())
 
@@ -140,7 +144,7 @@ def _picture(
         error = error_map(found, expected)
     return Picture(
         backend=upscaler.backend,
-        precision=upscaler.precision,
+        precision=precision_text(upscaler.precision, upscaler.inference_precision),
         case=case,
         input=data_uri(to_pixels(image)),
         reference=data_uri(to_pixels(expected)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -10,9 +11,20 @@ import msgspec
 
 from scaleport.bundle.manifest import Parity, ParityResult
 from scaleport.errors import UsageError
+from scaleport.runtimes.base import INFERENCE_PRECISIONS
 
 NOT_RUN: Final = "not run: "
 """How an entry of :attr:`Parity.device` begins for a backend that was left out, with the reason."""
+
+EVALUATED: Final = "evaluated, not run on Apple hardware"
+"""What is said of Core ML graphs that no Core ML ran."""
+
+
+PRECISIONS: Final = ("fp32", "fp16")
+"""Precisions of graphs that are compared with the reference."""
+TF32_PSNR: Final = 60.0
+BF16_PSNR: Final = 40.0
+"""dB; see docs/parity.md for what was measured."""
 
 
 @dataclass(frozen=True)
@@ -49,30 +61,51 @@ class Gate:
 
 @dataclass(frozen=True)
 class Gates:
-    """The gates of a comparison, one per precision.
+    """The gates of a comparison, one per precision of graphs and of inference.
 
     int8 has none: its quality is judged against ground truth, not against the reference.
     """
 
     fp32: Gate = field(default_factory=lambda: Gate(1e-4, 80.0))
     fp16: Gate = field(default_factory=lambda: Gate(psnr=55.0))
+    tf32: Gate = field(default_factory=lambda: Gate(psnr=TF32_PSNR))
+    bf16: Gate = field(default_factory=lambda: Gate(psnr=BF16_PSNR))
 
-    def of(self, precision: str) -> Gate:
-        """The gate of a precision.
+    def of(self, precision: str, inference_precision: str = "") -> Gate:
+        """The gate of graphs in a precision.
+
+        Where another inference precision was asked for, the wider of both gates counts: neither
+        of the two roundings is the other's fault.
 
         Raises:
-            UsageError: if the precision has none.
+            UsageError: if a precision has none.
         """
-        gates = {"fp32": self.fp32, "fp16": self.fp16}
-        if precision not in gates:
-            raise UsageError(
-                f"there is no parity gate for precision {precision!r}; known: {', '.join(gates)}"
-            )
-        return gates[precision]
+        own = self._gate(precision, PRECISIONS)
+        if inference_precision in ("", "fp32"):
+            return own
+        other = self._gate(inference_precision, INFERENCE_PRECISIONS)
+        return other if precision == "fp32" else _wider(own, other)
 
-    def limits(self) -> dict[str, dict[str, float]]:
-        """All limits that are set, as the manifest stores them."""
-        return {"fp32": self.fp32.limits(), "fp16": self.fp16.limits()}
+    def _gate(self, precision: str, known: Collection[str]) -> Gate:
+        if precision not in known:
+            raise UsageError(
+                f"there is no parity gate for precision {precision!r}; known: {', '.join(known)}"
+            )
+        gate: Gate = getattr(self, precision)
+        return gate
+
+    def limits(self, inference_precisions: Iterable[str] = ()) -> dict[str, dict[str, float]]:
+        """Limits that are set, as the manifest stores them.
+
+        Args:
+            inference_precisions: those that were asked for; the limits of others are left out.
+        """
+        names = dict.fromkeys((*PRECISIONS, *filter(None, inference_precisions)))
+        return {name: getattr(self, name).limits() for name in names}
+
+
+def _wider(one: Gate, other: Gate) -> Gate:
+    return Gate(max(one.max_abs, other.max_abs), min(one.psnr, other.psnr))
 
 
 def judge(result: ParityResult, gates: Gates) -> ParityResult:
@@ -90,7 +123,8 @@ def judge(result: ParityResult, gates: Gates) -> ParityResult:
     psnr = result.psnr
     if psnr is None:
         psnr = math.inf if result.max_abs == 0 else math.nan
-    reason = gates.of(result.precision).failure(result.max_abs, psnr)
+    gate = gates.of(result.precision, result.inference_precision)
+    reason = gate.failure(result.max_abs, psnr)
     return msgspec.structs.replace(result, passed=not reason, note=reason)
 
 
@@ -101,7 +135,8 @@ def rejudge(parity: Parity, gates: Gates) -> Parity:
         UsageError: if the precision of a result has no gate.
     """
     results = tuple(judge(result, gates) for result in parity.results)
-    return msgspec.structs.replace(parity, gates=gates.limits(), results=results)
+    limits = gates.limits(result.inference_precision for result in results)
+    return msgspec.structs.replace(parity, gates=limits, results=results)
 
 
 def passed(parity: Parity) -> bool:
@@ -116,4 +151,17 @@ def not_run(parity: Parity) -> dict[str, str]:
         name: text.removeprefix(NOT_RUN)
         for name, text in parity.device.items()
         if text.startswith(NOT_RUN)
+    }
+
+
+def evaluated(parity: Parity) -> dict[str, str]:
+    """Backends whose graphs a stand-in computed, with what has to be said beside every verdict.
+
+    Core ML runs on Apple hardware only; elsewhere the numbers are those of the evaluator of
+    :mod:`scaleport.runtimes.mil`.
+    """
+    from scaleport.runtimes.coreml import EVALUATOR
+
+    return {
+        name: EVALUATED for name, device in parity.device.items() if device.startswith(EVALUATOR)
     }

@@ -57,7 +57,7 @@ def measure_losses(
     Args:
         bundle: a bundle with fp32 and int8 graphs.
         folder: images, not searched recursively.
-        backends: names; those of onnxruntime and openvino that can run here when left out.
+        backends: names; those that calibration measures on and that can run here when left out.
         scales: scales to judge at; :func:`judged_scales` when left out.
         threads: processor threads; 0 leaves it to the backends.
         progress: called with (done, in all, what).
@@ -72,8 +72,8 @@ def measure_losses(
         raise UsageError(f"{folder} holds no images to judge int8 by")
     opened = open_bundle(Path(bundle))
     if backends is None:
-        known = [registry.get_backend(name) for name in ("onnxruntime", "openvino")]
-        there = [b for b in known if "int8" in opened.precisions(b.graph_format)]
+        judges = registry.int8_judges()
+        there = [b for b in judges if "int8" in opened.precisions(b.graph_format)]
         backends = [b.name for b in there if b.availability().usable]
     if not backends:
         raise BackendError(f"{opened.path} holds no int8 graphs that can run here")
@@ -82,7 +82,7 @@ def measure_losses(
     found: list[QuantisationLoss] = []
     done = 0
     for backend in backends:
-        pair = [load(opened.path, backend, p, threads=threads) for p in ("fp32", "int8")]
+        pair = [load(opened, backend, p, threads=threads) for p in ("fp32", "int8")]
         for scale in scales:
             values = []
             for path in files:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import secrets
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -23,24 +23,30 @@ import numpy.typing as npt
 
 from scaleport import __version__
 from scaleport.bundle.digest import sha256_file
-from scaleport.bundle.manifest import CHECKPOINT_NAME, Name, Parity, ParityResult, Sha256, Text
+from scaleport.bundle.manifest import (
+    CHECKPOINT_NAME,
+    InferencePrecision,
+    Name,
+    Parity,
+    ParityResult,
+    Sha256,
+    Text,
+)
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import ArtifactError, OutputError, UsageError
 from scaleport.grid import Grid
-from scaleport.runtimes.base import stored_format
+from scaleport.runtimes.base import precision_text, source_format
 from scaleport.runtimes.registry import get_backend
 from scaleport.runtimes.upscaler import load
 from scaleport.validation.cases import Case, Mode, Selection, Shape
+from scaleport.validation.combinations import Combination, combinations_of, plan_of
 from scaleport.validation.gates import Gates, judge
 from scaleport.validation.parity import (
-    Combination,
     Progress,
     actions,
-    combinations_of,
     device_of,
     measure,
     one_line,
-    plan_of,
     refusals,
 )
 from scaleport.validation.pictures import pictures
@@ -78,6 +84,7 @@ class SavedRun(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
 
     backend: Name
     precision: Name
+    inference_precision: InferencePrecision = ""
     device: Text
     version: Text
     graphs: dict[str, Sha256]
@@ -106,6 +113,7 @@ def save_outputs(
     selection: Selection = "full",
     threads: int = 0,
     progress: Progress | None = None,
+    inference_precision: str = "",
 ) -> Index:
     """Run the parity grid and keep the outputs. Needs no torch, and judges nothing.
 
@@ -117,6 +125,7 @@ def save_outputs(
         selection: ``full`` or ``quick``.
         threads: processor threads; 0 leaves it to the backends.
         progress: called after each case.
+        inference_precision: as :func:`scaleport.validation.parity.validate` takes it.
 
     Raises:
         UsageError: if a name is unknown, or there are no such graphs.
@@ -125,11 +134,14 @@ def save_outputs(
         OutputError: if the folder cannot be written, or holds something.
     """
     opened = open_bundle(Path(bundle))
-    combinations, left_out = combinations_of(opened, backends, precisions, selection)
+    combinations, left_out = combinations_of(
+        opened, backends, precisions, selection, inference_precision
+    )
     _check_folder(folder)
     total = sum(c.count for c in combinations)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    scratch = folder.with_name(f".{folder.name}-{secrets.token_hex(8)}")
     try:
+        scratch.mkdir()  # by the umask; tempfile makes folders for their owner only
         runs: list[SavedRun] = []
         done = 0
         for combination in combinations:
@@ -148,7 +160,6 @@ def save_outputs(
         )
         encoded = msgspec.json.format(msgspec.json.encode(index), indent=1)
         (scratch / INDEX).write_bytes(encoded + b"\n")
-        scratch.chmod(0o755)
         if folder.is_dir():
             folder.rmdir()
         scratch.rename(folder)
@@ -184,7 +195,8 @@ def _save_run(
     progress: Progress | None,
 ) -> SavedRun:
     name, precision = combination.backend, combination.precision
-    upscaler = load(bundle.path, name, precision, threads=threads)
+    arithmetic = combination.inference_precision
+    upscaler = load(bundle, name, precision, threads=threads, inference_precision=arithmetic)
     cases = []
     for case, action in actions(upscaler, combination, _images):
         file, digest, note = None, None, ""
@@ -201,10 +213,11 @@ def _save_run(
         cases.append(_saved(case, file, digest, note))
         done += 1
         if progress is not None:
-            progress(done, total, f"{name} {precision}")
+            progress(done, total, combination.title)
     return SavedRun(
         backend=name,
         precision=precision,
+        inference_precision=arithmetic,
         device=device_of(upscaler),
         version=upscaler.stages.found.version,
         graphs=_graph_hashes(bundle, name, precision),
@@ -249,8 +262,7 @@ def _graph_hashes(bundle: Bundle, backend: str, precision: str) -> dict[str, str
 
     Engines are built anew for every machine, so they stand for the ONNX graphs they come from.
     """
-    form = stored_format(get_backend(backend))
-    form = "onnx" if form == "tensorrt" else form
+    form = source_format(get_backend(backend))
     return {
         name: entry.sha256
         for name, entry in sorted(bundle.manifest.files.items())
@@ -282,7 +294,7 @@ def read_index(folder: Path) -> Index:
 
 
 def judge_outputs(
-    bundle: Path | str,
+    bundle: Path | str | Bundle,
     folder: Path,
     gates: Gates | None = None,
     threads: int = 0,
@@ -306,7 +318,7 @@ def judge_outputs(
             is not the one that was hashed, or if cases are missing.
     """
     gates = gates or Gates()
-    opened = open_bundle(Path(bundle))
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(Path(bundle))
     index = read_index(folder)
     _match(opened, index, folder)
     from scaleport.validation.reference import Reference
@@ -315,18 +327,17 @@ def judge_outputs(
     total = sum(len(run.cases) + len(run.refused) for run in index.runs)
     results: list[ParityResult] = []
     device = dict(index.left_out)
-    versions = {"scaleport": index.scaleport, "torch": reference.version}
+    versions = {"scaleport": index.scaleport, **reference.versions}
     for run in index.runs:
         versions[run.backend] = run.version
         device[run.backend] = f"{run.device} ({index.system}, saved outputs)"
         for saved in run.cases:
             results.append(judge(_judged(run, saved, folder, reference), gates))
             if progress is not None:
-                progress(len(results), total, f"{run.backend} {run.precision}")
+                progress(len(results), total, _title(run))
         results += run.refused
-    return Parity(
-        gates=gates.limits(), device=device, tool_versions=versions, results=tuple(results)
-    )
+    limits = gates.limits(run.inference_precision for run in index.runs)
+    return Parity(gates=limits, device=device, tool_versions=versions, results=tuple(results))
 
 
 def _match(bundle: Bundle, index: Index, folder: Path) -> None:
@@ -336,8 +347,8 @@ def _match(bundle: Bundle, index: Index, folder: Path) -> None:
             f"{bundle.path} is {bundle.manifest.name}, checkpoint {_checkpoint(bundle)[:12]}"
         )
     for run in index.runs:
-        name = f"{run.backend} {run.precision}"
-        Gates().of(run.precision)
+        name = _title(run)
+        Gates().of(run.precision, run.inference_precision)
         here = _graph_hashes(bundle, run.backend, run.precision)
         for path in sorted(set(here) | set(run.graphs)):
             if here.get(path) != run.graphs.get(path):
@@ -347,6 +358,10 @@ def _match(bundle: Bundle, index: Index, folder: Path) -> None:
         if len(set(there)) != len(there) or set(there) != planned:
             odd = sorted(planned ^ set(there)) or ["a case twice"]
             raise ArtifactError(f"{folder}: {name} has not the cases of the grid: {odd[0]}")
+
+
+def _title(run: SavedRun) -> str:
+    return f"{run.backend} {precision_text(run.precision, run.inference_precision)}"
 
 
 def _key(saved: Saved) -> str:
@@ -359,7 +374,7 @@ def _key(saved: Saved) -> str:
 def _judged(run: SavedRun, saved: Saved, folder: Path, reference: Reference) -> ParityResult:
     shape = Shape(saved.shape_name, *saved.shape, saved.batch)
     case = Case(shape, saved.scale, saved.mode)
-    name = f"{run.backend} {run.precision} {_key(saved)}"
+    name = f"{_title(run)} {_key(saved)}"
     if saved.input_sha256 != _hash(reference.image(shape)):
         raise ArtifactError(f"{folder}: the input of {name} is not the one of this version")
     expected = reference.output(shape, saved.scale)
@@ -368,7 +383,7 @@ def _judged(run: SavedRun, saved: Saved, folder: Path, reference: Reference) -> 
         found = _read(folder / saved.file, saved, name)
     elif not saved.note:
         raise ArtifactError(f"{folder}: {name} has neither an output nor a reason")
-    return measure(run.backend, run.precision, case, found, expected, saved.note)
+    return measure(run, case, found, expected, saved.note)
 
 
 def _read(path: Path, saved: Saved, name: str) -> Array:

@@ -15,9 +15,9 @@ from typing import Any, Final
 from scaleport.bundle.manifest import CHECKPOINT_NAME, Manifest, Parity, ParityResult
 from scaleport.errors import BackendError, OutputError
 from scaleport.validation.cases import REFUSED
-from scaleport.validation.gates import not_run, passed
+from scaleport.validation.gates import evaluated, not_run, passed
 from scaleport.validation.raster import ERROR_RANGE, legend
-from scaleport.validation.report import failures, scale_text, summarise, verdict
+from scaleport.validation.report import failures, precision_of, scale_text, summarise, verdict
 
 _WORST: Final = 12
 """Cases in the table of the worst."""
@@ -84,7 +84,11 @@ def render_page(manifest: Manifest, parity: Parity, evidence: Evidence | None = 
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        scale=scale_text, decibels=_decibels, small=_small, number=lambda n: f"{n:,}"
+        scale=scale_text,
+        precision=precision_of,
+        decibels=_decibels,
+        small=_small,
+        number=lambda n: f"{n:,}",
     )
     scales = sorted({r.scale for r in parity.results if r.note != REFUSED})
     return environment.from_string(source).render(
@@ -100,6 +104,7 @@ def render_page(manifest: Manifest, parity: Parity, evidence: Evidence | None = 
         cases=worst_first(parity.results),
         failed=len(failures(parity)),
         not_run=not_run(parity),
+        evaluated=evaluated(parity),
         exported=_exported(manifest),
         environment=_environment(parity, evidence),
         plan=sorted({g.float32_nodes for gs in manifest.graphs.values() for g in gs} - {""}),
@@ -135,14 +140,14 @@ def worst_first(results: Sequence[ParityResult]) -> list[ParityResult]:
 
 
 def _groups(parity: Parity) -> list[tuple[str, str, str]]:
-    return list(dict.fromkeys((r.backend, r.precision, r.mode) for r in parity.results))
+    return list(dict.fromkeys((r.backend, precision_of(r), r.mode) for r in parity.results))
 
 
 def _cell(parity: Parity, row: tuple[str, str, str], scale: tuple[float, float]) -> Cell:
     mine = [
         r
         for r in parity.results
-        if (r.backend, r.precision, r.mode) == row and r.scale == scale and r.note != REFUSED
+        if (r.backend, precision_of(r), r.mode) == row and r.scale == scale and r.note != REFUSED
     ]
     if not mine:
         return Cell("", "none", "not part of the grid for this model")
@@ -194,7 +199,12 @@ def _environment(parity: Parity, evidence: Evidence | None) -> list[tuple[str, A
         ("System", f"{platform.system()} {platform.release()}, {platform.machine()}"),
     ]
     rows += [(f"Version of {name}", text) for name, text in parity.tool_versions.items()]
-    rows += [(f"{n} ran on", text) for n, text in parity.device.items() if n not in left_out]
+    how = dict.fromkeys(evaluated(parity), "was evaluated by")
+    rows += [
+        (f"{n} {how.get(n, 'ran on')}", text)
+        for n, text in parity.device.items()
+        if n not in left_out
+    ]
     if evidence is not None and evidence.load_average:
         rows.append(("Load while timing", evidence.load_average))
     return rows

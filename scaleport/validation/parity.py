@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, get_args
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import numpy as np
 
 from scaleport import __version__
-from scaleport.bundle.manifest import Manifest, Parity, ParityResult, Precision
-from scaleport.bundle.reader import Bundle, open_bundle, read_manifest
+from scaleport.bundle.manifest import (
+    Manifest,
+    Parity,
+    ParityResult,
+)
+from scaleport.bundle.reader import Bundle, open_bundle, present_manifest, read_manifest
 from scaleport.bundle.writer import update_manifest
 from scaleport.errors import (
     ArtifactError,
-    BackendError,
     NotFiniteError,
     ScaleError,
     ScaleportError,
-    UsageError,
 )
 from scaleport.grid import Grid
-from scaleport.runtimes import registry
-from scaleport.runtimes.base import Array, stored_format
+from scaleport.runtimes.base import Array
+from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.upscaler import Upscaler, load
 from scaleport.runtimes.view import View
 from scaleport.validation.cases import (
@@ -35,11 +36,10 @@ from scaleport.validation.cases import (
     Scale,
     Selection,
     Shape,
-    plan_cases,
     policy_of,
-    refused_scales,
     shapes_of,
 )
+from scaleport.validation.combinations import Combination, Run, combinations_of, run_of
 from scaleport.validation.gates import NOT_RUN, Gates, judge, rejudge
 from scaleport.validation.metrics import max_abs, psnr
 from scaleport.validation.overflow import locate
@@ -52,47 +52,17 @@ Progress = Callable[[int, int, str], None]
 """Called with (cases done, cases in all, backend and precision)."""
 
 _NOTE_LENGTH: Final = 400
-_WHOLE_STAGES: Final = ("whole", "whole_size")
-
-
-class Run(Protocol):
-    """Anything that names a backend and a precision."""
-
-    @property
-    def backend(self) -> str:
-        """Name of the backend."""
-        ...
-
-    @property
-    def precision(self) -> str:
-        """Precision of its graphs."""
-        ...
-
-
-@dataclass(frozen=True)
-class Combination:
-    """One backend in one precision, and what it is to run."""
-
-    backend: str
-    precision: str
-    whole: str
-    cases: tuple[Case, ...]
-    refused: tuple[Scale, ...]
-
-    @property
-    def count(self) -> int:
-        """How many results it gives."""
-        return len(self.cases) + len(self.refused)
 
 
 def validate(
-    bundle: Path | str,
+    bundle: Path | str | Bundle,
     backends: Sequence[str] | None = None,
     precisions: Sequence[str] | None = None,
     selection: Selection = "full",
     gates: Gates | None = None,
     threads: int = 0,
     progress: Progress | None = None,
+    inference_precision: str = "",
 ) -> Parity:
     """Compare a bundle's graphs with the training-form network of its own checkpoint.
 
@@ -101,13 +71,16 @@ def validate(
     ``device`` says why it was not run.
 
     Args:
-        bundle: the bundle directory.
+        bundle: the bundle directory, or the bundle if it is open already.
         backends: names to run, each of which must be able to; None for all that can.
         precisions: ``fp32`` and ``fp16``; None for those of the two that the bundle has.
         selection: ``full`` or ``quick``, see :func:`scaleport.validation.cases.plan_cases`.
         gates: thresholds; the default ones when left out.
         threads: processor threads; 0 leaves it to PyTorch and the backends.
         progress: called after each case.
+        inference_precision: compute in this precision instead of that of the graphs, see
+            :func:`scaleport.runtimes.upscaler.load`; judged by a gate of its own. Backends that
+            cannot are not run.
 
     Returns:
         Measurements and verdicts, not stored yet: see :func:`store`.
@@ -121,8 +94,10 @@ def validate(
     from scaleport.validation.reference import Reference
 
     gates = gates or Gates()
-    opened = open_bundle(Path(bundle))
-    combinations, left_out = combinations_of(opened, backends, precisions, selection)
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(Path(bundle))
+    combinations, left_out = combinations_of(
+        opened, backends, precisions, selection, inference_precision
+    )
     reference = Reference(opened, threads)
     total = sum(combination.count for combination in combinations)
     results: list[ParityResult] = []
@@ -130,118 +105,81 @@ def validate(
     versions = {
         "scaleport": __version__,
         "python": platform.python_version(),
-        "torch": reference.version,
+        **reference.versions,
     }
     for combination in combinations:
         name, precision = combination.backend, combination.precision
-        upscaler = load(opened.path, name, precision, threads=threads)
+        upscaler = load(
+            opened,
+            name,
+            precision,
+            threads=threads,
+            inference_precision=combination.inference_precision,
+        )
         versions[name] = upscaler.stages.found.version
         for result in _run(upscaler, combination, reference):
             results.append(judge(result, gates))
             if progress is not None:
-                progress(len(results), total, f"{name} {precision}")
+                progress(len(results), total, combination.title)
         device[name] = device_of(upscaler)
     return Parity(
-        gates=gates.limits(), device=device, tool_versions=versions, results=tuple(results)
+        gates=gates.limits([inference_precision]),
+        device=device,
+        tool_versions=versions,
+        results=tuple(results),
     )
 
 
-def store(bundle: Path | str, manifest: Manifest, parity: Parity, gates: Gates) -> Parity:
-    """Store results in the manifest, in place of older ones of the same backend and precision.
+def store(
+    bundle: Path | str | Bundle,
+    manifest: Manifest,
+    parity: Parity,
+    gates: Gates,
+    void_signature: bool = False,
+) -> Parity:
+    """Store results in the manifest, in place of older ones of the same backend and precisions.
 
     Results of other backends, possibly made on another machine, stay and are judged by the same
     gates.
 
     Args:
-        bundle: the bundle directory.
+        bundle: the bundle directory, or the bundle that was run; its manifest is then read again
+            only if the file has changed since.
         manifest: its manifest as it was before the run.
         parity: what the run gave.
         gates: the gates it was judged by.
+        void_signature: whether a signature may be removed, which these results make void.
 
     Returns:
         All results that are stored now.
 
     Raises:
         ArtifactError: if the bundle is damaged.
-        OutputError: if it was exported anew since ``manifest`` was read, or cannot be written.
+        OutputError: if it is signed and may not lose its signature, was exported anew since
+            ``manifest`` was read, or cannot be written.
     """
-    path = Path(bundle)
-    present = read_manifest(path).parity
+    place = bundle if isinstance(bundle, Bundle) else Path(bundle)
+    now = present_manifest(place) if isinstance(place, Bundle) else read_manifest(place)
+    present = now.parity
     merged = parity if present is None else _merged(rejudge(present, gates), parity)
-    update_manifest(path, msgspec.structs.replace(manifest, parity=merged))
+    update_manifest(place, msgspec.structs.replace(manifest, parity=merged), void_signature)
     return merged
 
 
 def _merged(old: Parity, new: Parity) -> Parity:
-    fresh = {(result.backend, result.precision) for result in new.results}
-    kept = tuple(r for r in old.results if (r.backend, r.precision) not in fresh)
+    fresh = {run_of(result) for result in new.results}
+    kept = tuple(result for result in old.results if run_of(result) not in fresh)
     device = dict(new.device)
     for name in {result.backend for result in kept}:
         if new.device.get(name, NOT_RUN).startswith(NOT_RUN):
             device[name] = old.device.get(name, "unknown")
     return msgspec.structs.replace(
         new,
+        gates={**old.gates, **new.gates},
         device=device,
         tool_versions={**old.tool_versions, **new.tool_versions},
         results=kept + new.results,
     )
-
-
-def combinations_of(
-    bundle: Bundle,
-    backends: Sequence[str] | None,
-    precisions: Sequence[str] | None,
-    selection: Selection,
-) -> tuple[list[Combination], dict[str, str]]:
-    """What to run, and per backend that is left out the reason."""
-    for precision in precisions or ():
-        if precision not in get_args(Precision):
-            known = ", ".join(Gates().limits())
-            raise UsageError(f"unknown precision {precision!r}; known: {known}")
-        Gates().of(precision)
-    combinations, left_out = [], {}
-    names = registry.backend_names() if backends is None else list(dict.fromkeys(backends))
-    for name in names:
-        form = stored_format(registry.get_backend(name))
-        there = [p for p in bundle.precisions(form) if p in (precisions or Gates().limits())]
-        reason = "" if there else _no_graphs(bundle, form)
-        if not reason:
-            found = registry.get_backend(name).availability()
-            reason = "" if found.usable else found.reason
-        if reason and backends is not None:
-            registry.require(name)
-            raise UsageError(f"{name} was asked for and cannot be compared: {reason}")
-        if reason:
-            left_out[name] = NOT_RUN + " ".join(reason.split())
-            continue
-        for precision in there:
-            whole = whole_stage(bundle, name, precision)
-            cases = plan_cases(bundle.manifest, selection, form, bool(whole))
-            refused = refused_scales(bundle.manifest)
-            combinations.append(Combination(name, precision, whole, cases, refused))
-    if not combinations:
-        raise BackendError(f"nothing of {bundle.path} can be run here: {left_out}")
-    return combinations, left_out
-
-
-def plan_of(bundle: Bundle, run: Run, selection: Selection) -> tuple[Case, ...]:
-    """The cases that a backend and precision have in a bundle's grid."""
-    whole = whole_stage(bundle, run.backend, run.precision)
-    form = stored_format(registry.get_backend(run.backend))
-    return plan_cases(bundle.manifest, selection, form, bool(whole))
-
-
-def _no_graphs(bundle: Bundle, form: str) -> str:
-    skipped = bundle.manifest.skipped.get(form)
-    why = f", skipped at export: {skipped}" if skipped else ""
-    return f"the bundle has no {form} graphs to compare{why}"
-
-
-def whole_stage(bundle: Bundle, name: str, precision: str) -> str:
-    """The stage of a backend's whole graph, see :func:`run_whole`; empty if it has none."""
-    form = registry.get_backend(name).graph_format
-    there = {graph.stage for graph in bundle.graphs(form, None, precision)}
-    return next((stage for stage in _WHOLE_STAGES if stage in there), "")
 
 
 def device_of(upscaler: Upscaler) -> str:
@@ -320,20 +258,22 @@ def _measured(
         # Not the backend's fault, and nothing that a further case could be right about.
         raise
     except NotFiniteError as error:
-        note = one_line(error) + locate(upscaler.stages.bundle, combination.precision, error)
+        note = one_line(error)
+        source = upscaler.stages.source
+        if isinstance(source, BundleSource):
+            note += locate(source.bundle, combination.precision, error)
     except Exception as error:
         note = one_line(error)
-    return measure(combination.backend, combination.precision, case, found, expected, note)
+    return measure(combination, case, found, expected, note)
 
 
 def measure(
-    backend: str, precision: str, case: Case, found: Array | None, expected: Array, note: str = ""
+    run: Run, case: Case, found: Array | None, expected: Array, note: str = ""
 ) -> ParityResult:
     """The result of a case, not judged yet.
 
     Args:
-        backend: which ran.
-        precision: of the graphs.
+        run: names the backend and the precisions.
         case: what was run.
         found: float32[N, 3, Ho, Wo]; None if there is no output.
         expected: the reference's.
@@ -350,8 +290,9 @@ def measure(
         worst, note = None, "the output holds NaN or infinity"
     equal = worst == 0
     return ParityResult(
-        backend=backend,
-        precision=precision,
+        backend=run.backend,
+        precision=run.precision,
+        inference_precision=run.inference_precision,
         shape=(case.shape.height, case.shape.width),
         shape_name=case.shape.name,
         scale=case.scale,
@@ -384,6 +325,7 @@ def _refusal(
     return ParityResult(
         backend=combination.backend,
         precision=combination.precision,
+        inference_precision=combination.inference_precision,
         shape=(shape.height, shape.width),
         shape_name=shape.name,
         scale=scale,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Protocol
+
 import torch
 
-from scaleport.bundle.reader import Bundle
 from scaleport.grid import Grid
 from scaleport.models import load_checkpoint
 from scaleport.runtimes.base import Array
@@ -12,18 +14,26 @@ from scaleport.validation.cases import Scale, Shape
 from scaleport.validation.pictures import pictures
 
 
+class Weights(Protocol):
+    """Anything that has the checkpoint of a model: a bundle, or a source of graphs."""
+
+    def checkpoint(self) -> Path:
+        """The verified checkpoint; raises ArtifactError."""
+        ...
+
+
 class Reference:
     """Test images and what the reference makes of them, each computed once.
 
     Args:
-        bundle: the bundle; its checkpoint is verified.
+        bundle: whose checkpoint is the reference.
         threads: processor threads of PyTorch, process-wide; 0 leaves them alone.
 
     Raises:
         ArtifactError: if the checkpoint is missing or damaged.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 0) -> None:
+    def __init__(self, bundle: Weights, threads: int = 0) -> None:
         if threads:
             torch.set_num_threads(threads)
         self._network = load_checkpoint(bundle.checkpoint())
@@ -34,6 +44,11 @@ class Reference:
     def version(self) -> str:
         """Version of PyTorch."""
         return str(torch.__version__)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The same by the name of the package, as reports list it."""
+        return {torch.__name__: self.version}
 
     def image(self, shape: Shape) -> Array:
         """The test images of a shape, float32[N, 3, H, W] in [0, 1], all different."""

@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from scaleport.bundle.manifest import Parity, ParityResult
+from scaleport.runtimes.base import precision_text
 from scaleport.validation.cases import REFUSED, Scale
-from scaleport.validation.gates import not_run, passed
+from scaleport.validation.gates import evaluated, not_run, passed
 
 _SHOWN: Final = 20
 """Failed cases that are listed without asking for more."""
@@ -25,17 +26,20 @@ class Row:
     """What the cases of one backend, precision and mode came to.
 
     ``max_abs`` and ``psnr`` are the worst, None where nothing could be measured; the PSNR of equal
-    images is infinite. ``where`` names shape and scale of the worst PSNR.
+    images is infinite. ``where`` names shape and scale of the worst PSNR. ``remark`` belongs to the
+    verdict: that a stand-in computed the graphs and not the backend itself.
     """
 
     backend: str
     precision: str
+    """Of the graphs, and what they were computed in where that is another."""
     mode: str
     cases: int
     passed: int
     max_abs: float | None
     psnr: float | None
     where: str
+    remark: str = ""
 
     @property
     def ok(self) -> bool:
@@ -47,8 +51,14 @@ def summarise(parity: Parity) -> list[Row]:
     """One row per backend, precision and mode, in the order in which they were run."""
     groups: dict[tuple[str, str, str], list[ParityResult]] = {}
     for result in parity.results:
-        groups.setdefault((result.backend, result.precision, result.mode), []).append(result)
-    return [_row(key, results) for key, results in groups.items()]
+        groups.setdefault((result.backend, precision_of(result), result.mode), []).append(result)
+    remarks = evaluated(parity)
+    return [_row(key, results, remarks.get(key[0], "")) for key, results in groups.items()]
+
+
+def precision_of(result: ParityResult) -> str:
+    """Precision of the graphs, and what they were computed in where that is another."""
+    return precision_text(result.precision, result.inference_precision)
 
 
 def failures(parity: Parity) -> list[ParityResult]:
@@ -64,7 +74,7 @@ def describe(result: ParityResult) -> str:
         measured = f"max abs {result.max_abs:.2e}, PSNR {_decibels(_psnr(result))} dB"
     ending = result.note if result.note or result.passed else "failed"
     return (
-        f"{result.backend} {result.precision} {result.mode} {result.shape_name} "
+        f"{result.backend} {precision_of(result)} {result.mode} {result.shape_name} "
         f"{height}x{width} {scale_text(result.scale)}: {ending or measured}"
     )
 
@@ -82,6 +92,7 @@ def as_dict(parity: Parity) -> dict[str, Any]:
         "gates": parity.gates,
         "device": {n: d for n, d in parity.device.items() if n not in not_run(parity)},
         "not_run": not_run(parity),
+        "evaluated": evaluated(parity),
         "refused_scales": [list(scale) for scale in _refused(parity)],
         "tool_versions": parity.tool_versions,
         "summary": rows,
@@ -114,7 +125,7 @@ def render_table(parity: Parity, console: Console, every_case: bool = False) -> 
             "-" if row.max_abs is None else f"{row.max_abs:.1e}",
             "-" if row.psnr is None else _decibels(row.psnr),
             row.where,
-            Text("passed", "green") if row.ok else Text("FAILED", "bold red"),
+            _judged(row),
         )
     console.print(table)
     if every_case:
@@ -128,8 +139,20 @@ def render_table(parity: Parity, console: Console, every_case: bool = False) -> 
     _lines(console, [verdict(parity)], "green" if passed(parity) else "bold red")
 
 
+def _judged(row: Row) -> Text:
+    # The remark in full stands below: a line has room for a word.
+    word = " (evaluated)" if row.remark else ""
+    return Text(f"passed{word}", "green") if row.ok else Text(f"FAILED{word}", "bold red")
+
+
 def verdict(parity: Parity) -> str:
-    """The outcome in one line."""
+    """The outcome in one line, with what limits it."""
+    ran = {result.backend for result in parity.results}
+    remarks = [f"; {name} {said}" for name, said in evaluated(parity).items() if name in ran]
+    return _outcome(parity) + "".join(remarks)
+
+
+def _outcome(parity: Parity) -> str:
     count, failed = len(parity.results), len(failures(parity))
     if failed:
         return f"{failed} of {count} cases outside the gates"
@@ -145,7 +168,7 @@ def scale_text(scale: Scale) -> str:
 
 
 def _remarks(parity: Parity) -> list[str]:
-    skipped = not_run(parity)
+    skipped, stand_ins = not_run(parity), evaluated(parity)
     lines = []
     for precision, limits in parity.gates.items():
         words = {"max_abs": "max abs at most {:g}", "psnr": "PSNR at least {:g} dB"}
@@ -154,7 +177,8 @@ def _remarks(parity: Parity) -> list[str]:
     for name, device in parity.device.items():
         if name not in skipped:
             version = parity.tool_versions.get(name, "")
-            lines.append(f"ran {name} {version} on {device}".replace("  ", " "))
+            how = "evaluated" if name in stand_ins else "ran"
+            lines.append(f"{how} {name} {version} on {device}".replace("  ", " "))
     refused = ", ".join(scale_text(scale) for scale in _refused(parity))
     if refused:
         lines.append(f"not applicable, and refused as they must be: {refused}")
@@ -166,7 +190,7 @@ def _refused(parity: Parity) -> list[Scale]:
     return list(dict.fromkeys(r.scale for r in parity.results if r.note == REFUSED and r.passed))
 
 
-def _row(key: tuple[str, str, str], results: Sequence[ParityResult]) -> Row:
+def _row(key: tuple[str, str, str], results: Sequence[ParityResult], remark: str) -> Row:
     measured = [result for result in results if result.max_abs is not None]
     worst = min(measured, key=_psnr, default=None)
     return Row(
@@ -176,6 +200,7 @@ def _row(key: tuple[str, str, str], results: Sequence[ParityResult]) -> Row:
         max_abs=max((r.max_abs for r in results if r.max_abs is not None), default=None),
         psnr=None if worst is None else _psnr(worst),
         where="" if worst is None else f"{worst.shape_name} {scale_text(worst.scale)}",
+        remark=remark,
     )
 
 

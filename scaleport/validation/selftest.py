@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scaleport.errors import ScaleportError
+from scaleport.runtimes.base import Backend
 from scaleport.runtimes.upscaler import load
 from scaleport.validation.gates import Gates
 from scaleport.validation.metrics import max_abs, psnr
@@ -74,9 +75,9 @@ def self_test(backend: str) -> SelfTest:
     )
 
 
-def has_tile(format: str) -> bool:
-    """Whether there is a golden tile in a graph format.
+def has_tile(backend: Backend) -> bool:
+    """Whether there is a golden tile for a backend.
 
     TensorRT has none: an engine is bound to one version and GPU and cannot come with a package.
     """
-    return format == "torch" or (GOLDEN / BUNDLE / format).is_dir()
+    return backend.runs_checkpoint or (GOLDEN / BUNDLE / backend.graph_format).is_dir()

@@ -14,7 +14,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from scaleport.validation.divergence import Compared, Value
+from scaleport.runtimes.inside import Inner
+from scaleport.validation.divergence import Compared
 from scaleport.validation.traced import Tensor
 
 Array = npt.NDArray[Any]
@@ -29,7 +30,7 @@ STEPS: Final[dict[str, Callable[[Array], Array]]] = {
 
 
 def own_choice(
-    compared: Compared, values: Iterable[Value], reference: Mapping[str, Tensor]
+    compared: Compared, values: Iterable[Inner], reference: Mapping[str, Tensor]
 ) -> Array | None:
     """The values of a first divergence that is none: a step taken rightly from an input in bounds.
 

@@ -18,9 +18,6 @@ import torch
 from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_map
 
-from scaleport.errors import ExportError
-from scaleport.export import coreml, onnx
-from scaleport.export.trace import TraceSizes
 from scaleport.models.base import Stage
 
 Array = npt.NDArray[Any]
@@ -40,21 +37,6 @@ class Tensor:
     source: str = ""
 
 
-def trace_for(format: str, stage: Stage) -> torch.export.ExportedProgram:
-    """The program that a format's exporter lowers; nodes are named as its tensors are.
-
-    Raises:
-        ExportError: if the stage cannot be traced.
-    """
-    if format == "coreml":
-        with coreml.quiet():
-            return coreml.trace_program(stage)
-    traced = onnx.trace_program(stage, TraceSizes()).exported_program
-    if traced is None:
-        raise ExportError(f"PyTorch keeps no traced program of stage {stage.name!r}")
-    return traced
-
-
 def reference_tensors(
     program: torch.export.ExportedProgram,
     stage: Stage,
@@ -65,7 +47,7 @@ def reference_tensors(
     """Run a traced program node by node, in float32 whatever the precision of its build.
 
     Args:
-        program: what :func:`trace_for` made of ``stage``.
+        program: what :func:`scaleport.export.by_format.trace_for` made of ``stage``.
         stage: the stage as it was built; names its inputs and outputs.
         exact: the same stage in float32, whose weights are taken.
         feeds: one array per input of the stage.

@@ -3,7 +3,8 @@
 A whole graph is its stages behind a front that computes the grid, see
 :mod:`scaleport.export.whole`. The front is not PyTorch: its reference is the front as it is
 written, evaluated node by node by ONNX's own reference, whose results must be those of
-:mod:`scaleport.grid`.
+:mod:`scaleport.grid`. The same goes for the reduction from the lattice, whose result must be that
+of :class:`scaleport.models.resample.Resample`.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
+import torch
 
 from scaleport.bundle.manifest import Manifest
 from scaleport.errors import ExportError
+from scaleport.export.resampling import resample_graph
 from scaleport.export.whole import Front, front
 from scaleport.grid import Grid
 from scaleport.models.base import Stage
@@ -52,7 +56,7 @@ def whole_tensors(
         scale: (scale_y, scale_x).
         manifest: the bundle's.
         stages: in the order of computation, ``resample`` the last one of a lattice model.
-        run: runs a stage by name and returns all its tensors.
+        run: runs a stage by name, other than ``resample``, and returns all its tensors.
         kind: which of the whole graphs: what it is fed with beside the image.
 
     Raises:
@@ -69,7 +73,9 @@ def whole_tensors(
         rename = _renames(prefix, bool(natives))
         border = {port.name for port in (*stage.inputs, *stage.outputs)}
         feeds = {port.name: known[rename.get(port.name, port.name)] for port in stage.inputs}
-        for name, tensor in run(stage.name, feeds).items():
+        written = stage.name == "resample"
+        tensors = _resample_tensors(stage, feeds, manifest) if written else run(stage.name, feeds)
+        for name, tensor in tensors.items():
             module = f"{prefix}: {tensor.module}" if tensor.module else prefix
             source = _joined(prefix, tensor.source, rename, border)
             joined = replace(tensor, module=module, source=source)
@@ -111,21 +117,13 @@ def _front_tensors(
     natives: tuple[int, ...],
     with_prepare: bool,
 ) -> dict[str, Tensor]:
-    from onnx.reference import ReferenceEvaluator
-
     model = front(kind, natives, with_prepare)
-    names = [name for node in model.graph.node for name in node.output]
-    kinds = {name: node.op_type for node in model.graph.node for name in node.output}
     # The size is "wanted" until the front is joined to the rest.
     feeds = {
         name.replace("size", "wanted"): value
         for name, value in whole_feeds(kind, image, scale).items()
     }
-    results = ReferenceEvaluator(model).run(names, feeds)
-    found = {
-        name: Tensor(FRONT, kinds[name], np.asarray(value))
-        for name, value in zip(names, results, strict=True)
-    }
+    found = _written_tensors(model, feeds, FRONT)
     grid = Grid.from_scale(image.shape[2], image.shape[3], scale)
     right = tuple(int(n) for n in found["size"].value) == grid.output_size
     if right and not natives:
@@ -136,3 +134,25 @@ def _front_tensors(
     if not right:
         raise ExportError("the front of whole graphs, as it is written, does not give the grid")
     return found
+
+
+def _resample_tensors(stage: Stage, feeds: Feeds, manifest: Manifest) -> dict[str, Tensor]:
+    limits = manifest.scale
+    found = _written_tensors(resample_graph(max(limits.native) / limits.min), feeds, "")
+    with torch.inference_mode():
+        want = stage.module(*(torch.from_numpy(np.array(value)) for value in feeds.values()))
+    if not np.allclose(found["upscaled"].value, want.numpy(), rtol=0, atol=1e-5):
+        raise ExportError("the resampling of whole graphs, as it is written, is not the network's")
+    return found
+
+
+def _written_tensors(model: onnx.ModelProto, feeds: Feeds, module: str) -> dict[str, Tensor]:
+    """Every tensor of a graph that was written and not traced, by ONNX's own reference."""
+    from onnx.reference import ReferenceEvaluator
+
+    nodes = {name: node for node in model.graph.node for name in node.output}
+    results = ReferenceEvaluator(model).run(list(nodes), feeds)
+    return {
+        name: Tensor(module, node.op_type, np.asarray(value))
+        for (name, node), value in zip(nodes.items(), results, strict=True)
+    }

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from bundle_samples import CONTENT, onnx, write
 
-from scaleport.bundle.manifest import MANIFEST_NAME, SIGNATURE_NAME
+from scaleport.bundle.manifest import MANIFEST_NAME, SIGNATURE_NAME, Parity, ParityResult
 from scaleport.bundle.reader import open_bundle, read_manifest
 from scaleport.bundle.signing import new_key, sign_bundle
 from scaleport.bundle.writer import update_manifest
@@ -80,12 +80,53 @@ def test_a_changed_file_is_refused_by_its_hash(signed: Path, key: Path) -> None:
         open_bundle(signed, verify_key=public(key)).file("onnx/fp32/encode.onnx")
 
 
-def test_stored_results_void_the_signature(signed: Path, key: Path) -> None:
-    update_manifest(signed, msgspec.structs.replace(read_manifest(signed), license="another"))
-    with pytest.raises(ArtifactError, match="sign it again"):
+def test_another_manifest_is_refused_beside_a_signature_or_removes_it(signed, key) -> None:
+    changed = msgspec.structs.replace(read_manifest(signed), license="another")
+    before = (signed / MANIFEST_NAME).read_bytes()
+    with pytest.raises(OutputError, match=r"would void the signature.*--store"):
+        update_manifest(signed, changed)
+    assert (signed / MANIFEST_NAME).read_bytes() == before
+    open_bundle(signed, verify_key=public(key))
+    update_manifest(signed, changed, void_signature=True)
+    assert not (signed / SIGNATURE_NAME).exists()
+    with pytest.raises(ArtifactError, match="is not signed"):
         open_bundle(signed, verify_key=public(key))
     sign_bundle(signed, key)
-    open_bundle(signed, verify_key=public(key))
+    assert open_bundle(signed, verify_key=public(key)).manifest.license == "another"
+
+
+@pytest.mark.parametrize("how", ["--rejudge", "--rejudge --store", "--rejudge --no-store"])
+def test_validate_says_what_becomes_of_a_signature(bundle, key, capsys, how) -> None:
+    gates = {"fp32": {"psnr": 80.0}}
+    case = ParityResult(
+        backend="onnxruntime",
+        precision="fp32",
+        shape=(3, 4),
+        shape_name="odd",
+        scale=(2.0, 2.0),
+        mode="whole",
+        max_abs=0.0,
+        psnr=None,
+        passed=True,
+    )
+    parity = Parity(gates=gates, device={}, tool_versions={}, results=(case,))
+    update_manifest(bundle, msgspec.structs.replace(read_manifest(bundle), parity=parity))
+    sign_bundle(bundle, key)
+    before = (bundle / MANIFEST_NAME).read_bytes()
+    assert main(["validate", str(bundle), *how.split(), "--gate-fp32-psnr", "70"]) == 0
+    err = capsys.readouterr().err
+    kept = "--store" not in how.split()
+    assert (bundle / SIGNATURE_NAME).exists() is kept
+    assert ((bundle / MANIFEST_NAME).read_bytes() == before) is kept
+    said = {
+        "--rejudge": "the results are not stored",
+        "--rejudge --store": f"sign it again with scaleport sign {bundle}",
+        "--rejudge --no-store": "",
+    }[how]
+    assert said in err
+    assert (err == "") == (said == "")
+    if kept:
+        open_bundle(bundle, verify_key=public(key))
 
 
 def test_the_signature_of_another_bundle_is_refused(signed: Path, key: Path, tmp_path) -> None:

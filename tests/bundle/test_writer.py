@@ -44,6 +44,61 @@ def test_files_an_exporter_adds_itself_are_listed(tmp_path: Path) -> None:
     assert "onnx/fp32/weights.data" in files
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other permissions")
+@pytest.mark.parametrize(
+    ("umask", "file", "folder"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)]
+)
+def test_every_file_follows_the_umask(tmp_path: Path, umask: int, file: int, folder: int) -> None:
+    before = os.umask(umask)
+    try:
+        with BundleWriter(tmp_path / "b", overwrite=False) as writer:
+            for relpath, data in CONTENT.items():
+                path = writer.path(relpath)
+                path.write_bytes(data)
+                # As coremltools leaves them, and as a file that was copied with its mode.
+                path.chmod(0o600 if "coreml" in relpath else 0o777)
+                path.parent.chmod(0o700)
+            writer.finish(manifest())
+    finally:
+        os.umask(before)
+    modes = {p: p.stat().st_mode & 0o777 for p in (tmp_path / "b", *(tmp_path / "b").rglob("*"))}
+    assert {mode for path, mode in modes.items() if path.is_dir()} == {folder}
+    assert {mode for path, mode in modes.items() if path.is_file()} == {file}
+    assert len(modes) > len(CONTENT)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other permissions")
+def test_a_backend_needs_its_own_files_only(bundle: Path) -> None:
+    """A bundle of another user whose Core ML folder is closed, as earlier versions wrote it."""
+    closed = bundle / "coreml/fp16/encode.mlpackage"
+    closed.chmod(0)
+    (bundle / "openvino/fp32/encode.bin").chmod(0)
+    ours = os.geteuid()
+    reachable = [
+        bundle,
+        *(p for p in bundle.parents if p.stat().st_uid == ours and len(p.parts) > 2),
+    ]
+    modes = {path: path.stat().st_mode for path in reachable}
+    try:
+        if ours == 0:  # whom no permission stops
+            for path in reachable:
+                path.chmod(0o755)
+            os.seteuid(65534)
+        opened = open_bundle(bundle)
+        assert opened.file("onnx/fp32/render.onnx").is_file()
+        assert opened.checkpoint().is_file()
+        for denied in ("coreml/fp16/encode.mlpackage", "openvino/fp32/encode.xml"):
+            with pytest.raises(ArtifactError, match=r"cannot read .*ermission.*check its perm"):
+                opened.file(denied)
+        with pytest.raises(ArtifactError, match="cannot read"):
+            open_bundle(bundle, verify="all")
+    finally:
+        os.seteuid(ours)
+        closed.chmod(0o755)
+        for path, mode in modes.items():
+            path.chmod(mode & 0o7777)
+
+
 def test_existing_target_needs_overwrite(bundle: Path) -> None:
     before = tree(bundle)
     with pytest.raises(OutputError, match="exists"):
@@ -79,7 +134,16 @@ def test_a_file_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "b").read_bytes() == b"mine"
 
 
-def test_missing_parent_is_one_line(tmp_path: Path) -> None:
+def test_missing_parents_are_made_and_go_again_if_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), BundleWriter(tmp_path / "new/sub/b", overwrite=False):
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+    write(tmp_path / "new/sub/b")
+    assert open_bundle(tmp_path / "new/sub/b", verify="all").manifest.name == "tiny"
+
+
+def test_a_parent_that_is_a_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "nowhere").write_text("in the way")
     with pytest.raises(OutputError) as caught:
         write(tmp_path / "nowhere" / "b")
     assert "nowhere" in str(caught.value)

@@ -58,7 +58,22 @@ def test_held_out_images_are_never_calibrated_on(images):
 
 
 def test_at_most_half_is_held_out(images):
-    assert len(find_images(images, 8).held_out) == 2
+    assert len(find_images(images, None).held_out) == 2
+    assert len(find_images(images, 2).held_out) == 2
+    for many in (3, 8):
+        with pytest.raises(UsageError, match=f"{many} held-out .* the 5 in .* hold out 2 at most"):
+            find_images(images, many)
+
+
+def test_eight_are_held_out_where_there_are_sixteen(images, tmp_path):
+    from shutil import copy
+
+    for number in range(20):
+        copy(next(p for p in images.rglob("*.png")), tmp_path / f"{number}.png")
+    assert len(find_images(tmp_path, None).held_out) == 8
+    assert len(find_images(tmp_path, 10).held_out) == 10
+    with pytest.raises(UsageError, match="50 held-out images are more than half of the 20"):
+        find_images(tmp_path, 50)
 
 
 def test_hash_knows_names_and_bytes(images, tmp_path):

@@ -51,6 +51,7 @@ def test_inspect_folds_long_lines_at_the_terminal(run, folder, monkeypatch) -> N
 
 def test_inspect_lays_out_what_a_checkpoint_says_of_itself(run) -> None:
     shown = run("inspect igconv-small").out
+    assert re.search(r"^  license +Apache-2\.0$", shown, re.M)
     assert "{" not in shown
     assert re.search(r"^  recipe\n    batch +8$", shown, re.MULTILINE)
     assert re.search(r"^    33\.68 +Set5 +37\.15 +2\.0$", shown, re.MULTILINE)

@@ -22,9 +22,11 @@ def size(path: Path) -> tuple[int, int]:
     [
         ("-s 2.7", "photo_x2.7.png", (54, 38)),
         ("-s 2,3.5", "photo_x2x3.5.png", (70, 28)),
-        ("--size 41x33", "photo_41x33.png", (41, 33)),
+        ("--size 41x29", "photo_41x29.png", (41, 29)),
         ("-s 1 -o same.jpg", "same.jpg", (20, 14)),
         ("-s 2 -o made/", "made/photo_x2.png", (40, 28)),
+        ("-s 2 -o new/sub/o.png", "new/sub/o.png", (40, 28)),
+        ("-s 2 -o new/sub/", "new/sub/photo_x2.png", (40, 28)),
     ],
 )
 def test_output_has_the_size_and_name_asked_for(run, folder, options, name, expected) -> None:
@@ -94,9 +96,18 @@ def test_fp16_graphs_run_when_asked_for(run, folder) -> None:
 def test_folder_stands_for_its_images_but_not_for_earlier_outputs(run, folder) -> None:
     shutil.copy("photo.png", "second.png")
     Path("readme.txt").write_text("no image")
-    for _ in range(2):
-        ran = run("upscale . -m photo.bundle -s 2 --json")
+    for scale in (2, 3, 3):
+        ran = run(f"upscale . -m photo.bundle -s {scale} --json")
         assert [image["input"] for image in ran.json["images"]] == ["photo.png", "second.png"]
+    assert len(ran.json["left_out"]) == 4
+    assert ran.err == (
+        "note: left out photo_x2.png and 3 more: an earlier run made it; "
+        "name the file itself to upscale it\n"
+    )
+    shutil.copy("photo.png", "photo.webp")
+    ran = run("upscale . -m photo.bundle -s 3 --json")
+    assert (ran.code, len(ran.json["images"])) == (0, 3)
+    assert Path("photo_webp_x3.png").exists()
 
 
 def test_one_bad_image_of_several_does_not_stop_the_others(run, folder) -> None:

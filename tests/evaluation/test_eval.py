@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 import os
 import shlex
@@ -6,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch")
 
 import scaleport  # noqa: E402
 from scaleport.cli.main import main  # noqa: E402
 from scaleport.errors import BackendError, ImageError, UsageError  # noqa: E402
+from scaleport.evaluation.degrade import parse_degradation  # noqa: E402
 from scaleport.evaluation.metrics import METRICS, find_metrics  # noqa: E402
 from scaleport.evaluation.protocols import PROTOCOLS  # noqa: E402
 from scaleport.evaluation.run import find_sets, score  # noqa: E402
@@ -137,7 +140,15 @@ def test_lpips_says_what_it_misses(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["igconv-small", "liif-small", "scaleport-s", "scaleport-m", "scaleport-any"]
+    "name",
+    [
+        "igconv-small",
+        "liif-small",
+        "scaleport-s",
+        "scaleport-m",
+        "scaleport-any",
+        "scaleport-photo",
+    ],
 )
 def test_shipped_weights_beat_bicubic(name):
     """Set5, all five images, at every scale that the network declares."""
@@ -164,3 +175,62 @@ def test_shipped_weights_are_small_and_documented():
         card = file.with_suffix(".md").read_text(encoding="utf-8")
         assert "Apache-2.0" in card
         assert str(load_checkpoint(file).parameter_count()) in card.replace(" ", "")
+
+
+def test_lr_is_degraded_before_it_is_upscaled(run, bench):
+    """What a subject sees is JPEG's picture of LR, and noise of the strength that was asked for."""
+    seen = []
+
+    def look(lr, height, width):
+        seen.append(lr)
+        return np.zeros((height, width, *lr.shape[2:]))
+
+    subject = Subject("look", "numpy", "fp32", "CPU", (1, 4), look)
+    sets = find_sets(bench)
+    rules = PROTOCOLS["basicsr-y"]
+    score(sets, [2], [subject], rules, PSNR)
+    clean, seen = seen, []
+    score(sets, [2], [subject], rules, PSNR, degradation=parse_degradation(["jpeg:30"]))
+    for lr, coded in zip(clean, seen, strict=True):
+        stream = io.BytesIO()
+        Image.fromarray(lr).save(stream, "JPEG", quality=30)
+        assert np.array_equal(coded, np.asarray(Image.open(stream)))
+    seen.clear()
+    noise = parse_degradation(["noise:8"])
+    score(sets, [2], [subject], rules, PSNR, degradation=noise)
+    first = [lr.copy() for lr in seen]
+    # Away from black and white, where noise is cut off.
+    spread = [
+        (noisy - lr.astype(float))[(lr > 40) & (lr < 215)]
+        for lr, noisy in zip(clean, seen, strict=True)
+    ]
+    assert np.concatenate(spread).std() == pytest.approx(8, rel=0.15)
+    seen.clear()
+    score(sets, [2], [subject], rules, PSNR, degradation=noise)
+    assert all(np.array_equal(a, b) for a, b in zip(first, seen, strict=True))
+
+
+def test_degradations_on_the_command_line(run, bench, tiny_checkpoint):
+    line = f"eval {tiny_checkpoint('igconv')} --data {bench} --scale 2 --metric psnr --json"
+    clean = scores_of(run(line)[1])
+    code, out, err = run(f"{line} --degrade noise:20,jpeg:20")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["degrade"] == ["noise:20", "jpeg:20"]
+    degraded = scores_of(out)
+    for name in ("Own", "Other"):
+        assert degraded[name, 2, "bicubic"] < clean[name, 2, "bicubic"] - 0.5
+    for wrong, reason in (
+        ("mpeg:3", "known: jpeg, webp, noise"),
+        ("jpeg", "1 to 100 (quality)"),
+        ("jpeg:101", "1 to 100 (quality)"),
+        ("jpeg:7.5", "whole number"),
+        ("noise:-1", "0 to 128"),
+    ):
+        code, _, err = run(f"{line} --degrade {wrong}")
+        assert code == 2 and reason in err, err
+
+
+def test_every_second_image(bench):
+    whole, some = find_sets(bench), find_sets(bench, every=2)
+    for one, other in zip(whole, some, strict=True):
+        assert other.files == one.files[::2]

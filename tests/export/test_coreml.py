@@ -353,3 +353,24 @@ def test_importing_the_exporter_imports_no_coremltools():
 def test_export_is_silent(exported, tmp_path, capfd):
     export_stage(exported("spconv", "render_x3", "fp32")[0], tmp_path / "r.mlpackage")
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("height", "width"),
+    [
+        (SizeRange(min=24, opt=24, max=24), SizeRange(min=16, opt=16, max=16)),
+        (SizeRange(min=24, opt=24, max=24), SizeRange(min=1, opt=256, max=1024)),
+        (SizeRange(min=32, opt=64, max=96), SizeRange(min=1, opt=4, max=5)),
+    ],
+)
+def test_fixed_and_narrow_sizes(exported, tmp_path, height, width):
+    """The check of the numbers keeps to sizes that the package takes."""
+    stage = exported("spconv", "render_x3", "fp32")[0]
+    target = tmp_path / "render.mlpackage"
+    export_stage(stage, target, CoreMLOptions(height=height, width=width))
+    session = _open(target, "evaluator")
+    rows, columns = height.max, width.max
+    want, got = _both(stage, session, _inputs(stage, 1, rows, columns, 3))
+    assert got.shape == want.shape and np.abs(got - want).max() <= 1e-5
+    fixed = [axis.max if axis.min == axis.max else -1 for axis in (height, width)]
+    assert list(session.inputs[0].shape[2:]) == fixed

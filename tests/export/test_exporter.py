@@ -106,6 +106,26 @@ def test_manifest_describes_the_network(checkpoint, tmp_path, writers):
     assert copied == checkpoint.read_bytes()
 
 
+def test_the_licence_is_what_was_given_or_said_or_that_of_the_package(
+    checkpoint, tmp_path, writers, monkeypatch
+):
+    writers("onnx")
+
+    def licence(source, **options):
+        target = tmp_path / "licensed.bundle"
+        options = ExportOptions(formats=("onnx",), overwrite=True, **options)
+        return export_bundle(source, target, options).license
+
+    assert licence(checkpoint) == ""
+    assert licence(checkpoint, license="CC0-1.0") == "CC0-1.0"
+    said = tmp_path / "said.safetensors"
+    save_checkpoint(network({"name": "spconv", "scale": 2}), said, {"license": "CC-BY-4.0"})
+    assert licence(said) == "CC-BY-4.0"
+    assert licence(said, license="CC0-1.0") == "CC0-1.0"
+    monkeypatch.setattr("scaleport.shipped.shipped_weights", lambda: {"small": checkpoint})
+    assert licence(checkpoint) == "Apache-2.0"
+
+
 def test_damaged_checkpoint_leaves_nothing(tmp_path):
     path = tmp_path / "bad.safetensors"
     path.write_bytes(b"noise")

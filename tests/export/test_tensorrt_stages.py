@@ -22,29 +22,36 @@ from scaleport.runtimes.tensorrt import inspect_engine
 
 pytest.importorskip("tensorrt_rtx", reason="needs the extra tensorrt-rtx to build engines")
 
+EDSR = {"name": "edsr", "width": 8, "blocks": 1}
+SWINIR = {"name": "swinir", "width": 8, "depths": [2], "heads": 2}
+IGCONV = {"name": "igconv", "scales": [2, 3], "latent": 16, "hidden_layers": 1}
 NETWORKS = {
-    "liif": {"name": "liif", "hidden": [16, 16]},
-    "igconv": {"name": "igconv", "scales": [2, 3], "latent": 16, "hidden_layers": 1},
+    "liif": (EDSR, {"name": "liif", "hidden": [16, 16]}),
+    "liif-c": (EDSR, {"name": "liif", "hidden": [16], "cell": False, "ensemble": False}),
+    "igconv": (EDSR, IGCONV),
+    "swinir": (SWINIR, IGCONV),
 }
 STAGES = [
     ("liif", "fp32", "encode"),
     ("liif", "fp32", "render"),
     ("liif", "fp16", "encode"),
     ("liif", "fp16", "render"),
+    ("liif-c", "fp32", "render"),
     ("igconv", "fp32", "prepare"),
     ("igconv", "fp32", "render"),
     ("igconv", "fp16", "render"),
     ("igconv", "fp32", "render_x2"),
     ("igconv", "fp16", "render_x2"),
+    ("swinir", "fp32", "encode"),
+    ("swinir", "fp16", "render"),
+    ("swinir", "fp32", "render_x2"),
 ]
 
 
 def stage_of(network: str, precision: str, name: str) -> Stage:
     torch.manual_seed(0)
-    config = {
-        "encoder": {"name": "edsr", "width": 8, "blocks": 1},
-        "upsampler": NETWORKS[network],
-    }
+    encoder, upsampler = NETWORKS[network]
+    config = {"encoder": encoder, "upsampler": upsampler}
     dtype = torch.float16 if precision == "fp16" else torch.float32
     return next(s for s in build_network(config).deploy(dtype).stages() if s.name == name)
 
@@ -144,6 +151,12 @@ def test_profile_of_integer_scales(scale: ScaleRange, expected: tuple[int, int, 
     assert profile_for([tensor], HEIGHT, WIDTH, scale) == {
         "subpixel": ShapeRange(min=(low,), opt=(usual,), max=(high,))
     }
+
+
+def test_engines_take_two_images_by_default() -> None:
+    image = Tensor(name="image", dtype="float32", shape=("N", 3, "H", "W"))
+    found = profile_for([image], HEIGHT, WIDTH, SCALE)["image"]
+    assert (found.min[0], found.opt[0], found.max[0]) == (1, 1, 2)
 
 
 def test_profile_refuses_a_dimension_of_unknown_range() -> None:

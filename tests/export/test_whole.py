@@ -9,8 +9,9 @@ import pytest
 
 from scaleport.errors import ExportError
 from scaleport.export.compose import Part, join
-from scaleport.export.onnx import OPSET
-from scaleport.export.whole import front, whole_graph
+from scaleport.export.resampling import resample_graph
+from scaleport.export.translate import OPSET
+from scaleport.export.whole import front, resample_stage, whole_graph
 from scaleport.grid import Grid, output_length, subpixel_centres
 
 NATIVES = (2, 3, 4)
@@ -100,6 +101,24 @@ def test_lattice_without_its_resampling_is_refused():
     render = model([("Relu", ["feature"], ["upscaled"])], ["feature"], ["upscaled"])
     with pytest.raises(ExportError, match="needs its resampling stage"):
         whole_graph("size", {"encode": relu, "render_x2": render}, (2,), None)
+
+
+@pytest.mark.parametrize(("ratio", "size"), [(1.0, (9, 7)), (1.9, (5, 12)), (4.0, (33, 1))])
+def test_written_resampling_is_the_module(ratio, size):
+    torch = pytest.importorskip("torch")
+    model = resample_graph(ratio)
+    onnx.checker.check_model(model, full_check=True)
+    stage = resample_stage(ratio)
+    assert [value.name for value in model.graph.input] == [port.name for port in stage.inputs]
+    grid = Grid.from_size(*size, *(max(1, int(n / ratio)) for n in size))
+    image = np.random.default_rng(3).random((2, 3, *size), np.float32)
+    lengths = [max(1.0, n / N) for n, N in zip(size, grid.output_size, strict=True)]
+    feeds = {"image": image, **grid.feeds(), "ratio": np.float32(lengths)}
+    feeds = {port.name: feeds[port.name] for port in stage.inputs}
+    running = onnxruntime.InferenceSession(model.SerializeToString())
+    with torch.no_grad():
+        want = stage.module(*(torch.from_numpy(value) for value in feeds.values()))
+    np.testing.assert_allclose(running.run(None, feeds)[0], want.numpy(), rtol=0, atol=1e-6)
 
 
 def info(name):

@@ -30,6 +30,16 @@ def test_crops_reach_the_halo_or_the_border(length, tile, halo):
         assert span.crop_stop == min(length, span.stop + halo)
 
 
+@given(LENGTHS, TILES, HALOS, st.integers(1, 70))
+def test_crops_begin_and_end_at_whole_steps(length, tile, halo, step):
+    for span, plain in zip(cut(length, tile, halo, step), cut(length, tile, halo), strict=True):
+        assert (span.start, span.stop) == (plain.start, plain.stop)
+        assert span.crop_start % step == 0
+        assert 0 <= plain.crop_start - span.crop_start < step
+        assert 0 <= span.crop_stop - plain.crop_stop < step
+        assert span.crop_stop % step == 0 or span.crop_stop == length
+
+
 @given(LENGTHS, st.integers(1, 90), HALOS)
 def test_spans_are_small_and_nearly_equal(length, tile, halo):
     sizes = [span.stop - span.start for span in cut(length, tile, halo)]
@@ -66,6 +76,8 @@ def test_spans_by_hand():
 def test_negative_numbers_are_refused(tile, halo):
     with pytest.raises(UsageError, match=f"got {tile} and {halo}"):
         cut(10, tile, halo)
+    with pytest.raises(UsageError, match="step"):
+        cut(10, 4, 0, 0)
 
 
 @given(st.integers(0, 50), st.integers(0, 200), st.integers(-3, 70))

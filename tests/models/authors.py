@@ -42,12 +42,14 @@ def vary(module: nn.Module, seed: int = 0) -> Any:
 class Edsr(nn.Module):
     """EDSR-PyTorch and LIIF; with ``factors`` the whole network on pixels in [0, 1]."""
 
+    residual = 1.0
+
     def __init__(self, width: int, blocks: int, factors: tuple[int, ...] = ()) -> None:
         super().__init__()
         self.sub_mean, self.add_mean = conv(3, 3, 1), conv(3, 3, 1)
         for shift, sign in ((self.sub_mean, -1), (self.add_mean, 1)):
             assert shift.bias is not None
-            shift.weight.data = torch.eye(3)[:, :, None, None]
+            shift.weight.data = torch.eye(3)[:, :, None, None].clone()
             shift.bias.data = sign * 255 * MEAN.flatten()
             shift.requires_grad_(False)
         self.head = nn.Sequential(conv(3, width))
@@ -65,7 +67,7 @@ class Edsr(nn.Module):
         x = self.head(x)
         y = x
         for block in self.body[:-1]:
-            y = y + block.body(y)
+            y = y + self.residual * block.body(y)
         out: Tensor = x + self.body[-1](y)
         return out
 
@@ -79,6 +81,7 @@ class BasicEdsr(nn.Module):
 
     place = "upsample"
     mean = MEAN
+    residual = 1.0
 
     def __init__(self, width: int, blocks: int) -> None:
         super().__init__()
@@ -91,7 +94,7 @@ class BasicEdsr(nn.Module):
         x = self.conv_first(x)
         y: Any = x
         for block in self.body:
-            y = y + block.conv2(functional.relu(block.conv1(y)))
+            y = y + self.residual * block.conv2(functional.relu(block.conv1(y)))
         out: Tensor = x + self.conv_after_body(y)
         return out
 

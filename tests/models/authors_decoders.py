@@ -71,10 +71,16 @@ def kernels(part: Any, scale: int, max_s: int, split: bool, symmetric: bool) -> 
 
 
 def igconv(
-    network: Any, width: int, scale: int, plus: bool, max_s: int = 4, latent: int = 8
+    network: Any,
+    width: int,
+    scale: int,
+    plus: bool,
+    max_s: int = 4,
+    latent: int = 8,
+    layers: int = 2,
 ) -> Run:
     """IGConv, or IGConv+, in the place where the encoder's project keeps it."""
-    setattr(network, network.place, hyper_network(width, latent, 2, 3, 1))
+    setattr(network, network.place, hyper_network(width, latent, layers, 3, 1))
     if plus:
         network.skip = tree(convs=hyper_network(width, latent, 2, 12, 2))
 
@@ -106,6 +112,50 @@ def mlp(sizes: list[int], activation: type[nn.Module]) -> nn.Module:
     for a, b in pairwise(sizes):
         layers += [nn.Linear(a, b), activation()]
     return tree(layers=nn.Sequential(*layers[:-1]))
+
+
+def liif(
+    network: Any,
+    width: int,
+    hidden: int,
+    scale: int,
+    layers: int = 2,
+    ensemble: bool = True,
+    unfold: bool = True,
+    cell: bool = True,
+) -> Run:
+    """LIIF and its ablations, neighbour by neighbour."""
+    inputs = (9 if unfold else 1) * width + (4 if cell else 2)
+    network.imnet = mlp([inputs, *[hidden] * layers, 3], nn.ReLU)
+
+    def line(size: int, step: int) -> tuple[Tensor, Tensor]:
+        """Of one axis: the pixels that are asked, and how far positions are away from them."""
+        u = positions(size, scale)
+        place = (u.floor() + step if ensemble else (u + 0.5).floor()).clamp(0, size - 1)
+        return place.long(), 2 * (u - place)
+
+    def run(image: Tensor) -> Tensor:
+        feature = network.encoder.features((image - 0.5) / 0.5)
+        if unfold:
+            feature = functional.unfold(feature, 3, padding=1).reshape(1, -1, *image.shape[2:])
+        answers, areas = [], []
+        for step_y in (0, 1) if ensemble else (0,):
+            row, rel_y = line(image.shape[2], step_y)
+            for step_x in (0, 1) if ensemble else (0,):
+                col, rel_x = line(image.shape[3], step_x)
+                shape = (len(row), len(col))
+                parts = [feature[0][:, row][:, :, col], rel_y[:, None].expand(1, *shape)]
+                parts.append(rel_x.expand(1, *shape))
+                if cell:
+                    parts.append(torch.full((2, *shape), 2 / scale))
+                asked = torch.cat(parts).permute(1, 2, 0)
+                answers.append(network.imnet.layers(asked).permute(2, 0, 1))
+                areas.append((rel_y[:, None] * rel_x).abs() + 1e-9)
+        shares = [area / torch.stack(areas).sum(0) for area in areas[::-1]]
+        out = sum(a * b for a, b in zip(answers, shares, strict=True))
+        return out[None] * 0.5 + 0.5
+
+    return run
 
 
 def metasr(network: Any, width: int, hidden: int, scale: int) -> Run:
@@ -225,13 +275,24 @@ def shifts(width: int) -> Tensor:
     return mask
 
 
-def msit(network: Any, channels: int, width: int, heads: int, rim: bool, scale: int) -> Run:
-    """4 branches, 2 of the queries, radius 1, 3 frequencies."""
+def msit(
+    network: Any,
+    channels: int,
+    width: int,
+    heads: int,
+    rim: bool,
+    scale: int,
+    branches: int = 4,
+    q_branches: int = 2,
+    radius: int = 1,
+    frequencies: int = 3,
+    hidden: tuple[int, ...] = (8, 8),
+) -> Run:
+    """MSIT: 4 branches, 2 of the queries, radius 1, 3 frequencies, if nothing else is said."""
 
     def convolution(inputs: int, kernel: int) -> nn.Module:
         return Refined(inputs, inputs, kernel) if rim else conv(inputs, inputs, kernel)
 
-    branches, q_branches, radius, frequencies = 4, 2, 1, 3
     network.conv_ch = conv(channels, width, 1)
     network.amsno = tree(
         lem=tree(),
@@ -257,7 +318,8 @@ def msit(network: Any, channels: int, width: int, heads: int, rim: bool, scale: 
     network.multi_conv_qs = nn.ModuleList([query])
     network.conv_vs = nn.ModuleList([convolution(width, 3)])
     network.pb_encoder = tree(proj=nn.Linear(4 * frequencies, heads))
-    network.imnets = nn.ModuleList([mlp([9 * width + 2, 8, 8, 3], nn.GELU)])
+    side = 2 * radius + 1
+    network.imnets = nn.ModuleList([mlp([side * side * width + 2, *hidden, 3], nn.GELU)])
     for norm in (network.amsno.bn, query.bn):
         norm.running_mean.uniform_(-0.3, 0.3)
         norm.running_var.uniform_(0.5, 2)
@@ -280,7 +342,8 @@ def msit(network: Any, channels: int, width: int, heads: int, rim: bool, scale: 
 
     def run(image: Tensor) -> Tensor:
         x = (image - 0.5) / 0.5
-        shared, value = (functional.pad(m, (2, 2, 2, 2))[0] for m in maps(x))
+        around = radius + 1
+        shared, value = (functional.pad(m, [around] * 4)[0] for m in maps(x))
         beta = 2 ** torch.linspace(0, 10, frequencies) - 1
         height, wide = (n * scale for n in image.shape[2:])
         out = torch.zeros(3, height, wide)
@@ -288,17 +351,18 @@ def msit(network: Any, channels: int, width: int, heads: int, rim: bool, scale: 
             for j, z in enumerate(positions(image.shape[3], scale)):
                 row, col = i // scale, j // scale
                 # In maps that are padded by zeros, which also lie beyond their borders.
-                q = bilinear(shared, y + 2, z + 2)
+                q = bilinear(shared, y + around, z + around)
                 logits, values = [], []
                 for dy in range(-radius, radius + 1):
                     for dx in range(-radius, radius + 1):
                         down, across = 2 * (y - row - dy), 2 * (z - col - dx)
                         code = torch.cat([beta * down, beta * across])
                         bias = network.pb_encoder.proj(torch.cat([code.sin(), code.cos()]))
-                        key = shared[:, row + dy + 2, col + dx + 2]
+                        place = (row + dy + around, col + dx + around)
+                        key = shared[:, place[0], place[1]]
                         products = (q * key).reshape(heads, -1).sum(1)
                         logits.append(products / (width // heads) ** 0.5 + bias)
-                        values.append(value[:, row + dy + 2, col + dx + 2].reshape(heads, -1))
+                        values.append(value[:, place[0], place[1]].reshape(heads, -1))
                 weights = torch.stack(logits).softmax(0)
                 attended = (torch.stack(values) * weights[..., None]).flatten()
                 cell = torch.full((2,), 2 / scale)

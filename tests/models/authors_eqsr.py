@@ -8,17 +8,26 @@ from typing import Any
 import torch
 from authors import conv, tree
 from authors_decoders import positions
-from authors_windowed import Windowed, offsets, unwindows, windows
+from authors_windowed import Windowed, offsets, reflected, unwindows, windows
 from torch import Tensor, nn
 from torch.nn import functional
 
 
 class Eqsr(Windowed):
-    """EQSR of one window per group of 4, an inner width of 8, and 2 octaves."""
+    """EQSR; with an inner width of 8 in 4 groups, and 2 octaves, if nothing else is said."""
 
-    octaves = 2
-
-    def __init__(self, width: int, depths: list[int], heads: int, window: int, size: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        depths: list[int],
+        heads: int,
+        window: int,
+        size: int,
+        inner: int = 8,
+        groups: int = 4,
+        octaves: int = 2,
+    ) -> None:
+        self.octaves, self.groups = octaves, groups
         super().__init__(width, depths, heads, window, size, 1)
         wide = window + window // 2
         place = torch.cartesian_prod(torch.arange(window), torch.arange(window))
@@ -61,7 +70,6 @@ class Eqsr(Windowed):
             group.overlap_attn.relative_position_bias_table = nn.Parameter(
                 torch.randn((window + wide - 1) ** 2, heads)
             )
-        inner = 8
         self.upsample = tree(
             head=nn.Sequential(conv(width + 2 + 4 * self.octaves, inner, 1)),
             to_rgb=nn.Sequential(nn.ReLU(), conv(inner, 3, 1)),
@@ -77,7 +85,7 @@ class Eqsr(Windowed):
             conv1=conv(inner, inner, 1),
             attn=tree(
                 seblock=nn.Sequential(
-                    conv(inner, inner // 4), nn.ReLU(), conv(inner // 4, 9 * 4, 1)
+                    conv(inner, inner // 4), nn.ReLU(), conv(inner // 4, 9 * self.groups, 1)
                 )
             ),
             conv2=conv(inner, inner, 1),
@@ -90,11 +98,16 @@ class Eqsr(Windowed):
         )
 
     def code(self, x: Tensor) -> Tensor:
-        """[K] to [K, ...], as the paper orders it for each of the K."""
+        """[K] to [K, ...], as the paper orders it for each of the K.
+
+        The published code turns by up to 2^39 in single precision, where the angle is noise; these
+        are the sines of its argument, exactly.
+        """
         parts = [x]
+        tenth = (x.float() * 0.1).double()
         for i in range(self.octaves):
-            angle = 2**i * math.pi * x / 10
-            parts += [angle.sin(), angle.cos()]
+            angle = torch.remainder(2.0**i * tenth, 2) * math.pi
+            parts += [angle.sin().to(x.dtype), angle.cos().to(x.dtype)]
         return torch.stack(parts, 1)
 
     def adapted(self, part: Any, x: Tensor, height: int) -> Tensor:
@@ -139,7 +152,8 @@ class Eqsr(Windowed):
         return made
 
     def whole(self, image: Tensor, scale: int) -> Tensor:
-        x = image - self.mean
+        """The image is continued to whole windows; features, not pixels, are cut."""
+        x = reflected(image, self.window) - self.mean
         shallow = self.conv_first(x)
         y = self.patch_embed.norm(shallow[0].permute(1, 2, 0))
         for layer in self.layers:
@@ -151,6 +165,7 @@ class Eqsr(Windowed):
             last: Any = layer.conv
             y = y + last(z.permute(2, 0, 1)).permute(1, 2, 0)
         feature = shallow + self.conv_after_body(self.norm(y).permute(2, 0, 1))
+        feature = feature[:, :, : image.shape[2], : image.shape[3]]
         return self.rendered(feature[0], scale) + self.mean
 
     def rendered(self, feature: Tensor, scale: int) -> Tensor:
@@ -187,8 +202,8 @@ class Eqsr(Windowed):
 
         y = part.conv1(norm(part.norm1, x))
         height, width = y.shape[2:]
-        kernel = part.attn.seblock(y).reshape(4, 1, 9, height, width) * prior
-        near = functional.unfold(y, 3, padding=1).reshape(4, -1, 9, height, width)
+        kernel = part.attn.seblock(y).reshape(self.groups, 1, 9, height, width) * prior
+        near = functional.unfold(y, 3, padding=1).reshape(self.groups, -1, 9, height, width)
         x = x + part.conv2((near * kernel).sum(2).reshape(1, -1, height, width))
         y = part.ffn.conv2(functional.gelu(part.ffn.conv1(norm(part.norm2, x))))
         factor = part.ffn.CA.conv(y.mean((2, 3))[:, None])[:, 0, :, None, None]

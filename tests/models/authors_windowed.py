@@ -1,13 +1,20 @@
-"""Encoders of attention in windows, as their authors name their parts; see :mod:`authors`."""
+"""Encoders of attention in windows, as their authors name their parts; see :mod:`authors`.
+
+``features`` of SwinIR, SRFormer and EQSR take whole windows; :func:`continued` is what the
+published networks do around it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from authors import MEAN, conv, tree
 from torch import Tensor, nn
 from torch.nn import functional
+
+Run = Callable[[Tensor], Tensor]
 
 
 def windows(x: Tensor, size: int) -> Tensor:
@@ -29,11 +36,46 @@ def offsets(window: int) -> Tensor:
     return apart[0] * (2 * window - 1) + apart[1]
 
 
-def regions(size: int, window: int, shift: int) -> Tensor:
+def regions(height: int, width: int, window: int, shift: int) -> Tensor:
     """Number of the part of a rolled map that a pixel of each window belongs to."""
-    line = torch.zeros(size)
-    line[size - window :], line[size - shift :] = 1, 2
-    return windows((3 * line[:, None] + line[None, :])[..., None], window)[..., 0]
+    lines = [torch.zeros(length) for length in (height, width)]
+    for line in lines:
+        line[len(line) - window :], line[len(line) - shift :] = 1, 2
+    return windows((3 * lines[0][:, None] + lines[1][None, :])[..., None], window)[..., 0]
+
+
+def reflected(image: Tensor, window: int) -> Tensor:
+    """The published ``check_image_size``: continued to the next whole window."""
+    height, width = image.shape[2:]
+    return functional.pad(image, (0, -width % window, 0, -height % window), mode="reflect")
+
+
+def mirrored(image: Tensor, window: int) -> Tensor:
+    """MambaIRv2: mirrored copies, cut at the next whole window."""
+    height, width = (length + -length % window for length in image.shape[2:])
+    image = torch.cat([image, image.flip(2)], 2)[:, :, :height]
+    return torch.cat([image, image.flip(3)], 3)[..., :width]
+
+
+def scripted(image: Tensor, window: int) -> Tensor:
+    """SwinIR's test script, and then the network: mirrored copies, a whole window if need be."""
+    height, width = ((length // window + 1) * window for length in image.shape[2:])
+    image = torch.cat([image, image.flip(2)], 2)[:, :, :height]
+    image = torch.cat([image, image.flip(3)], 3)[..., :width]
+    return reflected(image, window)
+
+
+def continued(run: Run, window: int, pad: Callable[[Tensor, int], Tensor] = reflected) -> Run:
+    """A network that is run on whole windows, and whose pixels are cut afterwards."""
+
+    def cut(image: Tensor) -> Tensor:
+        height, width = image.shape[2:]
+        whole = pad(image, window)
+        out = run(whole)
+        scale = out.shape[2] // whole.shape[2]
+        return out[:, :, : height * scale, : width * scale]
+
+    return cut
 
 
 class Windowed(nn.Module):
@@ -80,12 +122,16 @@ class Windowed(nn.Module):
             mlp.dwconv = tree(depthwise_conv=nn.Sequential(depthwise))
         made = tree(norm1=nn.LayerNorm(width), attn=attn, norm2=nn.LayerNorm(width), mlp=mlp)
         if shifted:
-            shift = self.window // 2
-            own = regions(size, self.window, shift)
-            other = regions(size // fold, keys, -(-shift // fold))
-            mask = torch.where(own[:, :, None] == other[:, None, :], 0.0, -100.0)
-            made.register_buffer("attn_mask", mask)
+            made.register_buffer("attn_mask", self.mask(size, size))
         return made
+
+    def mask(self, height: int, width: int) -> Tensor:
+        """The published mask, which is made anew for images of another size than in training."""
+        shift, fold = self.window // 2, self.fold
+        own = regions(height, width, self.window, shift)
+        half = -(-shift // fold)
+        other = regions(height // fold, width // fold, self.window // fold, half)
+        return torch.where(own[:, :, None] == other[:, None, :], 0.0, -100.0)
 
     def attend(self, attn: Any, x: Tensor, mask: Tensor | None) -> Tensor:
         """[windows, tokens, C] to the same shape."""
@@ -122,8 +168,9 @@ class Windowed(nn.Module):
 
     def run(self, block: Any, x: Tensor) -> Tensor:
         height, width, _ = x.shape
-        mask = getattr(block, "attn_mask", None)
-        shift = 0 if mask is None else self.window // 2
+        shifted = hasattr(block, "attn_mask")
+        mask = self.mask(height, width) if shifted else None
+        shift = self.window // 2 if shifted else 0
         y = torch.roll(block.norm1(x), (-shift, -shift), (0, 1))
         y = self.attend(block.attn, windows(y, self.window), mask)
         x = x + torch.roll(unwindows(y, self.window, height, width), (shift, shift), (0, 1))
@@ -136,7 +183,7 @@ class Windowed(nn.Module):
 
 
 class HiT(nn.Module):
-    """HiT-SIR, or HiT-SRF if convolutional; images of one window of the largest size."""
+    """HiT-SIR, or HiT-SRF if convolutional; every layer continues its map to its windows."""
 
     place = "upsample"
     mean = MEAN
@@ -181,9 +228,21 @@ class HiT(nn.Module):
             norm1=nn.LayerNorm(width), norm2=nn.LayerNorm(width), correlation=correlation, mlp=mlp
         )
 
-    def correlate(self, part: Any, x: Tensor, size: int) -> Tensor:
-        height, width, c = x.shape
+    def correlate(self, part: Any, x: Tensor, size: int, code: Tensor | None = None) -> Tensor:
+        """``code`` [size, size, C] is added to every window, as HiET does."""
+        rows, cols, c = x.shape
         image = x.permute(2, 0, 1)
+        if max(-rows % size - rows, -cols % size - cols) >= 0:
+            # A short map is first reflected as a whole; the rest may then be negative: a cut.
+            image = functional.pad(image, (0, cols - 1, 0, rows - 1), mode="reflect")
+        rest = [(-n % size) - (m - n) for n, m in zip((rows, cols), image.shape[1:], strict=True)]
+        image = image[:, : image.shape[1] + min(rest[0], 0), : image.shape[2] + min(rest[1], 0)]
+        more = (0, max(rest[1], 0), 0, max(rest[0], 0))
+        image = functional.pad(image, more, mode="reflect")
+        height, width = image.shape[1:]
+        if code is not None:
+            again = code.repeat(height // size, width // size, 1)
+            image = image + again.permute(2, 0, 1)
         qv = (part.qv.conv(image) * part.qv.linear(image)).permute(1, 2, 0)
         q, v = windows(qv, size).chunk(2, -1)
         half, ratio = c // 2, max(1, size // 8)
@@ -192,7 +251,7 @@ class HiT(nn.Module):
         pooled = part.spatial_linear(grouped.flatten(4)).reshape(-1, keys * keys, half)
         place = torch.stack(torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij"))
         apart = place.flatten(1).T[:, None] - place.flatten(1).T[None]
-        bias = part.pos.pos3(part.pos.pos2(part.pos.pos1(part.pos.pos_proj(apart.float()))))
+        bias = part.pos.pos3(part.pos.pos2(part.pos.pos1(part.pos.pos_proj(apart.to(x.dtype)))))
         bias = bias.reshape(size * size, keys, ratio, keys, ratio, self.heads).mean((2, 4))
         bias = bias.reshape(size * size, keys * keys, self.heads)
         out = []
@@ -202,7 +261,7 @@ class HiT(nn.Module):
             out.append(weight @ pooled[..., one])
         out.append(v @ (q.transpose(1, 2) @ v / size**2).transpose(1, 2))
         result: Tensor = part.proj(unwindows(torch.cat(out, -1), size, height, width))
-        return result
+        return result[:rows, :cols]
 
     def features(self, x: Tensor) -> Tensor:
         shallow = self.conv_first(x)

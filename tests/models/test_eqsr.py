@@ -22,6 +22,7 @@ from scaleport.models.encoders.eqsr import EQSR, Adapter, OverlapBlock
 from scaleport.models.octaves import Octaves
 from scaleport.runtimes.base import SessionOptions
 from scaleport.runtimes.registry import get_backend
+from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.stages import Stages
 from scaleport.runtimes.view import TilePolicy, View
 
@@ -170,13 +171,13 @@ def test_overlapping_windows_against_the_published_formulas() -> None:
 def test_features_are_those_of_the_reflected_image_and_depend_on_the_scale() -> None:
     network = forms.make(CONFIG).double()
     image = torch.rand(1, 3, 7, 10, dtype=torch.float64)
-    grid = Grid.from_scale(7, 10, 3)
-    code = network.encoder.prepare(grid)["modulation"]
-    padded = functional.pad(image, (0, 2, 0, 1), mode="reflect")
-    whole = network.encoder(padded, code)[:, :, :7, :10]
-    torch.testing.assert_close(network.encoder(image, code), whole, rtol=0, atol=1e-12)
-    other = network.encoder.prepare(Grid.from_scale(7, 10, 2))["modulation"]
-    assert (network.encoder(image, other) - whole).abs().max() > 1e-4
+    constants = network.prepare(Grid.from_scale(7, 10, 3))
+    padded = functional.pad(image - network.mean, (0, 2, 0, 1), mode="reflect")
+    whole = network.encoder(padded, constants["modulation"])[:, :, :7, :10]
+    got = network.encode(image, constants)["feature"]
+    torch.testing.assert_close(got, whole, rtol=0, atol=1e-12)
+    other = network.encode(image, network.prepare(Grid.from_scale(7, 10, 2)))["feature"]
+    assert (other - whole).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("scale_input", ["scale", "size"])
@@ -213,7 +214,7 @@ def test_bundle_prepares_once_per_size_and_keeps_features_by_size(
     export_bundle(tmp_path / "net.safetensors", tmp_path / "net.bundle", options)
     backend = get_backend("onnxruntime")
     bundle = open_bundle(tmp_path / "net.bundle")
-    stages = Stages(bundle, backend, backend.availability(), "fp32", SessionOptions())
+    stages = Stages(BundleSource(bundle), backend, backend.availability(), "fp32", SessionOptions())
     ran: list[str] = []
     real = stages.run
 

@@ -298,7 +298,7 @@ def test_safetensors_and_what_is_told(tmp_path: Path) -> None:
     safetensors.torch.save_file(vary(network).state_dict(), path)
     found = import_file(path)
     assert found.title == "HiT-SIR-x2"
-    assert list(found.info()) == ["recognised", "project", "assumed", "unused"]
+    assert list(found.info()) == ["recognised", "project", "assumed", "unused", "set"]
     path.write_bytes(b"nonsense")
     with pytest.raises(ArtifactError, match=r"model\.safetensors is not a file"):
         import_file(path)

@@ -258,16 +258,19 @@ def test_every_weight_must_fit(tmp_path: Path, layout: str) -> None:
         refused(tmp_path, {**full, key: value.int()}, key, "floating-point")
 
 
-def test_variants_of_liif_are_refused(tmp_path: Path) -> None:
+def test_a_description_that_the_weights_contradict_is_refused(tmp_path: Path) -> None:
     state = liif_state(2, 1, [3])
-    for switch in ("local_ensemble", "feat_unfold", "cell_decode"):
-        refused(tmp_path, liif_file(state, **{switch: False}), "without " + switch)
+    for switch in ("feat_unfold", "cell_decode"):
+        words = f"says {switch} False, but its decoder takes 22 values"
+        refused(tmp_path, liif_file(state, **{switch: False}), words)
         imported(tmp_path, liif_file(state, **{switch: True}))
     file = liif_file(state)
     file["model"]["name"] = "metasr"
     refused(tmp_path, file, "'metasr'")
+    less = {**state, "imnet.layers.0.weight": state["imnet.layers.0.weight"][:, :-1]}
+    refused(tmp_path, liif_file(less), "takes 21 values", "22, 20, 6, 4")
     no_cell = {**state, "imnet.layers.0.weight": state["imnet.layers.0.weight"][:, :-2]}
-    refused(tmp_path, liif_file(no_cell), "takes 20 values", "22")
+    refused(tmp_path, liif_file(no_cell, cell_decode=True), "says cell_decode True")
 
 
 def test_what_is_no_known_model(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from scaleport.errors import UsageError
 from scaleport.export.exporter import export_bundle
 from scaleport.export.plan import ExportOptions
+from scaleport.grid import Grid
 from scaleport.models import ENCODERS, build_network, save_checkpoint
 from scaleport.models import scan as scan_module
 from scaleport.models.encoders.mambairv2 import (
@@ -18,10 +19,10 @@ from scaleport.models.encoders.mambairv2 import (
     GatedFeedForward,
     ShiftedAttention,
     inverted,
-    mirrored,
     picked_rows,
     places_by_class,
 )
+from scaleport.models.padding import mirrored
 from scaleport.models.scan import selective_scan
 from scaleport.models.scan_graph import scan_in_lanes
 
@@ -160,14 +161,25 @@ def test_images_are_mirrored_with_their_last_pixel_repeated() -> None:
 
 @torch.no_grad()
 def test_any_size_and_the_same_answer_every_time() -> None:
-    encoder = make(CONFIG).encoder
+    network = make(CONFIG)
     for size in ((1, 1), (5, 9), (8, 4)):
         x = torch.rand(2, 3, *size)
-        y = encoder(x)
-        assert tuple(y.shape) == (2, 12, *size)
-        assert torch.equal(encoder(x), y)
-    encoder.train()
-    torch.testing.assert_close(encoder(x).isfinite().all(), torch.tensor(True))
+        grid = Grid.from_scale(*size, 2)
+        y = network(x, grid)
+        assert tuple(y.shape) == (2, 3, *grid.output_size)
+        assert torch.equal(network(x, grid), y)
+    network.train()
+    torch.testing.assert_close(network(x, grid).isfinite().all(), torch.tensor(True))
+
+
+@torch.no_grad()
+def test_pixels_are_cut_after_the_upsampler() -> None:
+    network = make(CONFIG)
+    x = torch.rand(1, 3, 5, 6)
+    both = torch.cat([x, x.flip(2)], dim=2)[:, :, :8]
+    both = torch.cat([both, both.flip(3)], dim=3)[..., :8]
+    want = network(both, Grid.from_scale(8, 8, 2))[..., :10, :12]
+    torch.testing.assert_close(network(x, Grid.from_scale(5, 6, 2)), want, rtol=0, atol=1e-6)
 
 
 def test_deploy_form_is_the_training_form() -> None:
@@ -176,7 +188,7 @@ def test_deploy_form_is_the_training_form() -> None:
 
 def test_gradients_reach_every_weight() -> None:
     encoder = make(CONFIG).encoder.train()
-    encoder(torch.rand(1, 3, 9, 7)).square().sum().backward()
+    encoder(torch.rand(1, 3, 12, 8)).square().sum().backward()
     silent = [n for n, p in encoder.named_parameters() if p.grad is None or not p.grad.any()]
     assert silent == []
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from scaleport.bundle.digest import sha256_file
-from scaleport.validation.traced import trace_for
+from scaleport.export.by_format import trace_for
 
 
 @pytest.fixture(autouse=True)

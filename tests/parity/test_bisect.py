@@ -255,7 +255,7 @@ def test_command_line_names_the_module(tiny_bundle, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"backend": "abacus"}, UsageError, "no tensors can be read from inside 'abacus'"),
+        ({"backend": "abacus"}, UsageError, "unknown backend 'abacus'"),
         ({"backend": "torch"}, UsageError, "it is the reference"),
         ({"precision": "int8"}, UsageError, "quality that it loses"),
         ({"backend": "coreml"}, UsageError, "has no fp32 graphs of coreml"),

@@ -12,10 +12,11 @@ from bisect_helpers import rehash, traced_once
 from scaleport.bundle.reader import open_bundle
 from scaleport.cli.main import main
 from scaleport.errors import BackendError, ExportError
+from scaleport.runtimes import onnxruntime_inside
 from scaleport.runtimes.base import Availability
 from scaleport.runtimes.engine_record import read_record
 from scaleport.runtimes.registry import get_backend
-from scaleport.validation import probes
+from scaleport.runtimes.tensorrt_inside import build_marked
 from scaleport.validation.bisect import bisect
 
 __all__ = ["traced_once"]
@@ -53,7 +54,7 @@ def test_every_tensor_is_an_output_of_the_engine(tiny_bundle, tmp_path, name, pr
     assert "whole_size" in {graph.stage for graph in graphs}
     for graph in graphs:
         target = tmp_path / f"{graph.stage}.engine"
-        model = probes.tensorrt_engine(bundle.file(graph.path), feeds_of(graph), target)
+        model = build_marked(bundle.file(graph.path), feeds_of(graph), target)
         record = read_record(target)
         assert target.stat().st_size == record.bytes
         made = {name for node in model.graph.node for name in node.output}
@@ -67,14 +68,14 @@ def test_what_tensorrt_refuses_is_named(tiny_bundle, tmp_path):
     bundle = open_bundle(tiny_bundle("liif"))
     graph = bundle.graph("onnx", "whole", "fp32")
     with pytest.raises(ExportError, match=r"does not accept node .* of whole\.onnx"):
-        probes.tensorrt_engine(bundle.file(graph.path), feeds_of(graph), tmp_path / "x.engine")
+        build_marked(bundle.file(graph.path), feeds_of(graph), tmp_path / "x.engine")
 
 
 @pytest.mark.parametrize("name", ["liif", pytest.param("igconv", marks=pytest.mark.slow)])
 def test_search_through_what_tensorrt_is_given(tiny_bundle, tmp_path, gpu, monkeypatch, name):
     """The graphs that TensorRT takes, whole ones by size, run by ONNX Runtime in its place."""
     gpu(Availability(True, "", "", "a stand-in", ""))
-    monkeypatch.setitem(probes.PROBES, "tensorrt", probes.onnxruntime_values)
+    monkeypatch.setattr(get_backend("tensorrt"), "inner", onnxruntime_inside.inner)
     clean = bisect(tiny_bundle(name), "tensorrt", scale=2.7)
     assert clean.divergence is None
     assert clean.compared[-1].stage == "whole_size"

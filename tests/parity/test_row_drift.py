@@ -49,13 +49,13 @@ class FloatRows(Stages):
 
     dtype = torch.bfloat16
 
-    def render_query(self, features, grid):
+    def render_query(self, features, grid, check=True):
         place = torch.from_numpy(grid["row_index"] + grid["row_offset"])
         place = place.to(self.dtype).float().numpy()
         index = np.floor(place)
         offset = (place - index).astype(np.float32)
         rows = {"row_index": index.astype(np.int32), "row_offset": offset}
-        return super().render_query(features, {**grid, **rows})
+        return super().render_query(features, {**grid, **rows}, check)
 
 
 class HalfRows(FloatRows):
@@ -66,7 +66,7 @@ class HalfRows(FloatRows):
 def test_float_coordinates_would_fail(tiny_bundle, kind):
     right = load(tiny_bundle("liif"), "onnxruntime", "fp32")
     stages = right.stages
-    wrong = kind(stages.bundle, stages.backend, stages.found, stages.precision, stages.options)
+    wrong = kind(stages.source, stages.backend, stages.found, stages.precision, stages.options)
     drift = row_drift(Upscaler(wrong, right.policy), 600, 64, 1.5)
     assert drift.ratio > MAX_RATIO
     assert not drift.passed

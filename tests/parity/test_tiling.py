@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from scaleport.bundle.reader import Bundle
 from scaleport.models.network import build_network
-from scaleport.runtimes.stages import Stages
+from scaleport.runtimes.sources import RevisedSource
 from scaleport.runtimes.upscaler import load
 from scaleport.runtimes.view import TilePolicy, View
 from scaleport.validation.pictures import picture
@@ -46,9 +45,8 @@ def worst(a, b) -> float:
 
 def with_halo(stages, radius):
     """The same graphs with another receptive field in the manifest."""
-    manifest = msgspec.structs.replace(stages.bundle.manifest, receptive_field=radius)
-    bundle = Bundle(stages.bundle.path, manifest)
-    return Stages(bundle, stages.backend, stages.found, stages.precision, stages.options)
+    manifest = msgspec.structs.replace(stages.manifest, receptive_field=radius)
+    return stages.of(RevisedSource(stages.source, manifest))
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
@@ -89,7 +87,7 @@ def test_a_smaller_halo_shows(positive, scale):
     whole = View(stages, image, UNTILED).render(scale)
     size = float(np.abs(whole).max())
     policy = TilePolicy(tile=32)
-    radius = stages.bundle.manifest.receptive_field
+    radius = stages.manifest.receptive_field
     assert worst(View(stages, image, policy).render(scale), whole) <= 1e-5 * size
     small = with_halo(stages, radius - BEYOND[name] - 4)
     assert worst(View(small, image, policy).render(scale), whole) > 1e-4 * size
@@ -100,7 +98,7 @@ def test_a_smaller_halo_shows(positive, scale):
 def test_edsr_baseline_has_no_seams(torch_bundle, name):
     bundle = torch_bundle(edsr(name, width=64, blocks=16), precisions=("fp32",))
     stages = load(bundle, "torch", "fp32").stages
-    assert stages.bundle.manifest.receptive_field == {"liif": 36, "igconv": 35}[name]
+    assert stages.manifest.receptive_field == {"liif": 36, "igconv": 35}[name]
     image = picture(HEIGHT, WIDTH)
     whole = View(stages, image, TilePolicy(tile=0)).render(SCALE)
     tiled = View(stages, image, TilePolicy(tile=256)).render(SCALE)

@@ -11,7 +11,8 @@ import numpy as np
 from scaleport.bundle.manifest import FORMAT_VERSION, Graph, Manifest, ScaleRange, SizeRange, Tensor
 from scaleport.bundle.reader import open_bundle
 from scaleport.bundle.writer import BundleWriter
-from scaleport.runtimes.base import Availability, SessionOptions
+from scaleport.runtimes.base import Availability, Backend, SessionOptions
+from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.stages import Stages
 
 GRID = ("row_index", "row_offset", "col_index", "col_offset", "scale")
@@ -49,7 +50,10 @@ class NumpySession:
         self.stage = stage
         self.calls = calls
 
-    def run(self, feeds):
+    def close(self):
+        pass
+
+    def run(self, feeds, keep=()):
         self.calls.append(self.stage)
         if self.stage == "encode":
             return {"feature": blur(feeds["image"])}
@@ -65,7 +69,7 @@ class NumpySession:
         return {"upscaled": repeat(feature, int(self.stage.removeprefix("render_x")))}
 
 
-class NumpyBackend:
+class NumpyBackend(Backend):
     """Keeps what it loaded and ran, for tests to look at."""
 
     name = "numpy"
@@ -132,4 +136,4 @@ def write_bundle(target, family="query", frozen=(), natives=(2, 3), **changes):
 def numpy_stages(path):
     backend = NumpyBackend()
     bundle = open_bundle(path)
-    return Stages(bundle, backend, backend.availability(), "fp32", SessionOptions())
+    return Stages(BundleSource(bundle), backend, backend.availability(), "fp32", SessionOptions())

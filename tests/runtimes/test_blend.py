@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from numpy_backend import numpy_stages, write_bundle
 from scaleport.errors import OutOfMemoryError
 from scaleport.grid import Axis, Grid
 from scaleport.imaging.tiles import cut
+from scaleport.runtimes.arrays import HOST
 from scaleport.runtimes.blend import blended_rows, ramp_of, weights
 from scaleport.runtimes.view import TilePolicy, View
 
@@ -29,7 +31,7 @@ class _Differs:
         self.session, self.most, self.seen = session, most, {}
         self.device, self.inputs, self.outputs = "differs", (), ()
 
-    def run(self, feeds):
+    def run(self, feeds, keep=()):
         image = feeds["image"]
         if image[0, 0].size > self.most:
             raise OutOfMemoryError("too much")
@@ -113,7 +115,7 @@ def test_bands_are_the_image_also_when_memory_runs_out(tmp_path, image):
     assert made.shape == (140, 128, 3)
     assert view.policy.tile < 32
     assert done[-1] == 1.0
-    want = View(numpy_stages(stages.bundle.path), pixels, WHOLE).render(2.0)
+    want = View(numpy_stages(stages.source.bundle.path), pixels, WHOLE).render(2.0)
     assert np.abs(made.astype(int) - want).max() <= OFFSET * 255 + 1
 
 
@@ -160,8 +162,11 @@ def test_bands_are_the_weighted_sum_of_whole_planes(case):
     ramp = ramp_of(rows, cols, radius)
     assume(ramp)
     want = blended_at_once(rows, cols, whole, ramp)[..., y0:y1, x0:x1]
-    bands = blended_rows(rows, cols, whole.region(y0, x0, y1, x1), ramp, planes_of)
-    made = np.concatenate([np.concatenate(list(parts), axis=3) for parts in bands], axis=2)
+    renderer = SimpleNamespace(arrays=HOST, planes=planes_of)
+    bands = blended_rows(rows, cols, whole.region(y0, x0, y1, x1), ramp, renderer)
+    made = np.concatenate(
+        [np.concatenate([planes for _, _, planes in parts], axis=3) for parts in bands], axis=2
+    )
     assert made.shape == want.shape
     np.testing.assert_allclose(made, want, atol=1e-5)
 
@@ -170,8 +175,8 @@ def test_a_region_that_begins_between_two_tiles_has_pixels(tmp_path, image):
     """The tiles before the border are faded out in it, and complete nothing."""
     pixels = (image[0].transpose(1, 2, 0) * 255).astype(np.uint8)
     view = View(stages_of(tmp_path / "t.bundle", "approximate"), pixels, TILED)
-    whole, border = view.render(2.0), 2 * view._rows[0].stop
-    for y0, x0 in [(border, 0), (0, 2 * view._cols[0].stop), (border - 1, border + 1)]:
+    whole, border = view.render(2.0), 2 * view._tiles.rows[0].stop
+    for y0, x0 in [(border, 0), (0, 2 * view._tiles.cols[0].stop), (border - 1, border + 1)]:
         seen = []
         part = view.render(
             2.0, region=(y0, x0, y0 + 3, x0 + 4), progress=lambda *now, to=seen: to.append(now)

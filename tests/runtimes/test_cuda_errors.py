@@ -26,7 +26,6 @@ class FakeCuda:
     def __init__(self, answer: FakeError) -> None:
         self.answer = answer
         self.cleared = 0
-        self.freed: list[int] = []
 
     def cudaGetErrorString(self, code: FakeError) -> tuple[FakeError, bytes]:  # noqa: N802
         return FakeError.cudaSuccess, b"text of " + code.name.encode()
@@ -34,13 +33,6 @@ class FakeCuda:
     def cudaGetLastError(self) -> tuple[FakeError]:  # noqa: N802
         self.cleared += 1
         return (self.answer,)
-
-    def cudaMalloc(self, size: int) -> tuple[FakeError, int | None]:  # noqa: N802
-        return self.answer, None if self.answer else 4096
-
-    def cudaFree(self, address: int) -> tuple[FakeError]:  # noqa: N802
-        self.freed.append(address)
-        return (FakeError.cudaSuccess,)
 
 
 def test_cuda_errors_are_mapped() -> None:
@@ -56,21 +48,6 @@ def test_cuda_errors_are_mapped() -> None:
     with pytest.raises(OutOfMemoryError, match="ran out of memory trying to wait"):
         cuda.check(fake, (FakeError.cudaErrorMemoryAllocation, None), "wait")
     assert fake.cleared == 2, "TensorRT must not find the error of a call that it did not make"
-
-
-def test_buffer_that_cannot_grow_is_empty_and_usable() -> None:
-    fake = FakeCuda(FakeError.cudaSuccess)
-    buffer = cuda.DeviceBuffer(fake)
-    assert (buffer.reserve(100), buffer.reserve(50), buffer.size) == (4096, 4096, 100)
-    fake.answer = FakeError.cudaErrorMemoryAllocation
-    with pytest.raises(OutOfMemoryError, match="allocate 3 MiB"):
-        buffer.reserve(3 << 20)
-    assert (fake.freed, buffer.size) == ([4096], 0)
-    fake.answer = FakeError.cudaSuccess
-    assert buffer.reserve(10) == 4096
-    buffer.close()
-    buffer.close()
-    assert fake.freed == [4096, 4096]
 
 
 def messages_of(*entries: tuple[str, str]) -> Messages:

@@ -88,12 +88,12 @@ class _Small:
         self.device, self.inputs, self.outputs = "small", (), ()
         self.sizes = []
 
-    def run(self, feeds):
+    def run(self, feeds, keep=()):
         if "image" in feeds:
             self.sizes.append(feeds["image"][0, 0].size)
             if feeds["image"][0, 0].size > self.most:
                 raise OutOfMemoryError("too much")
-        return self.session.run(feeds)
+        return self.session.run(feeds, keep)
 
 
 def _limited(bundle, most):

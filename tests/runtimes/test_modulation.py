@@ -25,27 +25,33 @@ class Recorded(Stages):
     """Features are the image plus the cell's height; pixels are features looked up."""
 
     def __init__(self, **inputs: list[str]) -> None:
-        graphs = [
-            SimpleNamespace(stage=stage, inputs=tuple(SimpleNamespace(name=n) for n in names))
+        graphs = {
+            stage: SimpleNamespace(inputs=tuple(SimpleNamespace(name=n) for n in names), outputs=())
             for stage, names in (INPUTS | inputs).items()
-        ]
+        }
         size = SimpleNamespace(min=1, opt=8, max=64)
         manifest = SimpleNamespace(
             family="query",
             tiling="exact",
             receptive_field=1,
+            render_radius=None,
+            tile_step=1,
             height=size,
             width=size,
             scale=SimpleNamespace(min=1.0, max=8.0, native=()),
         )
-        bundle: Any = SimpleNamespace(manifest=manifest, graphs=lambda *_: graphs)
-        backend: Any = SimpleNamespace(graph_format="onnx", name="none")
-        super().__init__(bundle, backend, Availability(True), "fp32", SessionOptions())
+        source: Any = SimpleNamespace(
+            manifest=manifest, graphs=lambda *_: graphs, file=lambda *_: None
+        )
+        backend: Any = SimpleNamespace(
+            graph_format="onnx", name="none", load=lambda *_: SimpleNamespace()
+        )
+        super().__init__(source, backend, Availability(True), "fp32", SessionOptions())
         self.ran: list[tuple[str, tuple[str, ...]]] = []
 
-    def run(self, stage: str, feeds: Any) -> Any:
+    def call(self, stage: str, feeds: Any, keep: Any = ()) -> Any:
         self.ran.append((stage, tuple(feeds)))
-        assert sorted(feeds) == sorted(t.name for t in self._graphs()[stage].inputs)
+        assert sorted(feeds) == sorted(t.name for t in self.declared[stage].inputs)
         if stage == "prepare":
             return {"modulation": feeds["cell"][:1]}
         if stage == "encode":

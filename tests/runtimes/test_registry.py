@@ -13,7 +13,14 @@ import scaleport
 from scaleport.errors import BackendError, UsageError
 from scaleport.plugins import claims
 from scaleport.runtimes import registry
-from scaleport.runtimes.base import Availability, Backend
+from scaleport.runtimes.base import (
+    Availability,
+    Backend,
+    offers,
+    source_format,
+    stored_format,
+    title_of,
+)
 
 OURS = ["coreml", "onnxruntime", "openvino", "tensorrt", "torch"]
 
@@ -78,6 +85,59 @@ def test_a_stranger_that_breaks_is_named(plugin):
     ):
         registry.get_backend("broken")
     assert registry.get_backend("torch").name == "torch"
+
+
+def test_a_stranger_that_is_no_backend_is_told_what_to_derive_from(plugin):
+    plugin("duck", "numpy_backend:SessionOptions")
+    with pytest.raises(
+        BackendError, match=r"'duck' of the package stranger-duck .* derived from .*base\.Backend"
+    ):
+        registry.get_backend("duck")
+
+
+def test_a_minimal_backend_answers_every_question():
+    class Minimal(Backend):
+        name = "minimal"
+        graph_format = "onnx"
+
+        def availability(self):
+            return Availability(True)
+
+        def load(self, graph, options):
+            raise NotImplementedError
+
+    backend = Minimal()
+    assert isinstance(backend, Backend)
+    assert (title_of(backend), source_format(backend), stored_format(backend)) == (
+        "minimal",
+        "onnx",
+        "onnx",
+    )
+    assert backend.glance() == Availability(True)
+    assert (backend.devices(), backend.inference_precisions()) == ((), ("fp32",))
+    assert not any(offers(backend, name) for name in ("inner", "operations", "glance"))
+    with pytest.raises(UsageError, match="inside 'minimal'"):
+        backend.inner(Path("m.onnx"), {})
+    with pytest.raises(UsageError, match="not known of backend 'minimal'"):
+        backend.operations(Path("m.onnx"), None)
+
+
+def test_our_own_say_what_the_program_asks():
+    own = {backend.name: backend for backend in registry.own_backends()}
+    assert list(own) == ["tensorrt", "coreml", "openvino", "onnxruntime", "torch"]
+    assert [b.name for b in registry.int8_judges()] == ["onnxruntime", "openvino"]
+    assert registry.checkpoint_backend() is own["torch"]
+    assert {n: stored_format(b) for n, b in own.items()} == {
+        "tensorrt": "tensorrt",
+        "coreml": "coreml",
+        "openvino": "openvino",
+        "onnxruntime": "onnx",
+        "torch": "onnx",
+    }
+    assert source_format(own["tensorrt"]) == "onnx"
+    assert [n for n, b in own.items() if b.declared_sizes_only] == ["tensorrt"]
+    assert {b.whole_stage for b in own.values()} == {"whole", "whole_size", ""}
+    assert [n for n, b in own.items() if not offers(b, "inner")] == ["torch"]
 
 
 def test_a_stranger_does_not_take_the_place_of_ours(plugin):

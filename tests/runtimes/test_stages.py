@@ -67,7 +67,9 @@ def test_prepare_gets_centres_and_scale(lattice, monkeypatch):
     given = {}
     kernel = np.zeros((3, 4, 4, 9), np.float32)
     monkeypatch.setattr(
-        lattice.session("prepare"), "run", lambda feeds: given.update(feeds) or {"kernel": kernel}
+        lattice.session("prepare"),
+        "run",
+        lambda feeds, keep: given.update(feeds) or {"kernel": kernel},
     )
     lattice.constants(4)
     np.testing.assert_array_equal(given["subpixel"], np.float32([-0.75, -0.25, 0.25, 0.75]))

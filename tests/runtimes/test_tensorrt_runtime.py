@@ -305,12 +305,11 @@ def feeds(**changes: Any) -> dict[str, Any]:
     return {k: v for k, v in {**right, **changes}.items() if v is not None}
 
 
-def test_feeds_in_order_and_contiguous() -> None:
+def test_feeds_in_order() -> None:
     wide = np.arange(2 * 3 * 8 * 14, dtype=np.float32).reshape(2, 3, 8, 14)[..., ::2]
-    arrays = check_feeds(INPUTS, RANGES, {"size": np.array([128, 64]), "image": wide})
-    assert list(arrays) == ["image", "size"]
-    assert arrays["image"].flags.c_contiguous
-    np.testing.assert_array_equal(arrays["image"], wide)
+    values = check_feeds(INPUTS, RANGES, {"size": np.array([128, 64]), "image": wide})
+    assert list(values) == ["image", "size"]
+    np.testing.assert_array_equal(values["image"], wide)
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 import torch
 
 import scaleport
+from scaleport.bundle.reader import open_bundle
 from scaleport.errors import ArtifactError, BackendError, UsageError
 from scaleport.models.network import build_network
 from scaleport.runtimes.base import Availability, SessionOptions
-from scaleport.runtimes.registry import AUTO_ORDER, get_backend
+from scaleport.runtimes.registry import get_backend, own_backends
+from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.upscaler import load
 from scaleport.runtimes.view import TilePolicy
 from scaleport.validation.pictures import picture
@@ -22,10 +22,12 @@ from scaleport.validation.pictures import picture
 def usable(monkeypatch):
     """Function that lets exactly these backends run, as far as loading can tell."""
 
-    def only(*names):
-        for name in AUTO_ORDER:
-            found = Availability(name in names, "" if name in names else f"{name} was removed")
-            monkeypatch.setattr(get_backend(name), "availability", lambda found=found: found)
+    def only(*names, emulated=("coreml",)):
+        for backend in own_backends():
+            there = backend.name in names
+            reason = "" if there else f"{backend.name} was removed"
+            found = Availability(there, reason, emulated=backend.name in emulated)
+            monkeypatch.setattr(backend, "availability", lambda found=found: found)
 
     return only
 
@@ -48,19 +50,18 @@ ALL = ("tensorrt", "coreml", "openvino", "onnxruntime", "torch")
 
 
 @pytest.mark.parametrize(
-    ("platform", "names", "chosen"),
+    ("emulated", "names", "chosen"),
     [
-        ("linux", ALL, "tensorrt"),
-        ("linux", ALL[1:], "openvino"),
-        ("darwin", ALL[1:], "coreml"),
-        ("linux", ALL[3:], "onnxruntime"),
-        ("linux", ("coreml", "torch"), "torch"),
+        (["coreml"], ALL, "tensorrt"),
+        (["coreml"], ALL[1:], "openvino"),
+        ([], ALL[1:], "coreml"),
+        (["coreml"], ALL[3:], "onnxruntime"),
+        (["coreml"], ("coreml", "torch"), "torch"),
     ],
 )
-def test_auto_takes_the_first_that_can_run(bundle, usable, monkeypatch, platform, names, chosen):
-    usable(*names)
+def test_auto_takes_the_first_that_can_run(bundle, usable, monkeypatch, emulated, names, chosen):
+    usable(*names, emulated=emulated)
     with_formats(monkeypatch, "onnx", "openvino", "tensorrt", "coreml")
-    monkeypatch.setattr(sys, "platform", platform)
     assert load(bundle).backend == chosen
 
 
@@ -82,7 +83,6 @@ def test_auto_says_why_there_is_none(bundle, usable):
 def test_emulated_core_ml_is_never_chosen_by_itself(bundle, usable, monkeypatch):
     usable("coreml")
     with_formats(monkeypatch, "coreml")
-    monkeypatch.setattr(sys, "platform", "linux")
     with pytest.raises(BackendError, match="coreml: only emulated here"):
         load(bundle)
 
@@ -139,11 +139,17 @@ def test_unknown_device_is_an_error(tiny_bundle):
         _ = up.device
 
 
-@pytest.mark.parametrize("backend", ["torch", "onnxruntime"])
-def test_lower_arithmetic_is_refused_where_it_cannot_be_had(tiny_bundle, backend):
-    options = SessionOptions(inference_precision="bf16")
+@pytest.mark.parametrize(
+    ("backend", "asked", "words"),
+    [
+        ("onnxruntime", "bf16", "in the precision of the graph"),
+        ("torch", "tf32", "tf32 is arithmetic of NVIDIA GPUs"),
+    ],
+)
+def test_lower_arithmetic_is_refused_where_it_cannot_be_had(tiny_bundle, backend, asked, words):
+    options = SessionOptions(inference_precision=asked, device="cpu" if backend == "torch" else "")
     up = load(tiny_bundle("liif"), backend, options=options)
-    with pytest.raises(BackendError, match="in the precision of the graph"):
+    with pytest.raises(BackendError, match=words):
         up(picture(8, 8), 2.0)
 
 
@@ -152,8 +158,39 @@ def test_options_reach_the_backend(bundle):
     up = load(bundle, "torch", threads=3, device="cpu", policy=policy)
     assert (up.stages.options.threads, up.stages.options.device) == (3, "cpu")
     assert up.policy == policy
-    given = SessionOptions(threads=2)
-    assert load(bundle, "torch", threads=3, options=given).stages.options == given
+    given = SessionOptions(device="cpu", extra={"a": 1})
+    combined = load(bundle, "torch", threads=3, options=given).stages.options
+    assert combined == SessionOptions(threads=3, device="cpu", extra={"a": 1})
+    assert load(bundle, "torch", options=combined, device="cpu").stages.options == combined
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"threads": 3}, "threads=3 contradicts the options, which say 2"),
+        ({"device": "cuda"}, "device='cuda' contradicts"),
+        ({"inference_precision": "fp16"}, "inference_precision='fp16' contradicts"),
+    ],
+)
+def test_options_are_not_contradicted(bundle, arguments, words):
+    given = SessionOptions(threads=2, device="cpu", inference_precision="bf16")
+    with pytest.raises(UsageError, match=words):
+        load(bundle, "torch", options=given, **arguments)
+
+
+def test_unknown_inference_precision_lists_the_known(bundle):
+    with pytest.raises(UsageError, match=r"'fp8'; known: fp32, tf32, bf16, fp16"):
+        load(bundle, "torch", inference_precision="fp8")
+
+
+def test_a_bundle_that_is_open_is_loaded_as_it_is(bundle, monkeypatch):
+    opened = open_bundle(bundle)
+    monkeypatch.setattr("scaleport.runtimes.upscaler.open_bundle", None)
+    up = load(opened, "torch")
+    assert up.stages.source == BundleSource(opened)
+    assert up(picture(6, 7), 2.0).shape == (1, 3, 12, 14)
+    with pytest.raises(UsageError, match="give allow and verify_key to open_bundle"):
+        load(opened, "torch", allow=["custom-ops"])
 
 
 def test_call_is_open_and_render(bundle):

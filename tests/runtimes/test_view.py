@@ -95,7 +95,9 @@ def test_layout_and_type_come_back(query, lattice, family, channels, dtype):
 
 def test_integers_are_rounded_and_clipped_and_floats_are_neither(root, monkeypatch):
     stages = numpy_stages(root / "query.bundle")
-    monkeypatch.setattr(stages, "render_query", lambda f, g: np.full((1, 3, 4, 4), 1.3, np.float32))
+    monkeypatch.setattr(
+        stages, "render_query", lambda f, g, check: np.full((1, 3, 4, 4), 1.3, np.float32)
+    )
     assert View(stages, np.zeros((4, 4, 3), np.uint8), UNTILED).render(1.0).max() == 255
     assert View(stages, np.zeros((4, 4, 3), np.uint16), UNTILED).render(1.0).max() == 65535
     floats = View(stages, np.zeros((4, 4, 3), np.float32), UNTILED).render(1.0)
@@ -134,7 +136,7 @@ def test_batches_stay_batches(query):
     "image",
     [
         np.zeros((1, 4, 5, 5), np.float32),
-        np.zeros((1, 3, 5, 5), np.uint8),
+        np.zeros((1, 3, 5, 5), np.int32),
         np.zeros((0, 3, 5, 5), np.float32),
         np.zeros((1, 3, 5, 0), np.float32),
         np.zeros((5, 5, 5), np.float32),
@@ -178,7 +180,7 @@ def test_nan_from_a_backend_is_an_error(root, monkeypatch, stage, bad):
     session = stages.session(stage)
     right = session.run
 
-    def wrong(feeds):
+    def wrong(feeds, keep=()):
         outputs = right(feeds)
         next(iter(outputs.values()))[0, 1, 2, 3] = bad
         return outputs
@@ -219,7 +221,7 @@ def test_no_crop_is_larger_than_graphs_allow(root):
     stages = numpy_stages(write_bundle(root / "short.bundle", height=sizes, width=sizes))
     shapes = []
     encode = stages.encode
-    stages.encode = lambda image: shapes.append(image.shape[2:]) or encode(image)
+    stages.encode = lambda image, *rest: shapes.append(image.shape[2:]) or encode(image, *rest)
     image = noise(40, 9)
     out = View(stages, image, UNTILED).render(1.5)
     assert max(h for h, _ in shapes) <= 14

@@ -13,8 +13,9 @@ from training_samples import tiny_recipe  # noqa: E402
 from scaleport.errors import UsageError  # noqa: E402
 from scaleport.imaging.resample import imresize  # noqa: E402
 from scaleport.training.cache import build_cache  # noqa: E402
-from scaleport.training.data import Sampler, Share, degrade, reduce_patches  # noqa: E402
+from scaleport.training.data import Sampler, Share  # noqa: E402
 from scaleport.training.recipe import Recipe  # noqa: E402
+from scaleport.training.reduction import reduce_patches, reduced  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +29,9 @@ def sampler(cache, supervision="image", together=False, share=None, indices=None
     return Sampler(cache, indices or [0, 1, 2, 3], recipe, supervision, together, share)
 
 
-def test_degrade_is_imresize_on_bytes():
+def test_reduction_is_imresize_on_bytes():
     hr = np.random.default_rng(0).integers(0, 256, (2, 33, 40, 3))
-    lr = degrade(hr, 12, 17)
+    lr = reduced(hr, 12, 17)
     for i in range(2):
         whole = imresize(hr[i], 12, 17, round_passes=True)
         # float32 may round a value near a half the other way.
@@ -38,7 +39,7 @@ def test_degrade_is_imresize_on_bytes():
         assert (lr[i] == whole).mean() > 0.99
 
 
-def test_degrade_is_matlab():
+def test_reduction_is_matlab():
     """The published LR images of Set5, made by MATLAB."""
     folder = os.environ.get("SCALEPORT_DATA")
     if not folder:
@@ -50,7 +51,7 @@ def test_degrade_is_matlab():
             stem = path.stem.removesuffix(f"x{scale}").rstrip("_")
             hr = np.asarray(Image.open(Path(folder) / f"bench/Set5/{stem}.png").convert("RGB"))
             height, width = lr.shape[:2]
-            made = degrade(hr[: height * scale, : width * scale], height, width)
+            made = reduced(hr[: height * scale, : width * scale], height, width)
             assert np.abs(made - lr).max() <= 1, path
             assert (made == lr).mean() > 0.9999, path
 

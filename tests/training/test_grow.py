@@ -28,6 +28,7 @@ UPSAMPLERS = {
         "sample_latent": 8,
         "sample_layers": 1,
     },
+    "liif": {"name": "liif", "hidden": [12, 8]},
 }
 
 
@@ -48,7 +49,7 @@ def test_same_function_and_everything_learns(upsampler, tmp_path):
     before = large(image, Grid.from_scale(9, 8, 2))
     start = grow_from(large, tmp_path / "small.safetensors")
     assert all(".body." in name for name in start.fresh)
-    for scale in (2, 3):
+    for scale in (2, 3) if upsampler != "liif" else (1, 2.7):
         grid = Grid.from_scale(9, 8, scale)
         expected = small(image, grid)
         torch.testing.assert_close(large(image, grid), expected, rtol=0, atol=1e-5)
@@ -72,7 +73,8 @@ def test_what_cannot_grow_is_refused(tmp_path):
         (network("igconv", 4, 2), "larger"),
         (network("igconv", 6, 1), "more"),
         (network("igconv-plus", 6, 2), "another upsampler"),
-        (network("liif", 8, 2), "can grow"),
+        (network("liif", 8, 2), "another upsampler"),
+        (network("metasr", 8, 2), "can grow"),
     ):
         before = {name: value.clone() for name, value in other.state_dict().items()}
         with pytest.raises(UsageError, match=reason):
@@ -86,6 +88,10 @@ def test_what_cannot_grow_is_refused(tmp_path):
     config = {"encoder": encoder, "upsampler": UPSAMPLERS["igconv"], "normalisation": mean}
     with pytest.raises(UsageError, match="normalisation"):
         grow_from(build_network(config), path)
+    save_checkpoint(network("liif", 6, 2), path)
+    wider = {"name": "liif", "hidden": [16, 8]}
+    with pytest.raises(UsageError, match="cannot grow"):
+        grow_from(build_network({"encoder": encoder, "upsampler": wider}), path)
 
 
 def test_a_run_grows_and_its_first_step_is_the_small_network(photos, tmp_path):

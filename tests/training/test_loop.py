@@ -136,7 +136,7 @@ def test_signal_saves_and_stops(photos, tmp_path, monkeypatch, capsys, number):
 def test_a_loss_that_is_no_number_ends_the_run_and_says_how_to_go_on(
     cache, tmp_path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(Trainer, "_train_step", lambda self, groups: float("nan"))
+    monkeypatch.setattr(Trainer, "_train_step", lambda self, groups: torch.tensor(float("nan")))
     # A changed recipe cannot resume, so that is not what is proposed.
     with pytest.raises(UsageError, match=r"loss is nan at step 0.*another --work, with --init"):
         trainer(cache, tmp_path).run()
@@ -203,7 +203,7 @@ def test_a_failed_write_keeps_the_old_state(cache, tmp_path, monkeypatch):
 
 
 def test_diverged_run_says_what_to_do(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(Trainer, "_train_step", lambda self, groups: float("nan"))
+    monkeypatch.setattr(Trainer, "_train_step", lambda self, groups: torch.tensor(float("nan")))
     with pytest.raises(UsageError, match="optimiser"):
         trainer(cache, tmp_path).run()
     assert not (tmp_path / "state.pt").exists()

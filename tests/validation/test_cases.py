@@ -106,14 +106,14 @@ def test_without_a_whole_graph_or_tiles():
 def test_engines_are_asked_only_for_sizes_they_were_built_for():
     sizes = SizeRange(min=10, opt=16, max=45)
     small = manifest(height=sizes, width=sizes)
-    assert {c.shape.name for c in plan_cases(small, format="tensorrt")} == {"odd", "prime"}
-    assert len({c.shape.name for c in plan_cases(small, format="onnx")}) == 7
+    assert {c.shape.name for c in plan_cases(small, declared_sizes_only=True)} == {"odd", "prime"}
+    assert len({c.shape.name for c in plan_cases(small)}) == 7
 
 
 def test_nothing_left_to_run_is_an_error():
     none = SizeRange(min=900, opt=900, max=900)
     with pytest.raises(UsageError, match="leave no parity case"):
-        plan_cases(manifest(height=none), format="tensorrt")
+        plan_cases(manifest(height=none), declared_sizes_only=True)
     with pytest.raises(UsageError, match="unknown selection 'some'; known: full, quick"):
         plan_cases(manifest(), "some")
 
@@ -121,3 +121,19 @@ def test_nothing_left_to_run_is_an_error():
 def test_tiled_mode_really_tiles():
     assert policy_of("tiled").tile == TILE
     assert policy_of("staged").tile == policy_of("whole").tile == 0
+
+
+@pytest.mark.parametrize("selection", ["full", "quick"])
+@pytest.mark.parametrize("format", ["coreml", "tensorrt"])
+def test_graphs_of_fixed_sizes_have_a_case_for_every_scale(format, selection):
+    fixed = manifest(
+        height=SizeRange(min=64, opt=64, max=64), width=SizeRange(min=96, opt=96, max=96)
+    )
+    cases = plan_cases(fixed, selection, format=format, whole=False)
+    assert {(case.shape.height, case.shape.width) for case in cases} == {(64, 96)}
+    assert {case.mode for case in cases} == {"staged"}
+    scales, _ = split_scales(fixed)
+    small = {s for s in scales if s[0] * s[1] <= 20}
+    assert {case.scale for case in cases} >= small
+    # Graphs that take any size are held to the usual shapes too.
+    assert len({case.shape.name for case in plan_cases(fixed, format="onnx")}) == 8

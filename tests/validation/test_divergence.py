@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scaleport.validation.divergence import (
-    Value,
+    Inner,
     first_divergence,
     matched_by_module,
     names_agree,
@@ -22,7 +22,7 @@ ONE = np.ones((2, 3), np.float32)
 
 
 def value(name, array=ONE, module="", operation="Conv"):
-    return Value(name, operation, array, module)
+    return Inner(name, operation, array, module)
 
 
 def twin(array=ONE, module="", operation="conv2d"):

@@ -51,6 +51,15 @@ def test_judged_as_if_they_had_been_run_here(tiny_bundle, kept):
     assert "saved outputs" in there.device["onnxruntime"]
 
 
+def test_the_folder_is_open_to_whom_the_umask_says(kept):
+    plain = kept.parent / "plain"
+    plain.mkdir()
+    assert kept.stat().st_mode == plain.stat().st_mode
+    files = [path for path in kept.rglob("*") if path.is_file()]
+    (plain / "file").touch()
+    assert {path.stat().st_mode for path in files} == {(plain / "file").stat().st_mode}
+
+
 NO_TORCH = """
 import sys
 class Absent:
@@ -93,7 +102,7 @@ def test_a_wrong_output_is_a_failed_case(tiny_bundle, own):
 
 
 def test_a_case_that_failed_there_is_failed_here(tiny_bundle, tmp_path, monkeypatch):
-    def broken(self, feeds):
+    def broken(self, feeds, keep=()):
         raise RuntimeError("the device fell off")
 
     monkeypatch.setattr(OnnxRuntimeSession, "run", broken)

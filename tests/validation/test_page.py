@@ -16,6 +16,7 @@ from scaleport.atomic import write_text
 from scaleport.cli.main import main
 from scaleport.errors import OutputError
 from scaleport.models.network import build_network
+from scaleport.runtimes.coreml import EVALUATOR
 from scaleport.validation.evidence import _worst_of, gather, worst_case
 from scaleport.validation.gates import NOT_RUN
 from scaleport.validation.page import check_place, render_page, worst_first
@@ -83,6 +84,19 @@ def test_holds_every_case_and_the_worst_first():
     assert text.count("✗ failed") == 2  # the rows of the summary that hold them
     for scale in ("x2", "x2.7", "x3", "x4"):
         assert scale in text
+
+
+def test_core_ml_has_its_remark_in_verdict_summary_matrix_and_environment():
+    some = parity(result(), result("coreml"), device={"coreml": EVALUATOR, "onnxruntime": "CPU"})
+    text = render_page(manifest(), some)
+    remark = "evaluated, not run on Apple hardware"
+    words = " ".join(" ".join(Page(text).words).split())
+    assert f"all 2 cases within the gates; coreml {remark}" in words
+    assert f"✓ passed; {remark}" in words
+    matrix = words[words.index("Worst PSNR in dB over all") :]
+    assert f"coreml {remark}" in matrix[: matrix.index("Pictures and speed")]
+    assert f"coreml was evaluated by {EVALUATOR}" in words
+    assert "coreml ran on" not in words
 
 
 def test_order_of_cases():

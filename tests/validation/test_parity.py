@@ -111,8 +111,8 @@ def test_a_backend_that_is_not_installed(bundle, monkeypatch):
 def test_faults_of_a_backend_are_failed_cases(bundle, monkeypatch, fault, words):
     right = TorchSession.run
 
-    def wrong(self, feeds):
-        outputs = right(self, feeds)
+    def wrong(self, feeds, keep=()):
+        outputs = right(self, feeds, keep)
         return {n: fault(v) if n == "upscaled" else v for n, v in outputs.items()}
 
     monkeypatch.setattr(TorchSession, "run", wrong)

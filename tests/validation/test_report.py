@@ -9,6 +9,7 @@ import math
 from rich.console import Console
 from validation_samples import parity, result
 
+from scaleport.runtimes.coreml import EVALUATOR
 from scaleport.validation.cases import REFUSED
 from scaleport.validation.gates import NOT_RUN
 from scaleport.validation.report import (
@@ -92,6 +93,27 @@ def test_many_failures_are_cut_unless_asked_for():
     assert printed(many).count("failed: onnx") == 20
     assert "and 10 more" in printed(many)
     assert printed(many, every_case=True).count("failed: onnx") == 30
+
+
+def test_core_ml_is_never_said_to_have_passed_where_it_did_not_run():
+    devices = {"coreml": EVALUATOR, "onnxruntime": "CPU"}
+    some = parity(result(), result("coreml"), device=devices)
+    native = parity(result("coreml"), device={"coreml": "Core ML, macOS 15.1, ALL"})
+    remark = "evaluated, not run on Apple hardware"
+    assert [row.remark for row in summarise(some)] == ["", remark]
+    assert verdict(some) == f"all 2 cases within the gates; coreml {remark}"
+    assert verdict(native) == "all 1 cases within the gates"
+    lines = [line.rstrip() for line in printed(some).splitlines()]
+    assert lines[2].endswith(" passed (evaluated)")
+    assert lines[1].endswith(" passed")
+    assert f"evaluated coreml on {EVALUATOR}" in lines
+    assert "evaluated" not in printed(native)
+    assert as_dict(some)["evaluated"] == {"coreml": remark}
+    assert as_dict(some)["summary"][1]["remark"] == remark
+    # A plan to run it that came to nothing is "not run", which is said already.
+    assert verdict(parity(result(), device={"coreml": NOT_RUN + "none"})) == (
+        "all 1 cases within the gates"
+    )
 
 
 def test_no_colour_codes_without_a_terminal():

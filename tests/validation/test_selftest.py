@@ -14,7 +14,9 @@ from scaleport.cli.main import main
 from scaleport.errors import UsageError
 from scaleport.grid import Grid
 from scaleport.models import load_checkpoint
+from scaleport.runtimes.base import host
 from scaleport.runtimes.onnxruntime import OnnxRuntimeSession
+from scaleport.runtimes.registry import get_backend
 from scaleport.validation.operators import coverage_of
 from scaleport.validation.selftest import (
     BUNDLE,
@@ -49,8 +51,8 @@ def test_every_backend_computes_it(backend):
 def test_a_backend_that_computes_wrongly(monkeypatch, capsys):
     right = OnnxRuntimeSession.run
 
-    def wrong(self, feeds):
-        return {n: v * np.float32(1.001) for n, v in right(self, feeds).items()}
+    def wrong(self, feeds, keep=()):
+        return {n: host(v) * np.float32(1.001) for n, v in right(self, feeds, keep).items()}
 
     monkeypatch.setattr(OnnxRuntimeSession, "run", wrong)
     found = self_test("onnxruntime")
@@ -65,8 +67,8 @@ def test_a_backend_that_computes_wrongly(monkeypatch, capsys):
 def test_a_backend_that_fails(monkeypatch):
     right = OnnxRuntimeSession.run
 
-    def broken(self, feeds):
-        return {n: v * np.float32(np.nan) for n, v in right(self, feeds).items()}
+    def broken(self, feeds, keep=()):
+        return {n: host(v) * np.float32(np.nan) for n, v in right(self, feeds, keep).items()}
 
     monkeypatch.setattr(OnnxRuntimeSession, "run", broken)
     found = self_test("onnxruntime")
@@ -75,9 +77,9 @@ def test_a_backend_that_fails(monkeypatch):
 
 
 def test_there_is_no_tile_for_engines():
-    assert has_tile("onnx")
-    assert has_tile("torch")
-    assert not has_tile("tensorrt")
+    assert has_tile(get_backend("onnxruntime"))
+    assert has_tile(get_backend("torch"))
+    assert not has_tile(get_backend("tensorrt"))
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "coreml"])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from scaleport.models.base import Port, Stage
-from scaleport.validation.divergence import Value, first_divergence
+from scaleport.validation.divergence import Inner, first_divergence
 from scaleport.validation.steps import own_choice, remark
 from scaleport.validation.traced import Tensor, reference_tensors
 
@@ -30,7 +30,7 @@ def reference():
 
 
 def compared(given, made):
-    values = [Value("mul", "Mul", given), Value("floor", "Floor", made)]
+    values = [Inner("mul", "Mul", given), Inner("floor", "Floor", made)]
     return first_divergence("render", values, reference(), 1e-4), values
 
 
@@ -61,7 +61,7 @@ def test_a_wrong_step_is_a_divergence(given, made):
 
 def test_other_operations_are_not_steps():
     known = {"mul": Tensor("", "mul", GIVEN), "add": Tensor("", "add", GIVEN, "mul")}
-    values = [Value("mul", "Mul", GIVEN), Value("add", "Add", GIVEN + 1)]
+    values = [Inner("mul", "Mul", GIVEN), Inner("add", "Add", GIVEN + 1)]
     result = first_divergence("render", values, known, 1e-4)
     assert own_choice(result, values, known) is None
     clean = first_divergence("render", values[:1], known, 1e-4)

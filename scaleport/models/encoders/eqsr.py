@@ -25,10 +25,7 @@ from scaleport.models.encoders.windowed import (
 )
 from scaleport.models.layers import (
     LayerNorm,
-    count_windows,
-    crop,
     join_windows,
-    pad_to_windows,
     split_windows,
     widened,
 )
@@ -307,13 +304,16 @@ class EQSR(WindowedEncoder):
         return Stage("prepare", Gains(self), (source,), (made,), words)
 
     def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
-        """Map float[N, 3, H, W] and what ``prepare`` made to float[N, width, H, W]."""
+        """Map float[N, 3, H, W], of whole windows, and what ``prepare`` made to features.
+
+        They are float[N, width, H, W].
+        """
         if modulation is None:
             raise UsageError("eqsr depends on the scale: it needs what prepare made")
         n, height, width = x.shape[0], x.shape[2], x.shape[3]
-        down, across = count_windows(height, self.window), count_windows(width, self.window)
+        down, across = height // self.window, width // self.window
         counts = (n, down, across)
-        shallow = self.head(pad_to_windows(x, self.window))
+        shallow = self.head(x)
         mask = self.mask(n, down, across)
         y = self.head_norm(shallow.permute(0, 2, 3, 1))
         parts = modulation.chunk(len(self.groups))
@@ -326,7 +326,8 @@ class EQSR(WindowedEncoder):
             z = group.tail(overlap(z, counts).permute(0, 3, 1, 2))
             y = y + z.permute(0, 2, 3, 1)
         deep = self.tail(self.norm(y).permute(0, 3, 1, 2))
-        return crop(shallow + deep, height, width)
+        out: Tensor = shallow + deep
+        return out
 
     def deploy(self) -> nn.Module:
         """The same with gains around plain convolutions, biases gathered and scales folded in."""

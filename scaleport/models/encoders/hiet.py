@@ -24,6 +24,7 @@ from scaleport.models.encoders.hit import (
     check_windows,
     deployed,
     drop_rates,
+    shared_step,
     start_linear,
 )
 from scaleport.models.encoders.mambairv2 import (
@@ -147,6 +148,7 @@ class HiET(TokenEncoder):
         super().__init__(
             width, [HiETBlock([layer(w) for w in windows], width) for _ in range(blocks)]
         )
+        self.tile_step = shared_step(windows)
         self.tiling: Tiling = SCANNED if scanned else WINDOWED
         self.scanned = scanned
         if scanned:

@@ -6,6 +6,7 @@ with the details of the authors' code: normalisation after each branch, no shift
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from scaleport.models.encoders.windowed import DropPath
 from scaleport.models.layers import ChannelNorm, LayerNorm
 from scaleport.models.registry import ENCODERS
 
+_LONGEST_STEP = 256
 WINDOWED = Tiling("approximate", "windows are counted from the corner of what is given")
 
 
@@ -243,6 +245,12 @@ def check_windows(name: str, windows: tuple[int, ...] | list[int], blocks: int) 
         raise UsageError(f"{name} needs at least 1 block and windows of at least 1 pixel")
 
 
+def shared_step(windows: tuple[int, ...] | list[int]) -> int:
+    """The least distance that tiles can move by without moving any window; at most 256 pixels."""
+    step = math.lcm(*windows)
+    return step if step <= _LONGEST_STEP else max(windows)
+
+
 def drop_rates(name: str, last: float, layers: int) -> Iterator[float]:
     """Probabilities of leaving a layer out in training, from 0 at the first to ``last``.
 
@@ -281,6 +289,7 @@ class _HiT(TokenEncoder):
             return HiTBlock(layers, width)
 
         super().__init__(width, [block() for _ in range(blocks)])
+        self.tile_step = shared_step(windows)
         self.apply(start_linear)
 
 

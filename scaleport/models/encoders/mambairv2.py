@@ -19,7 +19,8 @@ from scaleport.models.base import Tiling
 from scaleport.models.encoders.hit import HiTBlock, TokenEncoder, start_linear
 from scaleport.models.encoders.swinir import WindowAttention
 from scaleport.models.encoders.windowed import MASKED, rolled, strangers
-from scaleport.models.layers import LayerNorm, count_windows, crop, join_windows, split_windows
+from scaleport.models.layers import LayerNorm, join_windows, split_windows
+from scaleport.models.padding import Padding
 from scaleport.models.registry import ENCODERS
 from scaleport.models.scan import selective_scan
 from scaleport.models.scan_graph import scan_in_lanes
@@ -267,14 +268,6 @@ def start_scans(encoder: nn.Module) -> None:
             module.start()
 
 
-def mirrored(length: int, padded: int, like: Tensor) -> Tensor:
-    """Indices int32[padded] that continue ``0 .. length - 1`` backwards, the last one repeated."""
-    place = torch.arange(padded, device=like.device, dtype=torch.int32)
-    period = torch.full_like(place, 2 * length)
-    place = torch.remainder(place, period)
-    return torch.minimum(place, period - 1 - place)
-
-
 @ENCODERS.register("mambairv2")
 class MambaIRv2(TokenEncoder):
     """MambaIRv2-light body.
@@ -331,18 +324,11 @@ class MambaIRv2(TokenEncoder):
                 for depth in depths
             ],
         )
-        self.window = window
+        self.padding = Padding(window, "mirror")
+        self.tile_step = window
         start_scans(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map float[N, 3, H, W] to float[N, width, H, W]."""
-        height, width = x.shape[2], x.shape[3]
-        rows = mirrored(height, count_windows(height, self.window) * self.window, x)
-        cols = mirrored(width, count_windows(width, self.window) * self.window, x)
-        padded = x.index_select(2, rows).index_select(3, cols)
-        return crop(super().forward(padded), height, width)
 
     def deploy(self) -> nn.Module:
         """The same with scans in lanes of a window's tokens, which whole windows always fill."""
-        scan_by_lanes(self, self.window**2)
+        scan_by_lanes(self, self.padding.multiple**2)
         return self

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from scaleport.errors import UsageError
 from scaleport.models.encoders.windowed import Attention, WindowedEncoder
+from scaleport.models.padding import PaddingKind
 from scaleport.models.registry import ENCODERS
 
 FOLD = 2
@@ -74,6 +75,9 @@ class SRFormer(WindowedEncoder):
         window: side of a window in pixels, even.
         mlp_ratio: hidden channels of the ConvFFNs by ``width``.
         drop_path: stochastic depth in training.
+        padding: how images are continued to whole windows: ``reflect`` as the authors' network
+            does, ``mirror``, or ``test-script`` as SwinIR's test script does before it calls the
+            network, see :class:`scaleport.models.padding.Padding`.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class SRFormer(WindowedEncoder):
         window: int = 16,
         mlp_ratio: float = 2.0,
         drop_path: float = 0.1,
+        padding: PaddingKind = "reflect",
     ) -> None:
         self.check("srformer", width, depths, heads, mlp_ratio)
         if window < 2 or window % FOLD:
@@ -95,4 +100,4 @@ class SRFormer(WindowedEncoder):
             return PermutedAttention(width, heads, window), ConvFFN(width, int(width * mlp_ratio))
 
         keys = window // FOLD
-        super().__init__("srformer", width, depths, heads, window, drop_path, make, keys)
+        super().__init__("srformer", width, depths, heads, window, drop_path, make, keys, padding)

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from scaleport.errors import UsageError
 from scaleport.models.encoders.windowed import Attention, WindowedEncoder
+from scaleport.models.padding import PaddingKind
 from scaleport.models.registry import ENCODERS
 
 
@@ -58,6 +59,9 @@ class SwinIR(WindowedEncoder):
         window: side of a window in pixels, even.
         mlp_ratio: hidden channels of the MLPs by ``width``.
         drop_path: stochastic depth in training.
+        padding: how images are continued to whole windows: ``reflect`` as the authors' network
+            does, ``mirror``, or ``test-script`` as SwinIR's test script does before it calls the
+            network, see :class:`scaleport.models.padding.Padding`.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class SwinIR(WindowedEncoder):
         window: int = 8,
         mlp_ratio: float = 2.0,
         drop_path: float = 0.1,
+        padding: PaddingKind = "reflect",
     ) -> None:
         self.check("swinir", width, depths, heads, mlp_ratio)
         if window < 2:
@@ -76,4 +81,4 @@ class SwinIR(WindowedEncoder):
         def make() -> tuple[Attention, nn.Module]:
             return WindowAttention(width, heads, window), MLP(width, int(width * mlp_ratio))
 
-        super().__init__("swinir", width, depths, heads, window, drop_path, make, window)
+        super().__init__("swinir", width, depths, heads, window, drop_path, make, window, padding)

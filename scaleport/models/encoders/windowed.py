@@ -16,13 +16,11 @@ from scaleport.models.base import Encoder, Tiling
 from scaleport.models.encoders.edsr import conv3
 from scaleport.models.layers import (
     LayerNorm,
-    count_windows,
-    crop,
     join_windows,
-    pad_to_windows,
     softmax,
     split_windows,
 )
+from scaleport.models.padding import Padding, PaddingKind
 
 MASKED = -100.0
 """Added to the logits of pairs that are only neighbours because the map was rolled."""
@@ -238,7 +236,7 @@ MakeParts = Callable[[], tuple[Attention, nn.Module]]
 class WindowedEncoder(Encoder):
     """Shallow convolution, groups of blocks, a last convolution, long skip.
 
-    The image is continued by reflection to whole windows, and the features are cropped.
+    The image has to be continued to whole windows; all of the features go to the upsampler.
 
     Args:
         name: for messages.
@@ -250,6 +248,7 @@ class WindowedEncoder(Encoder):
             linearly from 0 at the first.
         make: makes the attention and the MLP of one block.
         keys: keys along one axis of a window.
+        padding: what continues images, see :class:`scaleport.models.padding.Padding`.
     """
 
     tiling = Tiling("approximate", "windows are laid out from the corner of a tile")
@@ -269,8 +268,11 @@ class WindowedEncoder(Encoder):
         drop_path: float,
         make: MakeParts,
         keys: int,
+        padding: PaddingKind = "reflect",
     ) -> None:
         super().__init__()
+        self.padding = Padding(window, padding)
+        self.tile_step = window
         if not 0 <= drop_path < 1:
             raise UsageError(f"{name} needs a drop_path of at least 0 and below 1")
         self.out_channels = width
@@ -345,17 +347,18 @@ class WindowedEncoder(Encoder):
         return mask.reshape(n * down * across, 1, t, k)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map float[N, 3, H, W] to float[N, width, H, W]."""
+        """Map float[N, 3, H, W], of whole windows, to float[N, width, H, W]."""
         n, height, width = x.shape[0], x.shape[2], x.shape[3]
-        down, across = count_windows(height, self.window), count_windows(width, self.window)
-        shallow = self.head(pad_to_windows(x, self.window))
+        down, across = height // self.window, width // self.window
+        shallow = self.head(x)
         # The same for all blocks: it depends on the size only.
         mask = self.mask(n, down, across)
         y = self.head_norm(shallow.permute(0, 2, 3, 1))
         for group in self.groups:
             y = group(y, (n, down, across), mask)
         deep = self.tail(self.norm(y).permute(0, 3, 1, 2))
-        return crop(shallow + deep, height, width)
+        out: Tensor = shallow + deep
+        return out
 
     def deploy(self) -> nn.Module:
         """The same network with the biases of all pairs gathered and the scale folded in."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from scaleport.errors import ArtifactError, UsageError
 from scaleport.models.importers import eqsr, fixed, hiif, igconv, liif, lte, msit
 from scaleport.models.importers.foreign import import_foreign
-from scaleport.models.importers.layouts import Imported, recognise
+from scaleport.models.importers.layouts import Imported, WrongSetting, recognise
 from scaleport.models.importers.reading import Refused, read
 from scaleport.models.importers.wrapping import unwrap, without_prefixes
 from scaleport.models.network import Network
@@ -28,7 +29,10 @@ LAYOUTS = (
 
 
 def import_file(
-    path: Path | str, scales: Sequence[int] | None = None, foreign: bool = False
+    path: Path | str,
+    scales: Sequence[int] | None = None,
+    foreign: bool = False,
+    settings: Mapping[str, Any] | None = None,
 ) -> Imported:
     """Read a file of a known layout into a network, at any width and depth.
 
@@ -38,17 +42,22 @@ def import_file(
         path: ``.pth``, ``.pt`` or ``.safetensors``.
         scales: integer scales that an IGConv was trained on, where they are not 2, 3 and 4.
         foreign: take it as a network of one scale of any kind that the package spandrel knows.
+        settings: what the file does not say, by ``PART.OPTION``: any option of ``encoder``,
+            ``upsampler``, ``normalisation`` or ``scale``, such as ``encoder.residual_scale``.
 
     Raises:
         ArtifactError: if the file cannot be read, holds anything but tensors and plain values,
             or is of no known layout; if a key is missing or has no place; or if a weight has the
             wrong shape, is not floating point, or holds NaN or infinity.
-        UsageError: if scales are given for a network that has none to choose.
+        UsageError: if scales are given for a network that has none to choose, or a setting is
+            unknown, is refused, or does not fit the weights.
     """
     path = Path(path)
     given = None if scales is None else tuple(sorted(set(scales)))
     if given == ():
         raise UsageError("no scales are given")
+    if foreign and settings:
+        raise UsageError("a network that spandrel builds has no options to set")
     content = read(path)
     try:
         state, description = unwrap(content)
@@ -56,9 +65,14 @@ def import_file(
             found = import_foreign(state)
         else:
             names = (s for s in without_prefixes(state) if any(known.fits(s) for known in LAYOUTS))
-            found = recognise(LAYOUTS, next(names, state), description, given)
+            found = recognise(LAYOUTS, next(names, state), description, given, settings or {})
+    except WrongSetting:
+        raise
     except (Refused, UsageError) as error:
         raise ArtifactError(f"{path} cannot be imported: {error}") from error
+    chosen = (settings or {}).get("upsampler.scales", given)
+    if given is not None and tuple(sorted(chosen)) != given:
+        raise UsageError("--scales and --set upsampler.scales say different things")
     if given is not None and found.network.upsampler.native_scales != given:
         raise UsageError(f"{path} is {found.title}, whose scales are not for choosing")
     return found

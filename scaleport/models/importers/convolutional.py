@@ -12,13 +12,15 @@ from scaleport.models.importers.layouts import (
 )
 from scaleport.models.importers.reading import Refused, State, count, counts, fit, ratio, size
 from scaleport.models.importers.rules import Rules
+from scaleport.models.importers.settings import Assumed
 
 
-def edsr_config(width: int, blocks: int) -> tuple[dict[str, object], str]:
+def edsr_config(width: int, blocks: int) -> tuple[dict[str, object], Assumed]:
     """Configuration of an EDSR, and what is assumed of it."""
     scale = 0.1 if (width, blocks) == (256, 32) else 1.0
     config = {"name": "edsr", "width": width, "blocks": blocks, "residual_scale": scale}
-    return config, f"residual scale {scale:g}, as published for {width} channels, {blocks} blocks"
+    text = f"residual scale {scale:g}, as published for {width} channels, {blocks} blocks"
+    return config, Assumed(text, ("encoder.residual_scale",))
 
 
 def _edsr(state: State, prefix: str) -> Part:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from scaleport.models.importers.layouts import HALF, Layout, Part, Plan, check_description, join
 from scaleport.models.importers.liif import ANY_SCALE, ENCODER, find_liif_encoder
 from scaleport.models.importers.reading import Description, Refused, State, count, size
+from scaleport.models.importers.settings import Assumed
 
 
 def _plan(state: State, description: Description, scales: tuple[int, ...] | None) -> Plan:
@@ -32,10 +33,11 @@ def _plan(state: State, description: Description, scales: tuple[int, ...] | None
     rules = {"freq.*": "project.*"}
     rules |= {f"fc_layers.#.{part}.*": f"levels.#.{part}.*" for part in ("norm", "fc1", "fc2")}
     rules |= {f"conv#.{theirs}": f"attention.#.{ours}" for theirs, ours in inner.items()}
-    assumed = (
+    text = (
         "local coordinates are shifted by 1e-4 LR pixels, off the borders of their digits, where "
-        "the published floats decide by rounding",
+        "the published floats decide by rounding"
     )
+    assumed = (Assumed(text),)
     upsampler = Part("HIIF", config, rules, assumed=assumed)
     encoder = find_liif_encoder(state, description)
     return join(encoder, upsampler, HALF, (ENCODER, ""), ANY_SCALE)

@@ -25,11 +25,13 @@ from scaleport.models.importers.layouts import (
 )
 from scaleport.models.importers.liif import hidden_layers
 from scaleport.models.importers.reading import Description, Refused, State, fit, size
+from scaleport.models.importers.settings import Assumed
 from scaleport.models.importers.windowed import ATD, HAT, HIT, MAMBAIR, SRFORMER, SWINIR
 
 _ENCODERS = (EDSR_BASICSR, RDN, RCAN, SMFANET, HIT, SRFORMER, HAT, ATD, MAMBAIR, PLKSR, SWINIR)
 _PLACES = ("upsample", "UPNet", "tail", "to_img", "to_rgb")
 _SCALES = {"RCAN": (2, 3, 4, 8)}
+_MAX_S = {"RCAN": 8}
 
 
 def _plan(state: State, description: Description, scales: tuple[int, ...] | None) -> Plan:
@@ -37,11 +39,16 @@ def _plan(state: State, description: Description, scales: tuple[int, ...] | None
     encoder = find_encoder(state, "", _ENCODERS)
     place = next(name for name in _PLACES if f"{name}.query_kernel.0.weight" in state)
     plus = "skip.convs.freq" in state
-    assumed = ["kernels are averaged over rotations and reflections"] if plus else []
+    assumed = [Assumed("kernels are averaged over rotations and reflections")] if plus else []
     if scales is None:
         scales = _SCALES.get(encoder.title, (2, 3, 4))
         words = ", ".join(map(str, scales))
-        assumed.append(f"trained on scales {words}; --scales sets others")
+        text = f"trained on scales {words}; --scales sets others"
+        assumed.append(Assumed(text, ("upsampler.scales",)))
+    # What the kernels were trained with. More scales to render at do not move it.
+    max_s = _MAX_S.get(encoder.title, 4)
+    text = f"kernels read a scale of at most {max_s} (max_s), as published"
+    assumed.append(Assumed(text, ("upsampler.max_s",)))
     rules = {
         f"{place}.freq": "freq",
         f"{place}.amplitude": "amplitude",
@@ -51,7 +58,7 @@ def _plan(state: State, description: Description, scales: tuple[int, ...] | None
     config: Config = {
         "name": "igconv-plus" if plus else "igconv",
         "scales": list(scales),
-        "max_s": max(scales),
+        "max_s": max_s,
         "latent": size(state, f"{place}.freq", 1, 4),
         "hidden_layers": len(hidden_layers(state, f"{place}.query_kernel", 4)),
     }

@@ -6,6 +6,7 @@ must have a place: weights that are silently left out make a different network.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scaleport.errors import UsageError
 from scaleport.models.importers.reading import Description, Refused, State, fit, mapping, none
 from scaleport.models.importers.rules import Names, Rules, numbers, prefixed
+from scaleport.models.importers.settings import Assumed, Settings, with_settings
 from scaleport.models.network import Network, build_network
 
 Config = dict[str, Any]
@@ -26,6 +29,7 @@ EDSR_MEAN = (0.4488, 0.4371, 0.4040)
 MEAN: Config = {"mean": list(EDSR_MEAN), "std": 1.0}
 HALF: Config = {"mean": [0.5, 0.5, 0.5], "std": 0.5}
 PLAIN: Config = {"mean": [0.0, 0.0, 0.0], "std": 1.0}
+_NORMALISATION = ("normalisation.mean", "normalisation.std")
 
 
 @dataclass(frozen=True)
@@ -46,17 +50,18 @@ class Part:
     """What the keys of an encoder or an upsampler mean.
 
     ``rules`` and the templates of ``constants`` are relative to the part, on both sides. What the
-    file does not say is in ``assumed``, one sentence without a full stop each. ``fold`` changes the
-    weights, under their names, before they are taken over.
+    file does not say is in ``assumed``; ``told`` are options that it does say, beside the shapes of
+    its weights. ``fold`` changes the weights, under their names, before they are taken over.
     """
 
     title: str
     config: Config
     rules: Rules
     constants: tuple[Constant, ...] = ()
-    assumed: tuple[str, ...] = ()
+    assumed: tuple[Assumed, ...] = ()
     normalisation: Config | None = None
     fold: Fold | None = None
+    told: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,9 @@ class Plan:
     config: Config
     rules: Rules
     constants: tuple[Constant, ...] = ()
-    assumed: tuple[str, ...] = ()
+    assumed: tuple[Assumed, ...] = ()
     folds: tuple[Fold, ...] = ()
+    told: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,7 @@ class Imported:
         project: whose file it is.
         assumed: what the file does not say, one sentence each.
         unused: keys that were not needed: how many, by reason.
+        given: what the caller said that the file does not, by ``PART.OPTION``.
     """
 
     network: Network
@@ -118,6 +125,7 @@ class Imported:
     project: str
     assumed: tuple[str, ...]
     unused: dict[str, int] = field(default_factory=dict)
+    given: dict[str, Any] = field(default_factory=dict)
 
     def info(self) -> dict[str, Any]:
         """All but the network, as values for JSON."""
@@ -126,6 +134,7 @@ class Imported:
             "project": self.project,
             "assumed": list(self.assumed),
             "unused": self.unused,
+            "set": self.given,
         }
 
 
@@ -182,17 +191,24 @@ def join(
         ),
         assumed=(*encoder.assumed, *upsampler.assumed, *_normalised(config, encoder)),
         folds=tuple(part.fold for part, _, _ in parts if part.fold is not None),
+        told=(
+            *encoder.told,
+            *upsampler.told,
+            *(_NORMALISATION if encoder.normalisation is not None else ()),
+        ),
     )
 
 
-def _normalised(config: Config, encoder: Part) -> tuple[str, ...]:
+def _normalised(config: Config, encoder: Part) -> tuple[Assumed, ...]:
     if encoder.normalisation is not None:
         return ()
     mean, std = config["normalisation"]["mean"], config["normalisation"]["std"]
     if not any(mean) and std == 1:
-        return ("normalisation as published: none, the network sees pixels in [0, 1]",)
-    words = ", ".join(f"{value:g}" for value in mean)
-    return (f"normalisation as published: (pixel - ({words})) / {std:g}",)
+        text = "normalisation as published: none, the network sees pixels in [0, 1]"
+    else:
+        words = ", ".join(f"{value:g}" for value in mean)
+        text = f"normalisation as published: (pixel - ({words})) / {std:g}"
+    return (Assumed(text, _NORMALISATION),)
 
 
 def check_description(
@@ -228,12 +244,14 @@ def recognise(
     state: State,
     description: Description,
     scales: tuple[int, ...] | None,
+    settings: Settings,
 ) -> Imported:
     """Make a network of a file's weights.
 
     Raises:
         Refused: if they are of no known layout, or not wholly of the one they look like.
         UsageError: if our network refuses what was read off the shapes.
+        WrongSetting: if a setting is refused, or the weights do not fit it.
     """
     layouts = tuple(layouts)
     layout = next((known for known in layouts if known.fits(state)), None)
@@ -248,7 +266,28 @@ def recognise(
         state = fold(state)
     network = build_network(plan.config)
     unused = _fill(network, state, plan)
-    return Imported(network.eval(), plan.title, layout.project, plan.assumed, unused)
+    if settings:
+        network, unused = _refilled(state, plan, settings)
+    assumed = tuple(one.text for one in plan.assumed if one.stands(settings))
+    return Imported(
+        network.eval(), plan.title, layout.project, assumed, unused, dict(sorted(settings.items()))
+    )
+
+
+class WrongSetting(UsageError):
+    """A setting that is refused, or that the weights do not fit."""
+
+
+def _refilled(state: State, plan: Plan, settings: Settings) -> tuple[Network, dict[str, int]]:
+    """The network with some options set, which was found to be whole without them."""
+    words = ", ".join(f"{name}={json.dumps(value)}" for name, value in settings.items())
+    try:
+        network = build_network(with_settings(plan.config, settings, plan.told))
+        return network, _fill(network, state, plan)
+    except Refused as error:
+        raise WrongSetting(f"--set {words} does not fit the weights: {error}") from error
+    except UsageError as error:
+        raise WrongSetting(str(error)) from error
 
 
 def _fill(network: Network, state: State, plan: Plan) -> dict[str, int]:

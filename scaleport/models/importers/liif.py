@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
 from scaleport.models.importers.convolutional import EDSR, RDN
 from scaleport.models.importers.layouts import (
     HALF,
@@ -23,6 +28,7 @@ from scaleport.models.importers.reading import (
     size,
 )
 from scaleport.models.importers.rules import Rules
+from scaleport.models.importers.settings import Assumed
 
 ENCODER = "encoder."
 ANY_SCALE = (1.0, 30.0)
@@ -33,12 +39,13 @@ def find_liif_encoder(state: State, description: Description) -> Part:
     """EDSR or RDN as this project saves them, with what the file says of them."""
     part = find_encoder(state, ENCODER, (EDSR, RDN))
     constants = tuple(Constant(f"{name}_mean.*", _UNCALLED) for name in ("sub", "add"))
-    config, assumed = dict(part.config), part.assumed
+    config, assumed, told = dict(part.config), part.assumed, part.told
     spec = mapping(mapping(description, "args"), "encoder_spec")
     given = mapping(spec, "args").get("res_scale")
     if given is not None and config["name"] == "edsr":
         config["residual_scale"], assumed = given, ()
-    return Part(part.title, config, part.rules, constants, assumed)
+        told = ("encoder.residual_scale",)
+    return Part(part.title, config, part.rules, constants, assumed, told=told)
 
 
 def hidden_layers(state: State, prefix: str, rank: int = 2) -> list[int]:
@@ -56,9 +63,8 @@ def _plan(state: State, description: Description, scales: tuple[int, ...] | None
         check_description(description, ("metasr",), {})
         upsampler = _metasr(state)
     else:
-        switches = dict.fromkeys(("local_ensemble", "feat_unfold", "cell_decode"), True)
-        check_description(description, ("liif",), switches)
-        upsampler = _liif(state, encoder.config["width"])
+        check_description(description, ("liif",), {})
+        upsampler = _liif(state, encoder.config["width"], mapping(description, "args"))
     return join(encoder, upsampler, HALF, (ENCODER, ""), ANY_SCALE)
 
 
@@ -67,16 +73,44 @@ def _metasr(state: State) -> Part:
     return Part("MetaSR", config, {"imnet.layers.#.*": "mlp.#.*"})
 
 
-def _liif(state: State, width: int) -> Part:
+_SWITCHES = {"local_ensemble": "ensemble", "feat_unfold": "unfold", "cell_decode": "cell"}
+_WORDS = {"ensemble": "local ensemble", "unfold": "feature unfolding", "cell": "cell decoding"}
+
+
+def _liif(state: State, width: int, args: Mapping[str, Any]) -> Part:
+    """LIIF, and its ablations: two of the three are seen in the width of its first layer."""
     hidden = hidden_layers(state, "imnet.layers")
     inputs = size(state, "imnet.layers.0.weight", 1, 2)
-    if inputs != 9 * width + 4:
+    variants = {
+        (9 if unfold else 1) * width + (4 if cell else 2): {"unfold": unfold, "cell": cell}
+        for unfold in (True, False)
+        for cell in (True, False)
+    }
+    if inputs not in variants:
+        wanted = ", ".join(map(str, variants))
         raise Refused(
-            f"its decoder takes {inputs} values; LIIF with feature unfolding and cell decoding "
-            f"takes {9 * width + 4}, and other variants are not supported"
+            f"its decoder takes {inputs} values; a LIIF of {width} channels takes {wanted}"
         )
-    config = {"name": "liif", "hidden": hidden}
-    return Part("LIIF", config, {"imnet.layers.#.*": "mlp.#.*"})
+    found = variants[inputs]
+    said = {
+        _SWITCHES[key]: bool(value)
+        for key, value in args.items()
+        if key in _SWITCHES and not isinstance(value, Tensor)
+    }
+    for key, ours in _SWITCHES.items():
+        if ours in found and said.get(ours, found[ours]) != found[ours]:
+            raise Refused(f"it says {key} {said[ours]}, but its decoder takes {inputs} values")
+    switches = {"ensemble": said.get("ensemble", True), **found}
+    assumed: tuple[Assumed, ...] = ()
+    if "ensemble" not in said:
+        text = "the four pixels around a position predict it (local ensemble), as published"
+        assumed = (Assumed(text, ("upsampler.ensemble",)),)
+    # Only what differs, so that a plain LIIF is configured as ever.
+    config = {"name": "liif", "hidden": hidden, **{k: v for k, v in switches.items() if not v}}
+    without = [word for ours, word in _WORDS.items() if not switches[ours]]
+    title = f"LIIF without {', '.join(without)}" if without else "LIIF"
+    told = () if assumed else ("upsampler.ensemble",)
+    return Part(title, config, {"imnet.layers.#.*": "mlp.#.*"}, assumed=assumed, told=told)
 
 
 def shuffle_tail(state: State, prefix: str, steps: list[str], last: str) -> Part:

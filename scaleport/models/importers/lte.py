@@ -10,6 +10,7 @@ from scaleport.models.importers.liif import (
     hidden_layers,
 )
 from scaleport.models.importers.reading import Description, Refused, State, size
+from scaleport.models.importers.settings import Assumed
 
 TRAINED_TO = 4.0
 """Largest scale of the published training, where the cell stops shrinking."""
@@ -33,7 +34,8 @@ def _plan(state: State, description: Description, scales: tuple[int, ...] | None
         "phase.*": "phase.*",
         "imnet.layers.#.*": "mlp.#.*",
     }
-    assumed = ("trained on scales up to x4: beyond, the cell stays as at x4, as published",)
+    text = "trained on scales up to x4: beyond, the cell stays as at x4, as published"
+    assumed = (Assumed(text, ("upsampler.scale_max",)),)
     upsampler = Part("LTE", config, rules, assumed=assumed)
     encoder = find_liif_encoder(state, description)
     return join(encoder, upsampler, HALF, (ENCODER, ""), ANY_SCALE)

@@ -10,6 +10,7 @@ from torch import Tensor
 from scaleport.models.importers.layouts import Config, Constant, EncoderKeys, Part, same
 from scaleport.models.importers.reading import Refused, State, count, counts, ratio, root, size
 from scaleport.models.importers.rules import Rules
+from scaleport.models.importers.settings import Assumed
 from scaleport.models.network import Network
 
 _BLOCK = "layers.#.residual_group.blocks.#"
@@ -69,10 +70,16 @@ def _constants(index: str) -> tuple[Constant, ...]:
     )
 
 
+_CONTINUED = Assumed(
+    "images are continued to whole windows by reflection, as the authors' network does it",
+    ("encoder.padding",),
+)
+
+
 def _swinir(state: State, prefix: str) -> Part:
     rules = _FRAME | _blocks(_ATTENTION | {"attn.qkv.*": "attention.qkv.*"})
     config = {"name": "swinir", **_sizes(state, prefix)}
-    return Part("SwinIR", config, rules, _constants("relative_position_index"))
+    return Part("SwinIR", config, rules, _constants("relative_position_index"), (_CONTINUED,))
 
 
 def _srformer(state: State, prefix: str) -> Part:
@@ -80,7 +87,8 @@ def _srformer(state: State, prefix: str) -> Part:
     config = {"name": "srformer", **_sizes(state, prefix)}
     config["window"] *= 2  # a key stands for 2x2 pixels
     rules = _FRAME | _blocks(_ATTENTION | _CONV_FFN | inner)
-    return Part("SRFormer", config, rules, _constants("aligned_relative_position_index"))
+    constants = _constants("aligned_relative_position_index")
+    return Part("SRFormer", config, rules, constants, (_CONTINUED,))
 
 
 def _hit(state: State, prefix: str) -> Part:
@@ -125,8 +133,9 @@ def _hit(state: State, prefix: str) -> Part:
     }
     rules |= {f"{_BLOCK}.{theirs}": f"blocks.#.layers.#.{ours}" for theirs, ours in inner.items()}
     words = ", ".join(map(str, windows))
-    assumed = f"windows of {words} pixels: weights do not tell those up to {_BASE} apart"
-    return Part("HiT-SRF" if convolutional else "HiT-SIR", config, rules, assumed=(assumed,))
+    text = f"windows of {words} pixels: weights do not tell those up to {_BASE} apart"
+    assumed = (Assumed(text, ("encoder.windows",)),)
+    return Part("HiT-SRF" if convolutional else "HiT-SIR", config, rules, assumed=assumed)
 
 
 _BASE = 8
@@ -196,7 +205,9 @@ def _eqsr(state: State, prefix: str) -> Part:
         Constant("relative_position_index_SA", why, _is_window_index),
         Constant("relative_position_index_OCA", why, _is_overlap_index),
     )
-    assumed = "the code is made of the output's height, as published"
+    assumed = Assumed(
+        "the code is made of the output's height, as published", ("encoder.scale_input",)
+    )
     return Part("EQSR", config, rules, constants, (assumed,))
 
 

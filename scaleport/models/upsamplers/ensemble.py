@@ -1,4 +1,4 @@
-"""Decoders that blend the answers of the four nearest LR pixels: what LIIF and IPE-LIIF share.
+"""Decoders that ask the LR pixels around an output pixel: what LIIF and IPE-LIIF share.
 
 The positions come from :mod:`scaleport.grid` as integer index and fraction. The published code
 finds the neighbours with floats; both agree except on the central output line of the last LR row
@@ -29,6 +29,8 @@ from scaleport.models.base import (
 )
 from scaleport.models.upsamplers.lattice import EncodeStage
 from scaleport.models.upsamplers.query import QueryUpsampler, clamp_index, unfolded
+
+_UNFOLDED = 9
 
 
 @dataclass(frozen=True)
@@ -64,15 +66,42 @@ def neighbours(
             yield Neighbour(row, col, row_index - row, col_index - col, weight_y * weight_x)
 
 
+def nearest(
+    size: tuple[int, int],
+    row_index: Tensor,
+    row_offset: Tensor,
+    col_index: Tensor,
+    col_offset: Tensor,
+) -> Iterator[Neighbour]:
+    """The LR pixel nearest to queries, the later one of two, with a weight of 1."""
+    row = nearest_place(row_index, row_offset, size[0])
+    col = nearest_place(col_index, col_offset, size[1])
+    yield Neighbour(row, col, row_index - row, col_index - col, torch.ones_like(row_offset))
+
+
+def nearest_place(index: Tensor, offset: Tensor, length: int) -> Tensor:
+    """The LR pixel of an axis that is nearest to positions, the later one of two.
+
+    The published code rounds the float coordinate of a position half-way between two to either.
+    """
+    return clamp_index(index + (offset >= 0.5).to(index.dtype), length)
+
+
 class LocalEnsemble(QueryUpsampler):
-    """An MLP on the unfolded features of a neighbour and a code of the query's position.
+    """An MLP on the features of a neighbour and a code of the query's position.
 
     Input of the MLP: 9 C unfolded features (``c * 9 + ky * 3 + kx``), then the position. Where
     ``skips`` is set, each later hidden layer reads ``[hidden, input]``, else only the hidden.
+    Where ``ensemble`` is not set, the nearest pixel alone predicts; where ``unfold`` is not set,
+    from its own C features.
     """
 
     in_channels: int
     skips: bool = False
+    ensemble: bool = True
+    unfold: bool = True
+    scaled: bool = True
+    """Whether the code of a position depends on the scale."""
     rewrites: tuple[str, ...] = (
         "layers that read features hoisted to LR size",
         "positions as tables per axis",
@@ -101,6 +130,21 @@ class LocalEnsemble(QueryUpsampler):
             scale: float[N, 2].
         """
 
+    @property
+    def area(self) -> int:
+        """Pixels whose features a neighbour reads: those of its kernel."""
+        return _UNFOLDED if self.unfold else 1
+
+    def kernel(self) -> Tensor:
+        """The feature columns of the layers that read the input, as one convolution's kernel."""
+        c, side = self.in_channels, 3 if self.unfold else 1
+        weights = [layer.weight[:, at : at + self.area * c] for layer, at in self.readers()]
+        return torch.cat(weights).reshape(-1, c, side, side)
+
+    def neighbours(self, size: tuple[int, int], *query: Tensor) -> Iterator[Neighbour]:
+        """The LR pixels that predict queries, of which :meth:`points` has the arguments."""
+        return (neighbours if self.ensemble else nearest)(size, *query)
+
     def readers(self) -> list[tuple[nn.Linear, int]]:
         """Layers that read the input, each with the column at which the input begins."""
         hidden = self.linears()[:-1]
@@ -118,11 +162,12 @@ class LocalEnsemble(QueryUpsampler):
     ) -> Tensor:
         """Training form at arbitrary positions, see :meth:`QueryUpsampler.points`."""
         _, c, h, w = feature.shape
-        columns = unfolded(feature)
+        columns = unfolded(feature) if self.unfold else feature.flatten(2).transpose(1, 2)
         *hidden, last = self.linears()
         total: Tensor | None = None
-        for near in neighbours((h, w), row_index, row_offset, col_index, col_offset):
-            place = (near.row.long() * w + near.col.long())[..., None].expand(-1, -1, 9 * c)
+        for near in self.neighbours((h, w), row_index, row_offset, col_index, col_offset):
+            place = (near.row.long() * w + near.col.long())[..., None]
+            place = place.expand(-1, -1, self.area * c)
             code = self.position(
                 row_offset, near.row_distance, col_offset, near.col_distance, scale
             )
@@ -154,16 +199,14 @@ class LocalEnsemble(QueryUpsampler):
         n, c, h, w = feature.shape
         *hidden, last = self.linears()
         readers = self.readers()
-        weights = [layer.weight[:, at : at + 9 * c] for layer, at in readers]
-        kernel = torch.cat(weights).reshape(-1, c, 3, 3)
         bias = torch.cat([layer.bias for layer, _ in readers])
-        base = functional.conv2d(feature, kernel, bias, padding=1)
+        base = functional.conv2d(feature, self.kernel(), bias, padding=int(self.unfold))
         table = base.permute(0, 2, 3, 1).reshape(n * h * w, -1)
         image = torch.arange(n, device=feature.device)[:, None] * (h * w)
-        position = torch.cat([layer.weight[:, at + 9 * c :] for layer, at in readers])
+        position = torch.cat([layer.weight[:, at + self.area * c :] for layer, at in readers])
         widths = [layer.out_features for layer, _ in readers]
         total: Tensor | None = None
-        for near in neighbours((h, w), row_index, row_offset, col_index, col_offset):
+        for near in self.neighbours((h, w), row_index, row_offset, col_index, col_offset):
             place = image + near.row.long() * w + near.col.long()
             code = self.position(
                 row_offset, near.row_distance, col_offset, near.col_distance, scale
@@ -196,7 +239,7 @@ class LocalEnsemble(QueryUpsampler):
             render=Stage(
                 "render",
                 self.renderer(norm, dtype),
-                (base, *GRID_PORTS),
+                (base, *GRID_PORTS[: 5 if self.scaled else 4]),
                 (UPSCALED,),
                 "neighbour indices, relative coordinates, their tables, ensemble weights",
             ),
@@ -208,13 +251,13 @@ class HoistedLayers(nn.Module):
 
     def __init__(self, upsampler: LocalEnsemble) -> None:
         super().__init__()
-        c, readers = upsampler.in_channels, upsampler.readers()
-        weight = torch.cat([layer.weight[:, at : at + 9 * c] for layer, at in readers])
-        self.conv = nn.Conv2d(c, len(weight), 3, padding=1, dtype=weight.dtype)
+        kernel = upsampler.kernel()
+        out, c, side, _ = kernel.shape
+        self.conv = nn.Conv2d(c, out, side, padding=side // 2, dtype=kernel.dtype)
         with torch.no_grad():
-            self.conv.weight.copy_(weight.reshape(-1, c, 3, 3))
+            self.conv.weight.copy_(kernel)
             assert self.conv.bias is not None
-            self.conv.bias.copy_(torch.cat([layer.bias for layer, _ in readers]))
+            self.conv.bias.copy_(torch.cat([layer.bias for layer, _ in upsampler.readers()]))
 
     def forward(self, feature: Tensor) -> Tensor:
         """Map [N, C, H, W] to channels-last [N, H, W, sum of widths], ready to be gathered."""
@@ -238,11 +281,12 @@ class EnsembleRender(nn.Module):
         super().__init__()
         *hidden, end = upsampler.linears()
         readers = upsampler.readers()
-        c = upsampler.in_channels
-        columns = [layer.weight[:, at + 9 * c :] for layer, at in readers]
+        first = upsampler.area * upsampler.in_channels
+        columns = [layer.weight[:, at + first :] for layer, at in readers]
         # Transposed: one row per value of the position code.
         self.register_buffer("position", torch.cat(columns).t().contiguous())
         self.widths = [layer.out_features for layer, _ in readers]
+        self.ensemble = upsampler.ensemble
         later: list[nn.Module] = []
         for count, layer in enumerate(hidden[1:], start=1):
             if count < len(readers):
@@ -263,14 +307,14 @@ class EnsembleRender(nn.Module):
         self.last = last.to(dtype)
         self.dtype = dtype
 
-    def table(self, axis: int, offset: Tensor, distance: Tensor, scale: Tensor) -> Tensor:
+    def table(self, axis: int, offset: Tensor, distance: Tensor, scale: Tensor | None) -> Tensor:
         """What one axis adds to the layers that read the input.
 
         Args:
             axis: 0 for rows, 1 for columns.
             offset: float[length].
             distance: int32[length], see :class:`Neighbour`.
-            scale: float[2].
+            scale: float[2], or None where the code does not depend on it.
 
         Returns:
             float[length, sum of widths], in the type of ``position``.
@@ -301,11 +345,18 @@ class EnsembleRender(nn.Module):
         row_offset: Tensor,
         col_index: Tensor,
         col_offset: Tensor,
-        scale: Tensor,
+        scale: Tensor | None = None,
     ) -> Tensor:
         """Map float32[N, H, W, sum of widths] and the grid to float32[N, 3, Ho, Wo]."""
         h, w = base.shape[1], base.shape[2]
         base = base.to(self.dtype)
+        if not self.ensemble:
+            row = nearest_place(row_index, row_offset, h)
+            col = nearest_place(col_index, col_offset, w)
+            table_y = self.table(0, row_offset, row_index - row, scale).to(self.dtype)
+            table_x = self.table(1, col_offset, col_index - col, scale).to(self.dtype)
+            lines = base.index_select(1, row) + table_y[None, :, None, :]
+            return self._decode(lines, col, table_x).permute(0, 3, 1, 2)
         border = border_dtype(self.dtype)
         weight_y = row_offset.to(border)[None, :, None, None]
         weight_x = col_offset.to(border)[None, None, :, None]

@@ -94,8 +94,9 @@ class IPERender(EnsembleRender):
         self.bands = upsampler.bands
         self.radius_unit = upsampler.radius_unit
 
-    def table(self, axis: int, offset: Tensor, distance: Tensor, scale: Tensor) -> Tensor:
+    def table(self, axis: int, offset: Tensor, distance: Tensor, scale: Tensor | None) -> Tensor:
         """The code of one axis times the columns that read it."""
+        assert scale is not None
         dtype = self.position.dtype
         factor = scale[axis : axis + 1].to(dtype)
         code = axis_code(offset.to(dtype), distance, factor, self.bands, self.radius_unit)

@@ -16,6 +16,8 @@ from scaleport.models.base import (
     border_dtype,
     image_constant,
 )
+from scaleport.models.layers import crop
+from scaleport.models.padding import Padding
 
 
 class EncodeStage(nn.Module):
@@ -27,9 +29,15 @@ class EncodeStage(nn.Module):
         dtype: what the encoder computes in.
         lift: what of the upsampler runs at LR size, or None.
         skip: whether the normalised image is returned too.
+
+    An encoder of windows gets the image continued, see :mod:`scaleport.models.padded_form`.
     """
 
     mean: Tensor
+    padding: Padding = Padding()
+    """The windows that the encoder needs."""
+    keeps_padding: bool = False
+    """Whether features and skip stay continued, and the rows and columns of the image follow."""
 
     def __init__(
         self,
@@ -52,20 +60,31 @@ class EncodeStage(nn.Module):
     ) -> Tensor | tuple[Tensor, ...]:
         """Map float32[N, 3, H, W] in [0, 1] to float32 features at LR size.
 
-        A lift may return several features; the skip comes last. ``modulation`` is for encoders
-        that depend on the scale.
+        A lift may return several features; the skip comes after them, and what is kept of a
+        continued image last. ``modulation`` is for encoders that depend on the scale.
         """
+        height, width = image.shape[2], image.shape[3]
         x = image - self.mean
         if self.inverse_std != 1:
             x = x * self.inverse_std
-        inputs = (x,) if modulation is None else (x, modulation)
-        lifted = self.lift(self.encoder(*(value.to(self.dtype) for value in inputs)))
+        continued = self.padding.pad(x) if self.padding else x
+        inputs = (continued,) if modulation is None else (continued, modulation)
+        feature = self.encoder(*(value.to(self.dtype) for value in inputs))
+        if self.padding and not self.keeps_padding:
+            feature = crop(feature, height, width)
+        lifted = self.lift(feature)
         border = border_dtype(self.dtype)
-        if isinstance(lifted, Tensor) and not self.skip:
-            return lifted.to(border)
         parts = (lifted,) if isinstance(lifted, Tensor) else tuple(lifted)
         outputs = tuple(part.to(border) for part in parts)
-        return (*outputs, x) if self.skip else outputs
+        if self.skip:
+            outputs = (*outputs, continued if self.keeps_padding else x)
+        if self.keeps_padding:
+            kept = [
+                torch.arange(length, device=image.device, dtype=torch.int32).to(border)
+                for length in (height, width)
+            ]
+            outputs = (*outputs, *kept)
+        return outputs[0] if len(outputs) == 1 and isinstance(lifted, Tensor) else outputs
 
 
 class BoundRender(nn.Module):

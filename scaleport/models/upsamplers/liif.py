@@ -15,24 +15,33 @@ from scaleport.models.upsamplers.ensemble import EnsembleRender, LocalEnsemble
 class LIIF(LocalEnsemble):
     """Local implicit image function with feature unfolding, local ensemble and cell decoding.
 
-    Input of the MLP, in order: 9 C unfolded features (``c * 9 + ky * 3 + kx``), rel_y, rel_x,
-    cell_y, cell_x, where one LR pixel is 2 units. 346 883 parameters at C = 64 with 4 hidden
-    layers of 256.
+    Each of the three can be left out, as in the paper's ablations. Input of the MLP, in order: 9 C
+    unfolded features (``c * 9 + ky * 3 + kx``), rel_y, rel_x, cell_y, cell_x, where one LR pixel is
+    2 units. 346 883 parameters at C = 64 with 4 hidden layers of 256.
 
     Args:
         in_channels: encoder width C.
         hidden: widths of the hidden layers.
+        ensemble: whether the four pixels around predict and are blended; else the nearest does.
+        unfold: whether a pixel's features are those of its 3x3 surroundings; else C instead of 9 C.
+        cell: whether the size of an output pixel is decoded; else rel_y and rel_x alone follow.
     """
 
     def __init__(
-        self, in_channels: int, hidden: tuple[int, ...] | list[int] = (256, 256, 256, 256)
+        self,
+        in_channels: int,
+        hidden: tuple[int, ...] | list[int] = (256, 256, 256, 256),
+        ensemble: bool = True,
+        unfold: bool = True,
+        cell: bool = True,
     ) -> None:
         super().__init__()
         if not hidden or any(width < 1 for width in hidden):
             raise UsageError(f"liif needs at least one hidden layer, got {hidden!r}")
         self.in_channels = in_channels
+        self.ensemble, self.unfold, self.scaled = ensemble, unfold, cell
         layers: list[nn.Module] = []
-        width = 9 * in_channels + 4
+        width = self.area * in_channels + (4 if cell else 2)
         for out in hidden:
             layers += [nn.Linear(width, out), nn.ReLU()]
             width = out
@@ -50,11 +59,13 @@ class LIIF(LocalEnsemble):
         col_distance: Tensor,
         scale: Tensor,
     ) -> Tensor:
-        """Relative coordinates and cell, float[N, Q, 4]."""
+        """Relative coordinates and cell, float[N, Q, 4], or without the cell float[N, Q, 2]."""
         rel_y = 2 * (row_distance.to(row_offset.dtype) + row_offset)
         rel_x = 2 * (col_distance.to(col_offset.dtype) + col_offset)
-        cell = (2 / scale)[:, None, :].expand(-1, row_offset.shape[1], -1)
         rel = torch.stack([rel_y, rel_x], dim=-1)
+        if not self.scaled:
+            return rel
+        cell = (2 / scale)[:, None, :].expand(-1, row_offset.shape[1], -1)
         return torch.cat([rel, cell.to(rel.dtype)], dim=-1)
 
     def renderer(self, norm: Normalisation, dtype: torch.dtype) -> EnsembleRender:
@@ -63,13 +74,13 @@ class LIIF(LocalEnsemble):
 
 
 class LIIFRender(EnsembleRender):
-    """Rows of ``position``: rel_y, rel_x, cell_y, cell_x."""
+    """Rows of ``position``: rel_y, rel_x, and where the cell is decoded cell_y, cell_x."""
 
-    def table(self, axis: int, offset: Tensor, distance: Tensor, scale: Tensor) -> Tensor:
-        """Relative coordinates of one axis; rows also carry the cell."""
+    def table(self, axis: int, offset: Tensor, distance: Tensor, scale: Tensor | None) -> Tensor:
+        """Relative coordinates of one axis; rows also carry the cell, where it is decoded."""
         offset = offset.to(self.position.dtype)
         rel = 2 * (distance.to(offset.dtype) + offset)
         out = rel[:, None] * self.position[axis]
-        if axis == 0:
+        if axis == 0 and scale is not None:
             out = out + ((2 / scale)[:, None] * self.position[2:4]).sum(dim=0)
         return out

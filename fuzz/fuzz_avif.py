@@ -1,0 +1,7 @@
+"""AVIF and HEIC files."""
+
+from harness import run
+from picture_target import of_kind
+
+if __name__ == "__main__":
+    run(of_kind((4, b"ftypavif"), (4, b"ftypheic")))

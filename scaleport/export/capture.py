@@ -1,0 +1,283 @@
+"""A stage as PyTorch operators: captured once, the source of every graph that is made of it.
+
+Capturing with symbolic lengths costs more than all that follows, so it is done once per stage and
+precision, and what exporters would do by capturing again is done on the program itself where it
+holds only operators that need no rewriting (:func:`settled`). That nothing of the traced lengths
+stayed in it is shown by running it beside the stage at other lengths, operator by operator
+(:func:`replays`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import gc
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.export.graph_signature import OutputSpec, TensorArgument
+from torch.fx.node import Node
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+from scaleport.errors import ExportError, first_line
+from scaleport.export.trace import TraceSizes, dynamic_shapes, example_inputs
+from scaleport.models.base import Stage
+
+REPLAY_SIZES = TraceSizes(3, 22, 30, 52, 62, 2)
+"""Lengths at which a program is run beside its stage: none is a traced one, nor odd as they are."""
+
+_aten = torch.ops.aten
+_ASSERTIONS = (
+    _aten._assert_tensor_metadata.default,
+    _aten._assert_scalar.default,
+    _aten._assert_async.default,
+    _aten._assert_async.msg,
+    _aten.sym_constrain_range_for_size.default,
+)
+_SAME = (
+    _aten.contiguous.default,
+    _aten.detach.default,
+    _aten.detach_.default,
+    _aten.alias.default,
+    _aten.lift_fresh_copy.default,
+)
+"""Operators whose result is their input, in a graph in which nothing changes in place."""
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence exporters that print progress and warn about their own internals."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def swift() -> Iterator[None]:
+    """Settings under which PyTorch captures and rewrites programs of symbolic lengths faster.
+
+    Its cache of what operators return is keyed by lengths: symbolic ones hardly ever meet again,
+    and filling it is half of the work. The same holds for garbage, of which there is little.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
+            yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def capture(stage: Stage, sizes: TraceSizes | None = None) -> torch.export.ExportedProgram:
+    """Capture a stage with symbolic lengths, as it is, without rewriting any operator.
+
+    Args:
+        stage: what to capture; its module is switched to eval mode.
+        sizes: lengths of the example tensors, the default ones if left out.
+
+    Raises:
+        ExportError: if it cannot be captured.
+    """
+    try:
+        # Otherwise lengths of 1 would count as a case of their own, and be refused later.
+        config: Any = torch.fx.experimental._config
+        with quiet(), swift(), torch.no_grad(), config.patch(backed_size_oblivious=True):
+            return torch.export.export(
+                stage.module.eval(),
+                example_inputs(stage, sizes or TraceSizes()),
+                dynamic_shapes=tuple(dynamic_shapes(stage)),
+                strict=False,
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )
+    except Exception as error:
+        raise ExportError(f"stage {stage.name!r} cannot be traced: {first_line(error)}") from error
+
+
+def settled(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram | None:
+    """The program as PyTorch's rewriting would leave it, without capturing it a second time.
+
+    Assertions go, conversions to the type that a tensor already has go, and so does what detaches
+    or lays out anew. Everything else must be an operator that changes nothing in place.
+
+    Args:
+        program: a captured program; not changed.
+
+    Returns:
+        The program, or None if it holds an operator that has to be rewritten.
+    """
+    graph = copy.deepcopy(program.graph_module.graph)
+    for node in list(graph.nodes):
+        if node.op == "get_attr":
+            return None
+        if node.op != "call_function":
+            continue
+        if node.target in _ASSERTIONS:
+            graph.erase_node(node)
+        elif node.target is _aten.to.dtype and not _settle_conversion(graph, node):
+            return None
+        elif node.target in _SAME:
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+        elif isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
+            return None
+    # Backwards, so that arithmetic on lengths that only assertions read goes whole.
+    for node in reversed(list(graph.nodes)):
+        if node.op == "call_function" and not node.users:
+            graph.erase_node(node)
+    signature = copy.copy(program.graph_signature)
+    results = next(node for node in graph.nodes if node.op == "output").args[0]
+    signature.output_specs = [
+        OutputSpec(spec.kind, TensorArgument(result.name), spec.target)
+        for spec, result in zip(signature.output_specs, results, strict=True)
+    ]
+    return torch.export.ExportedProgram(
+        root=program.graph_module,
+        graph=graph,
+        graph_signature=signature,
+        state_dict=program.state_dict,
+        range_constraints=program.range_constraints,
+        module_call_graph=copy.deepcopy(program.module_call_graph),
+        example_inputs=program.example_inputs,
+        constants=program.constants,
+    )
+
+
+def respelled(program: torch.export.ExportedProgram, known: Callable[[Any], bool]) -> bool:
+    """Spell a settled program with operators that the next exporter knows, in place.
+
+    Args:
+        program: result of :func:`settled`.
+        known: whether the exporter can lower an operator as it is.
+
+    Returns:
+        Whether it knows all of them now.
+    """
+    graph = program.graph_module.graph
+    for node in list(graph.nodes):
+        if node.op != "call_function" or known(node.target):
+            continue
+        if node.target is _aten.rsub.Scalar and len(node.args) == 2:
+            x, number = node.args
+            dtype = x.meta["val"].dtype
+            with graph.inserting_before(node):
+                left = graph.call_function(_aten.scalar_tensor.default, (number,), {"dtype": dtype})
+            with x.meta["val"].fake_mode:
+                left.meta = {**node.meta, "val": torch.scalar_tensor(number, dtype=dtype)}
+            node.target, node.args = _aten.sub.Tensor, (left, x)
+        elif node.target is _aten.numpy_T.default:
+            (x,) = node.args
+            axes = list(reversed(range(x.meta["val"].dim())))
+            node.target, node.args = _aten.permute.default, (x, axes)
+    program.graph_module.recompile()
+    return all(known(node.target) for node in graph.nodes if node.op == "call_function")
+
+
+def with_views(program: torch.export.ExportedProgram) -> None:
+    """Call every reshape a view, as PyTorch's rewriting does: graphs have no strides.
+
+    In place, and last: PyTorch cannot run such a program.
+    """
+    for node in program.graph_module.graph.nodes:
+        if node.target is _aten.reshape.default:
+            node.target = _aten.view.default
+    program.graph_module.recompile()
+
+
+def _settle_conversion(graph: torch.fx.Graph, node: Node) -> bool:
+    source, dtype, *rest = node.args
+    if rest or node.kwargs or not isinstance(source, Node):
+        return False
+    if source.meta["val"].dtype == dtype:
+        node.replace_all_uses_with(source)
+        graph.erase_node(node)
+        return True
+    node.target = _aten._to_copy.default
+    node.args, node.kwargs = (source,), {"dtype": dtype}
+    return True
+
+
+_LAYOUT = tuple(
+    f"aten.{name}"
+    for name in ("lift_fresh", "detach", "alias", "clone", "_unsafe_view", "_reshape_copy")
+)
+
+
+class _Record(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Keeps every operator that runs inside, with its numbers and what it made."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[tuple[str, list[Any], list[torch.Tensor]]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        del types
+        result = func(*args, **(kwargs or {}))
+        leaves, _ = tree_flatten((args, kwargs or {}))
+        made, _ = tree_flatten(result)
+        numbers = [leaf for leaf in leaves if not isinstance(leaf, torch.Tensor)]
+        tensors = [value for value in made if isinstance(value, torch.Tensor)]
+        # How memory is laid out may differ; what is made of it counts.
+        name = str(func)
+        if not (func.is_view or name.startswith(_LAYOUT)):
+            self.calls.append((name, numbers, [tensor.clone() for tensor in tensors]))
+        return result
+
+
+def replays(program: torch.export.ExportedProgram, stage: Stage) -> bool:
+    """Whether a program does what its stage does, at lengths that it was not captured at.
+
+    Both run on the same tensors. They must call the same operators with the same numbers and get
+    the same results, bit by bit: a number that came from a traced length would stand out, even
+    where its effect on the output is small.
+    """
+    inputs = example_inputs(stage, REPLAY_SIZES)
+    signature = program.graph_signature
+    stored = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    own = (program.state_dict, program.constants)
+    given = iter(inputs)
+    arguments = []
+    for spec in signature.input_specs:
+        name = stored.get(getattr(spec.arg, "name", ""))
+        holder = own[0] if name in own[0] else own[1]
+        arguments.append(next(given) if name is None else holder[name])
+    with torch.no_grad():
+        with _Record() as wanted:
+            stage.module(*inputs)
+        with _Record() as found:
+            program.graph_module(*arguments)
+    return len(wanted.calls) == len(found.calls) and all(map(_same_call, wanted.calls, found.calls))
+
+
+def _same_call(
+    one: tuple[str, list[Any], list[torch.Tensor]], two: tuple[str, list[Any], list[torch.Tensor]]
+) -> bool:
+    (name, numbers, results), (other, others, made) = one, two
+    return (
+        name == other
+        and numbers == others
+        and len(results) == len(made)
+        and all(
+            a.dtype == b.dtype and torch.equal(a.nan_to_num(), b.nan_to_num())
+            for a, b in zip(results, made, strict=True)
+        )
+    )

@@ -1,0 +1,61 @@
+"""ONNX graphs with every tensor as an output, for the backends that run ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from scaleport.errors import BackendError
+from scaleport.runtimes.inside import Inner
+
+if TYPE_CHECKING:
+    import onnx
+
+MODULE_KEY: Final = "module"
+"""Metadata of a node: the PyTorch module that it came from."""
+
+
+def module_of(node: onnx.NodeProto) -> str:
+    """Path of the PyTorch module that a node came from; empty if it is not known."""
+    found = next((p.value for p in node.metadata_props if p.key == MODULE_KEY), "")
+    # The tracer's own word for "none".
+    return "" if found.startswith("_empty_nn_module") else found
+
+
+def marked(path: Path) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """A graph, and the same graph with every tensor as an output.
+
+    Raises:
+        BackendError: if onnx or Polygraphy is not installed.
+    """
+    try:
+        import onnx
+        from polygraphy import constants
+        from polygraphy.backend.onnx import modify_outputs
+    except ImportError as error:
+        raise BackendError(
+            f"bisect needs {error.name}, which is not installed: pip install 'scaleport[export]'"
+        ) from error
+    model = onnx.load(str(path))
+    return model, modify_outputs(model, outputs=constants.MARK_ALL, copy=True)
+
+
+def named(model: onnx.ModelProto, values: Mapping[str, Any]) -> list[Inner]:
+    """The tensors of a graph that have a value, in the order of the graph.
+
+    Args:
+        model: the graph as it is.
+        values: arrays by the name of the tensor.
+    """
+    found: list[Inner] = []
+    for node in model.graph.node:
+        module = module_of(node)
+        found += [
+            Inner(name, node.op_type, np.asarray(values[name]), module)
+            for name in node.output
+            if name in values
+        ]
+    return found

@@ -1,0 +1,124 @@
+"""How much of a picture is worked on at once, and the tiles that come of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from scaleport.bundle.manifest import Manifest
+from scaleport.imaging.tiles import Span, cut
+from scaleport.runtimes.base import Work
+from scaleport.runtimes.blend import ramp_of
+
+_SMALLEST_TILE: Final = 16
+
+Tile = tuple[Span, Span]
+
+
+@dataclass(frozen=True)
+class TilePolicy:
+    """How much is worked on at once.
+
+    Attributes:
+        tile: most LR rows or columns that one tile owns; 0 never tiles, None leaves it to the
+            backend.
+        render_pixels: most output pixels that one call of a query decoder makes; 0 leaves it to
+            the backend.
+        cache_bytes: features kept for the next rendering of the same view; those of the latest
+            tile are kept in any case.
+    """
+
+    tile: int | None = None
+    render_pixels: int = 0
+    cache_bytes: int = 256 << 20
+
+    def resolved(self, work: Work) -> TilePolicy:
+        """The policy with a tile that a backend prefers, where none was chosen."""
+        return self if self.tile is not None else replace(self, tile=work.tile)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The tiles of an image.
+
+    Attributes:
+        rows: spans of the vertical axis.
+        cols: spans of the horizontal axis.
+        ramp: LR pixels over which neighbours fade into each other; 0 where tiles are exact.
+    """
+
+    rows: Sequence[Span]
+    cols: Sequence[Span]
+    ramp: int
+
+    @property
+    def largest(self) -> int:
+        """Most LR rows or columns that a tile owns."""
+        return max(span.stop - span.start for span in (*self.rows, *self.cols))
+
+
+def halo_of(manifest: Manifest) -> int:
+    """LR pixels that the crop of a tile reaches beyond what the tile owns."""
+    return manifest.receptive_field + _reduction(manifest)
+
+
+def render_halo_of(manifest: Manifest) -> int:
+    """LR pixels around a part of the output beyond which it depends on no features."""
+    radius = manifest.render_radius
+    return halo_of(manifest) if radius is None else radius + _reduction(manifest)
+
+
+def _reduction(manifest: Manifest) -> int:
+    if manifest.family == "lattice":
+        # The reduction from the lattice reads a little beyond what a tile owns.
+        return math.ceil(2 / manifest.scale.min) + 1
+    return 0
+
+
+def lay_out(manifest: Manifest, height: int, width: int, policy: TilePolicy, work: Work) -> Layout:
+    """Cut an image of a size into tiles; none reaches beyond what graphs were built for.
+
+    Windows of a tile lie where those of the image do, unless graphs are too short for that.
+    """
+    halo = halo_of(manifest)
+    tile = policy.resolved(work).tile or 0
+
+    def spans(length: int, most: int) -> list[Span]:
+        side, step = tile, manifest.tile_step
+        if manifest.tiling == "not-allowed":
+            return cut(length, 0, halo)
+        if length > most:
+            # A crop that begins and ends at whole steps reaches up to a step less 1 further.
+            left = most - 2 * (halo + step - 1)
+            if left < step:
+                step, left = 1, most - 2 * halo
+            side = max(1, min(side or most, left))
+        found = cut(length, side, halo, step)
+        # Where windows lie at whole steps, a crop that is moved would have others.
+        equal = work.equal_tiles and manifest.tiling == "exact" and manifest.tile_step == 1
+        return _equal(found, length) if equal else found
+
+    rows, cols = spans(height, manifest.height.max), spans(width, manifest.width.max)
+    exact = manifest.tiling == "exact"
+    return Layout(rows, cols, 0 if exact else ramp_of(rows, cols, manifest.receptive_field))
+
+
+def _equal(spans: list[Span], length: int) -> list[Span]:
+    """The same tiles with crops of equal length, which read a little more at the borders."""
+    longest = max(span.crop_stop - span.crop_start for span in spans)
+    return [
+        replace(span, crop_start=start, crop_stop=start + longest)
+        for span in spans
+        for start in [min(span.crop_start, length - longest)]
+    ]
+
+
+def smaller(policy: TilePolicy, layout: Layout, manifest: Manifest) -> TilePolicy | None:
+    """A policy of half the tile, or None where nothing smaller makes sense."""
+    if manifest.tiling == "not-allowed" or layout.largest <= _SMALLEST_TILE:
+        return None
+    given = policy.render_pixels
+    pixels = max(1 << 12, given // 2) if given else 0
+    return replace(policy, tile=(layout.largest + 1) // 2, render_pixels=pixels)

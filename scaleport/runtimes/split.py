@@ -1,0 +1,59 @@
+"""Batches that a session does not take at once: split, run, and joined again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+from scaleport.bundle.manifest import Graph, Tensor
+from scaleport.runtimes.arrays import HOST, Arrays
+from scaleport.runtimes.base import Feeds, Session, Values
+
+BATCH: Final = "N"
+"""What manifests call the dimension of the batch."""
+
+
+def split_run(
+    session: Session, graph: Graph, feeds: Feeds, keep: Collection[str], most: int
+) -> Values:
+    """Run a session, in several calls if it takes fewer images than it is fed.
+
+    Args:
+        session: the session.
+        graph: its declared inputs and outputs, which say what has a batch.
+        feeds: inputs of any batch.
+        keep: outputs that may stay where they were computed.
+        most: most images of one call; 0 for no limit.
+
+    Raises:
+        UsageError, BackendError, OutOfMemoryError: as :meth:`Session.run` does.
+    """
+    batched = [t.name for t in graph.inputs if _has_batch(t) and t.name in feeds]
+    count = max((feeds[name].shape[0] for name in batched), default=1)
+    if not most or count <= most:
+        return session.run(feeds, keep) if keep else session.run(feeds)
+    arrays: Arrays = getattr(session, "arrays", HOST)
+    parts: list[Values] = []
+    for start in range(0, count, most):
+        some = slice(start, start + most)
+        chosen = {
+            name: arrays.wrap(arrays.crop(arrays.unwrap(value), (some,)))
+            if name in batched and value.shape[0] == count
+            else value
+            for name, value in feeds.items()
+        }
+        parts.append(session.run(chosen, keep))
+    joined = {t.name for t in graph.outputs if _has_batch(t)}
+    whole: Values = {}
+    for name, value in parts[0].items():
+        if name not in joined:
+            whole[name] = value
+            continue
+        place = arrays if name in keep else HOST
+        natives = [place.unwrap(part[name]) for part in parts]
+        whole[name] = place.wrap(place.concatenated(natives, 0))
+    return whole
+
+
+def _has_batch(tensor: Tensor) -> bool:
+    return bool(tensor.shape) and tensor.shape[0] == BATCH

@@ -1,0 +1,107 @@
+"""TensorRT: every tensor of an ONNX graph, in an engine that is built for that, and its layers.
+
+Engines are built here as an export builds them. This module therefore needs the room ``export``,
+and only tools that look for faults import it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from scaleport.errors import UsageError
+from scaleport.runtimes.base import Backend, GraphFile, SessionOptions, host
+from scaleport.runtimes.inside import Array, Inner, Operations
+from scaleport.runtimes.onnx_inside import marked, named
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def build_marked(path: Path, feeds: Mapping[str, Array], target: Path) -> onnx.ModelProto:
+    """Build an engine of an ONNX graph with every tensor as an output, for shapes of these feeds.
+
+    Args:
+        path: the graph.
+        feeds: one array per input; those of ``size`` are its values too.
+        target: the engine to write.
+
+    Returns:
+        The graph as it is.
+
+    Raises:
+        BackendError: if a library is missing.
+        ExportError: if TensorRT refuses the graph; names the node.
+    """
+    import onnx
+
+    from scaleport.export.tensorrt import SIZE_INPUT, ShapeRange, build_engine
+
+    model, all_outputs = marked(path)
+    # Of a tensor that becomes an output only the name is known, and TensorRT wants its type.
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    types = {value.name: value.type for value in (*inferred.value_info, *inferred.output)}
+    for output in all_outputs.graph.output:
+        output.type.CopyFrom(types[output.name])
+    ranges = {}
+    for name, value in feeds.items():
+        by_value = name == SIZE_INPUT
+        only = tuple(int(n) for n in (value if by_value else value.shape))
+        of: Literal["shape", "values"] = "values" if by_value else "shape"
+        ranges[name] = ShapeRange(min=only, opt=only, max=only, of=of)
+    # Under its own name, so that an error names the graph of the bundle.
+    source = target.with_name(path.name)
+    onnx.save(all_outputs, source)
+    build_engine(source, target, ranges)
+    return model
+
+
+def inner(backend: Backend, path: Path, feeds: Mapping[str, Array]) -> list[Inner]:
+    """Build an engine of an ONNX graph with every tensor as an output, and run it.
+
+    Built and run as the engines of a bundle are, by the same library.
+
+    Raises:
+        BackendError: if a library or a GPU is missing, or the engine cannot run.
+        ExportError: if TensorRT refuses the graph.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        target = Path(scratch) / "marked.engine"
+        model = build_marked(path, feeds, target)
+        outputs = tuple(name for node in model.graph.node for name in node.output)
+        session = backend.load(
+            GraphFile(target, path.stem, "", tuple(feeds), outputs), SessionOptions()
+        )
+        try:
+            values = {name: host(value) for name, value in session.run(feeds).items()}
+        finally:
+            session.close()
+    return named(model, values)
+
+
+def operations(path: Path) -> Operations:
+    """Count the layers of the network that an ONNX graph is parsed to, with or without a GPU.
+
+    Raises:
+        UsageError: if neither library is installed.
+        ExportError: if the library refuses the graph.
+    """
+    from scaleport.export.tensorrt_network import NetworkBuild
+    from scaleport.runtimes.engine_library import installed, logged
+
+    libraries = installed()
+    if not libraries:
+        raise UsageError("neither TensorRT nor TensorRT-RTX is installed")
+    # The RTX library parses on machines without a GPU as well.
+    library = libraries[-1]
+    with logged(library) as (logger, messages):
+        build = NetworkBuild(library, logger, messages, path)
+        build.parse()
+        layers = [build.network.get_layer(i) for i in range(build.network.num_layers)]
+        kinds = Counter(str(layer.type) for layer in layers)
+    return Operations(
+        len(layers), len(kinds), {f"{library.title}, parsed and not run": len(layers)}
+    )

@@ -1,0 +1,84 @@
+"""The browser runtime against the Python one: the same grid, tiles and pixels."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+WEB = Path(__file__).parents[2] / "web"
+NAMES = {"wasm": "WebAssembly", "webgpu": "WebGPU"}
+TYPES = ["npx", "--no-install", "tsc", "--noEmit"]
+
+
+def run(command: list[str], folder: Path = WEB, **environment: str) -> str:
+    ran = subprocess.run(
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+        timeout=1200,
+    )
+    assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-4000:]
+    return ran.stdout
+
+
+def test_the_package_is_typed(node: str) -> None:
+    run(TYPES)
+
+
+def test_the_lock_file_names_no_package_host() -> None:
+    lock = json.loads((WEB / "package-lock.json").read_text())
+    assert len(lock["packages"]) > 10
+    assert [name for name, entry in lock["packages"].items() if "resolved" in entry] == []
+    assert "omit-lockfile-registry-resolved=true" in (WEB / ".npmrc").read_text()
+
+
+def test_node_renders_what_python_renders(node: str, built: Path, vectors: Path) -> None:
+    command = [node, "--test", "--test-reporter=tap", "build/test/node.test.mjs"]
+    out = run(command, SCALEPORT_VECTORS=str(vectors))
+    counts = dict(re.findall(r"^# (pass|fail|skipped) (\d+)$", out, re.MULTILINE))
+    assert int(counts["pass"]) >= 10
+    assert (counts["fail"], counts["skipped"]) == ("0", "0")
+
+
+def is_right(case: dict) -> bool:
+    # A PSNR of null is infinite.
+    close = case["difference"] is not None and case["difference"] <= 1e-4
+    return close and (case["psnr"] is None or case["psnr"] >= 80) and case["shown"] <= 1
+
+
+def in_browser(node: str, browser: str, vectors: Path, provider: str) -> dict:
+    command = [node, "test/browser.mjs", "cases", str(vectors), provider]
+    report = json.loads(run(command, SCALEPORT_CHROMIUM=browser))
+    assert report["isolated"]
+    assert report["faults"] == []
+    assert max(report["resampled"]) <= 2e-6
+    assert len(report["results"]) == 4 * 6
+    for case in report["results"]:
+        assert case["provider"].startswith(f"{NAMES[provider]} (")
+    return report
+
+
+def test_a_browser_renders_what_python_renders(
+    node: str, browser: str, built: Path, vectors: Path
+) -> None:
+    report = in_browser(node, browser, vectors, "wasm")
+    assert report["selfTest"]["passed"]
+    assert [case for case in report["results"] if not is_right(case)] == []
+
+
+@pytest.mark.long
+def test_the_self_test_lets_no_wrong_webgpu_pass(
+    node: str, browser: str, built: Path, vectors: Path
+) -> None:
+    """ONNX Runtime Web 1.30 on Chromium's software adapter is wrong at the image's border."""
+    report = in_browser(node, browser, vectors, "webgpu")
+    wrong = [case for case in report["results"] if not is_right(case)]
+    assert report["selfTest"]["passed"] == (wrong == [])

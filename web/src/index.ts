@@ -1,0 +1,11 @@
+export { Bundle, openBundle, zipReader, type ReadFile } from "./bundle.js";
+export * from "./errors.js";
+export { Axis, Grid, outputLength, type Region, type Scale, type Size } from "./grid.js";
+export { parseManifest, type Manifest } from "./manifest.js";
+export { encodePng } from "./png.js";
+export { pixelsOf, pixelSource, planesOf } from "./pixels.js";
+export { resample, support, type Planes } from "./resample.js";
+export { openRuntime, Runtime, type Provider, type RuntimeOptions } from "./runtime.js";
+export { MAX_DIFFERENCE, maxDifference, selfTest, type SelfTest } from "./selftest.js";
+export { load, Upscaler, type LoadOptions } from "./upscaler.js";
+export { sourceOf, View, type Part, type Request, type Source, type TilePolicy } from "./view.js";
