@@ -216,8 +216,11 @@ def _narrow(entry: Entry | None, notes: dict[str, int]) -> list[list[str]]:
     if entry is None:
         return [["", "params", "train", "deploy", "scale", "tiling", "export"]]
     totals = [form.total(entry.macs.scale) for form in (entry.macs.training, entry.macs.deploy)]
-    words = (word.replace("(", "").replace(")", "") for word in _words(entry, notes))
-    return [[entry.name, *map(short, (entry.parameters, *totals)), *words]]
+    *words, export = (word.replace("(", "").replace(")", "") for word in _words(entry, notes))
+    if entry.refused_formats and not entry.refusal:
+        # The note says which format it is.
+        export = f"part {export.split()[-1]}"
+    return [[entry.name, *map(short, (entry.parameters, *totals)), *words, export]]
 
 
 def _words(entry: Entry, notes: dict[str, int]) -> tuple[str, str, str]:

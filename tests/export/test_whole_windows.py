@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from scaleport.export.onnx import export_stage
-from scaleport.export.whole import export_resample, whole_graph
+from scaleport.export.resampling import resample_graph
+from scaleport.export.whole import whole_graph
 from scaleport.grid import Grid
 from scaleport.models.network import build_network
 
@@ -27,7 +28,7 @@ def test_whole_graph() -> None:
     for value in network.parameters():
         value.normal_(std=0.2)
     stages = {s.name: export_stage(s) for s in network.deploy().stages()}
-    model = whole_graph("scale", stages, (2,), export_resample(2.0))
+    model = whole_graph("scale", stages, (2,), resample_graph(2.0))
     assert [value.name for value in model.graph.input] == ["image", "scale"]
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
