@@ -65,8 +65,9 @@ def show_network(out: Output, entry: Entry) -> None:
     answers = f"{limits}; rendered at {natives}" if natives else f"{limits}, any real number"
     tiling = TILING_WORDS[entry.tiling.kind]
     exports = ", ".join(facts["formats"]) or f"nothing: {entry.refusal}"
-    for name, reason in entry.refused_formats.items():
-        exports += f"; not to {name}: {reason}"
+    for reason in dict.fromkeys(entry.refused_formats.values()):
+        names = (name for name, why in entry.refused_formats.items() if why == reason)
+        exports += f"; not to {' or '.join(names)}: {reason}"
     rows = [
         ("paper", f"arXiv {entry.paper}" if entry.paper[:4].isdigit() else entry.paper),
         ("scales", answers),

@@ -234,12 +234,18 @@ def test_graphs_hold_the_scan_at_any_size(encoder: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_core_ml_is_left_out_with_a_reason(tmp_path: Path) -> None:
+def test_formats_without_loops_are_left_out_with_a_reason(tmp_path: Path) -> None:
     save_checkpoint(make({**CONFIG, "encoder": TINY}), tmp_path / "scan.safetensors")
-    options = ExportOptions(formats=("coreml",), precisions=("fp32",))
+    options = ExportOptions(formats=("coreml", "tensorrt"), precisions=("fp32",))
     manifest = export_bundle(tmp_path / "scan.safetensors", tmp_path / "scan.bundle", options)
     assert set(manifest.graphs) == {"onnx"}
+    assert {path.name for path in (tmp_path / "scan.bundle/onnx/fp32").iterdir()} >= {
+        "encode.onnx",
+        "whole.onnx",
+    }
+    assert set(manifest.skipped) == {"coreml", "tensorrt"}
     assert "takes no loop" in manifest.skipped["coreml"]
+    assert "crashes" in manifest.skipped["tensorrt"]
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from scaleport.models.encoders.hit import (
     start_linear,
 )
 from scaleport.models.encoders.mambairv2 import (
-    NO_LOOPS,
+    REFUSED_SCAN,
     SCANNED,
     MixedLayer,
     scan_by_lanes,
@@ -99,7 +99,7 @@ class HiET(TokenEncoder):
     * ``swinir``: HiT layers; 735 664 parameters (742 156 with SPConv x2, 761 632 with x4).
     * ``srformer``: HiT layers with a convolutional feed-forward part; 798 064 parameters.
     * ``mambairv2``: MambaIRv2 layers with the correlation in the place of attention; 679 968
-      parameters. Core ML cannot hold it.
+      parameters. Core ML and TensorRT cannot hold it.
 
     Every correlation starts with a position code, zero in a fresh network.
 
@@ -152,7 +152,7 @@ class HiET(TokenEncoder):
         self.tiling: Tiling = SCANNED if scanned else WINDOWED
         self.scanned = scanned
         if scanned:
-            self.refused_formats = {"coreml": NO_LOOPS}
+            self.refused_formats = dict(REFUSED_SCAN)
             self.float32_parts = "selective scan, places of the sorted pixels"
             self.rewrites = (
                 "correlation without a map of pairs",

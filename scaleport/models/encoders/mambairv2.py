@@ -25,10 +25,11 @@ from scaleport.models.registry import ENCODERS
 from scaleport.models.scan import selective_scan
 from scaleport.models.scan_graph import scan_in_lanes
 
-NO_LOOPS = (
-    "a selective scan is a recurrence over all pixels of the image, for which Core ML's converter "
-    "takes no loop of a length that is not known in advance"
+_NO_LOOPS = (
+    "a selective scan is a recurrence over all pixels of the image: Core ML's converter takes no "
+    "loop of a length that is not known in advance, and TensorRT for RTX 1.7 crashes on one"
 )
+REFUSED_SCAN: Mapping[str, str] = MappingProxyType({"tensorrt": _NO_LOOPS, "coreml": _NO_LOOPS})
 SCANNED = Tiling("approximate", "the scan runs through all pixels that are given in one call")
 
 
@@ -290,7 +291,7 @@ class MambaIRv2(TokenEncoder):
     """
 
     tiling = SCANNED
-    refused_formats: Mapping[str, str] = MappingProxyType({"coreml": NO_LOOPS})
+    refused_formats: Mapping[str, str] = REFUSED_SCAN
     float32_parts = "selective scan, places of the sorted pixels"
     rewrites: tuple[str, ...] = (
         "position biases gathered, scale folded in",
