@@ -98,6 +98,8 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     macs: Counts
     refusal: str
     """Why it cannot be exported, one sentence without a full stop; empty if it can."""
+    refused_formats: dict[str, str]
+    """Formats that cannot hold it, with the reason; the others can."""
     config: dict[str, Any]
     """What it is built from, and what ``model:`` of a training recipe takes."""
     config_sha256: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -103,7 +103,8 @@ def _import(
         from scaleport.models.importers.settings import settings_of
     if spandrel:
         with needs("spandrel", "import --spandrel"):
-            import_module("spandrel")
+            if find_spec("spandrel") is None:
+                raise ModuleNotFoundError("No module named 'spandrel'", name="spandrel")
     given = None if scales is None else whole_numbers_of("--scales", scales)
     with out.libraries():
         found = import_file(source, given, spandrel, settings_of(settings))

@@ -65,6 +65,9 @@ def show_network(out: Output, entry: Entry) -> None:
     answers = f"{limits}; rendered at {natives}" if natives else f"{limits}, any real number"
     tiling = TILING_WORDS[entry.tiling.kind]
     exports = ", ".join(facts["formats"]) or f"nothing: {entry.refusal}"
+    for reason in dict.fromkeys(entry.refused_formats.values()):
+        names = (name for name, why in entry.refused_formats.items() if why == reason)
+        exports += f"; not to {' or '.join(names)}: {reason}"
     rows = [
         ("paper", f"arXiv {entry.paper}" if entry.paper[:4].isdigit() else entry.paper),
         ("scales", answers),
@@ -146,8 +149,9 @@ def right(rows: Sequence[Sequence[str]], first: int, last: int | None = None) ->
 
 
 def _facts(entry: Entry, runs: dict[str, list[str]]) -> dict[str, Any]:
-    formats = [] if entry.refusal else list(FORMATS)
-    able = [] if entry.refusal else sorted({name for names in runs.values() for name in names})
+    formats = [] if entry.refusal else [f for f in FORMATS if f not in entry.refused_formats]
+    held = [] if entry.refusal else [f for f in runs if f not in entry.refused_formats]
+    able = sorted({name for form in held for name in runs[form]})
     plain: dict[str, Any] = msgspec.to_builtins(entry)
     return {**plain, "formats": formats, "backends": able}
 
@@ -155,7 +159,8 @@ def _facts(entry: Entry, runs: dict[str, list[str]]) -> dict[str, Any]:
 def _say_networks(out: Output, entries: list[Entry], runs: dict[str, list[str]]) -> None:
     notes: dict[str, int] = {}
     for entry in entries:
-        for reason in filter(None, (*entry.tiling.reasons, entry.refusal)):
+        refusals = (entry.refusal, *entry.refused_formats.values())
+        for reason in filter(None, (*entry.tiling.reasons, *refusals)):
             notes.setdefault(reason, len(notes) + 1)
     layouts = (_wide, _without_papers, _narrow)
     for layout in layouts:
@@ -212,8 +217,11 @@ def _narrow(entry: Entry | None, notes: dict[str, int]) -> list[list[str]]:
     if entry is None:
         return [["", "params", "train", "deploy", "scale", "tiling", "export"]]
     totals = [form.total(entry.macs.scale) for form in (entry.macs.training, entry.macs.deploy)]
-    words = (word.replace("(", "").replace(")", "") for word in _words(entry, notes))
-    return [[entry.name, *map(short, (entry.parameters, *totals)), *words]]
+    *words, export = (word.replace("(", "").replace(")", "") for word in _words(entry, notes))
+    if entry.refused_formats and not entry.refusal:
+        # The note says which format it is.
+        export = f"part {export.split()[-1]}"
+    return [[entry.name, *map(short, (entry.parameters, *totals)), *words, export]]
 
 
 def _words(entry: Entry, notes: dict[str, int]) -> tuple[str, str, str]:
@@ -226,7 +234,11 @@ def _words(entry: Entry, notes: dict[str, int]) -> tuple[str, str, str]:
     if scale.native:
         scales = "x" + ",".join(map(str, scale.native))
     tiling = noted(TILING[entry.tiling.kind], *entry.tiling.reasons)
-    return scales, tiling, noted("no", entry.refusal) if entry.refusal else "yes"
+    if entry.refusal:
+        return scales, tiling, noted("no", entry.refusal)
+    left_out = entry.refused_formats
+    word = f"not {', '.join(left_out)}" if left_out else "yes"
+    return scales, tiling, noted(word, *dict.fromkeys(left_out.values()))
 
 
 def _say_parts(out: Output, known: Catalogue, others: list[dict[str, Any]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx
@@ -40,7 +40,7 @@ def join(
         outputs: outputs of the whole.
 
     Raises:
-        ExportError: if a tensor is missing or made twice, or a part holds a subgraph.
+        ExportError: if a tensor is missing or made twice.
     """
     graph = onnx.GraphProto(name=name)
     made = {value.name for value in inputs}
@@ -62,13 +62,10 @@ def join(
             copy.CopyFrom(tensor)
             copy.name = renamed(tensor.name)
         for node in source.node:
-            if any(a.HasField("g") or a.graphs for a in node.attribute):
-                raise ExportError(f"cannot join {part.prefix!r}: {node.op_type} holds a subgraph")
             copy_node = graph.node.add()
             copy_node.CopyFrom(node)
             copy_node.name = f"{part.prefix}/{node.name or node.output[0]}"
-            copy_node.input[:] = [renamed(t) for t in node.input]
-            copy_node.output[:] = [renamed(t) for t in node.output]
+            _rename(copy_node, renamed)
             twice = made & set(copy_node.output) - {""}
             if twice:
                 raise ExportError(f"cannot join {part.prefix!r}: {twice.pop()!r} is made twice")
@@ -79,3 +76,21 @@ def join(
     return onnx.helper.make_model(
         graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="scaleport"
     )
+
+
+def _rename(node: onnx.NodeProto, renamed: Callable[[str], str]) -> None:
+    """Rename what a node reads and makes, in the bodies of loops and branches too.
+
+    A body reads tensors of the graph around it by name, and none of its own may be called like
+    one of those: all names in it change alike.
+    """
+    node.input[:] = [renamed(tensor) for tensor in node.input]
+    node.output[:] = [renamed(tensor) for tensor in node.output]
+    for attribute in node.attribute:
+        for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            for value in (*body.input, *body.output, *body.value_info, *body.initializer):
+                value.name = renamed(value.name)
+            for sparse in body.sparse_initializer:
+                sparse.values.name = renamed(sparse.values.name)
+            for inner in body.node:
+                _rename(inner, renamed)

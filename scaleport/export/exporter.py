@@ -110,7 +110,8 @@ def export_bundle(
         radius, around = APPROXIMATE_HALO, None
         if network.tiling.kind == "exact" or network.tiling.measurable:
             step("measuring the receptive field")
-            radius = receptive_field(network)
+            measured = receptive_field(network)
+            radius = APPROXIMATE_HALO if measured is None else measured
             if network.tiling.kind == "exact":
                 around = render_radius(network)
             if network.tiling.kind != "exact":
@@ -140,8 +141,10 @@ def export_bundle(
             build = quantise(plan, manifest)
             plan.int8.update(build.graphs)
             manifest = msgspec.structs.replace(manifest, quantisation=build.record)
-        names = [name for name in FORMATS if name == "onnx" or name in options.formats]
-        graphs, skipped = _write_formats(plan, names)
+        wanted = [name for name in FORMATS if name == "onnx" or name in options.formats]
+        refused = network.encoder.refused_formats
+        graphs, skipped = _write_formats(plan, [name for name in wanted if name not in refused])
+        skipped |= {name: refused[name] for name in wanted if name in refused}
         skipped |= plan.skipped
         shutil.copyfile(checkpoint, writer.path(CHECKPOINT_NAME))
         step("hashing")

@@ -21,6 +21,7 @@ from scaleport.export.trace import (
 )
 from scaleport.export.translate import IR_VERSION, OPSET, translation
 from scaleport.models.base import Stage
+from scaleport.models.scan_graph import translations
 from scaleport.runtimes.onnx_inside import MODULE_KEY
 
 CHECK_SIZES = TraceSizes(1, 10, 19, 41, 22, 2)
@@ -67,6 +68,7 @@ def _export(stage: Stage, sizes: TraceSizes) -> torch.onnx.ONNXProgram:
                 dynamo=True,
                 dynamic_shapes=tuple(dynamic_shapes(stage)),
                 opset_version=OPSET,
+                custom_translation_table=translations(),
                 verbose=False,
             )
         except Exception as error:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from scaleport.export.capture import quiet, swift, with_views
+from scaleport.models.scan_graph import translations
 
 OPSET = 20
 IR_VERSION = 10
@@ -40,6 +41,8 @@ def translation() -> Translation | None:
             from torch.onnx._internal.exporter import _core, _fx_passes, _registration
 
             registry = _registration.ONNXRegistry.from_torchlib(opset_version=OPSET)
+            for operator, written in translations().items():
+                registry.register_op(operator, written)
             promote = _fx_passes.insert_type_promotion_nodes
             translate = _core._exported_program_to_onnx_program
             lazy: Any = _lazy_import

@@ -10,8 +10,9 @@ A network exists in two forms that compute the same function:
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import torch
@@ -143,10 +144,12 @@ class Encoder(nn.Module, abc.ABC):
     reads_scale: ClassVar[bool] = False
     """Whether the features depend on the requested scale or size. ``forward`` then takes what
     :meth:`prepare` made as a second argument, and only query upsamplers fit."""
-    float32_parts: ClassVar[str] = ""
+    float32_parts: str = ""
     """What of its graph stays float32 in an fp16 export, in words."""
     export_refusal: str = ""
     """Why no graph can hold this encoder, one sentence without a full stop; empty if one can."""
+    refused_formats: Mapping[str, str] = MappingProxyType({})
+    """Formats that cannot hold this encoder, with the reason, one sentence without a full stop."""
     rewrites: tuple[str, ...] = ()
     """What :meth:`deploy` does differently from :meth:`forward`, a few words each."""
 

@@ -64,6 +64,7 @@ def entry(composition: Composition) -> Entry:
         rewrites=(*network.encoder.rewrites, *network.upsampler.rewrites),
         macs=count(network),
         refusal=network.export_refusal,
+        refused_formats=dict(network.encoder.refused_formats),
         config=composition.config,
         config_sha256=config_hash(composition.config),
     )

@@ -56,6 +56,7 @@ _SMALL_UPSAMPLERS: dict[str, Config] = {
     "ipe-liif": {"hidden": [16, 16]},
     "metasr": {"hidden": 16},
     "ipe-metasr": {"hidden": 16},
+    "lte": {"width": 16, "hidden": [16, 16]},
     "hiif": {"width": 16, "levels": 3, "heads": 2, "attentions": 1},
     "hiif-light": {"width": 16, "levels": 3, "heads": 2},
     "msit": {"width": 16, "heads": 2, "branches": 4, "query_branches": 2, "hidden": [16, 16]},

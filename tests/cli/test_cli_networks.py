@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 import yaml
 
 from scaleport.catalogue import FAMILIES, catalogue
-from scaleport.cli.networks import right, short
+from scaleport.cli.networks import right, short, show_network
+from scaleport.cli.output import Output
 
 
 @pytest.fixture
@@ -42,8 +44,9 @@ def test_listing_is_complete_as_json(run) -> None:
     assert liif["paper"] == "2012.09161" and liif["parameters"] == 1_567_299
     assert liif["formats"] == ["onnx", "openvino", "tensorrt", "coreml"]
     assert {"torch", "onnxruntime", "openvino"} <= set(liif["backends"])
-    assert (mamba["formats"], mamba["backends"]) == ([], [])
-    assert "selective scan" in mamba["refusal"]
+    assert mamba["formats"] == ["onnx", "openvino"] and mamba["refusal"] == ""
+    assert "coreml" not in mamba["backends"] and "onnxruntime" in mamba["backends"]
+    assert "selective scan" in mamba["refused_formats"]["coreml"]
     assert by_name["eqsr"]["tiling"]["kind"] == "not-allowed"
     assert found["formats"]["onnx"] == ["onnxruntime"]
 
@@ -74,9 +77,24 @@ def test_one_network_with_a_configuration_that_builds_it(run) -> None:
     assert (found["kind"], found["config"]) == ("network", recipe["model"])
 
 
-def test_a_network_that_is_not_exported_says_why(run) -> None:
-    out = run("inspect c2d-mambairv2-light-x4").out
-    assert "exports to   nothing: a selective scan is a recurrence" in out
+def test_a_format_that_cannot_hold_a_network_is_said_with_the_reason(run, columns) -> None:
+    columns(120)
+    out = " ".join(run("inspect c2d-mambairv2-light-x4").out.split())
+    formats = "onnx, openvino; not to tensorrt or coreml: a selective scan is a recurrence"
+    assert f"exports to {formats}" in out
+    runs_on = out.partition("runs on ")[2].partition(" deploy form")[0].split(", ")
+    assert {"onnxruntime", "openvino", "torch"} <= set(runs_on)
+    assert not {"coreml", "tensorrt"} & set(runs_on)
+
+
+def test_a_network_that_is_not_exported_says_why(columns, capsys) -> None:
+    columns(120)
+    entry = catalogue().find("c2d-mambairv2-light-x4")
+    assert entry is not None
+    refused = msgspec.structs.replace(entry, refusal="its loops have no end", refused_formats={})
+    show_network(Output(), refused)
+    out = capsys.readouterr().out
+    assert "exports to   nothing: its loops have no end" in out
     assert "runs on      PyTorch, in Python only" in out
 
 

@@ -170,13 +170,33 @@ def test_join_refuses_another_opset():
         join("one", [Part("old", old)], [info("x")], [info("y")])
 
 
-def test_join_refuses_subgraphs():
-    branch = onnx.helper.make_graph(
-        [onnx.helper.make_node("Relu", ["x"], ["r"])], "branch", [], [info("r")]
-    )
-    node = onnx.helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
+def test_join_keeps_names_apart_in_the_bodies_of_branches():
+    def branch(number):
+        # Reads the border tensor x and the inner tensor t of the graph around it.
+        nodes = [("Add", ["x", "t"], ["s"]), ("Mul", ["s", "k"], ["r"])]
+        made = [onnx.helper.make_node(op, i, o) for op, i, o in nodes]
+        k = onnx.numpy_helper.from_array(np.float32([number]), "k")
+        return onnx.helper.make_graph(made, "branch", [], [info("r")], [k])
+
+    made = [
+        onnx.helper.make_node("Neg", ["x"], ["n"]),
+        onnx.helper.make_node("Mul", ["n", "n"], ["t"]),
+        onnx.helper.make_node("If", ["c"], ["y"], then_branch=branch(2), else_branch=branch(3)),
+    ]
     condition = onnx.helper.make_tensor_value_info("c", onnx.TensorProto.BOOL, [])
-    graph = onnx.helper.make_graph([node], "part", [info("x"), condition], [info("y")])
+    graph = onnx.helper.make_graph(made, "part", [info("x"), condition], [info("y")])
     chosen = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
-    with pytest.raises(ExportError, match="'chosen': If holds a subgraph"):
-        join("one", [Part("chosen", chosen)], [info("x"), condition], [info("y")])
+    parts = [
+        Part("first", chosen, {"x": "in", "y": "between"}),
+        Part("second", chosen, {"x": "between", "y": "out"}),
+    ]
+    joined = join("both", parts, [info("in"), condition], [info("out")])
+    onnx.checker.check_model(joined, full_check=True)
+    running = onnxruntime.InferenceSession(joined.SerializeToString())
+    for flag, factor in ((True, 2), (False, 3)):
+        x = np.float32([1, -2])
+        want = x
+        for _ in range(2):
+            want = (want + want * want) * factor
+        (found,) = running.run(None, {"in": x, "c": np.array(flag)})
+        np.testing.assert_array_equal(found, want)

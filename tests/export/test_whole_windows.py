@@ -27,7 +27,7 @@ def test_whole_graph() -> None:
     network = build_network(CONFIG).eval()
     for value in network.parameters():
         value.normal_(std=0.2)
-    stages = {s.name: export_stage(s, lint=False) for s in network.deploy().stages()}
+    stages = {s.name: export_stage(s) for s in network.deploy().stages()}
     model = whole_graph("scale", stages, (2,), resample_graph(2.0))
     assert [value.name for value in model.graph.input] == ["image", "scale"]
     session = onnxruntime.InferenceSession(

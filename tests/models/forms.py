@@ -207,7 +207,7 @@ def _run_onnx(models: dict[str, Any]) -> Runner:
 
 def onnx_runner(stages: Sequence[Stage]) -> Runner:
     """Runs some stages in ONNX Runtime, and the others in PyTorch."""
-    return _run_onnx({stage.name: onnx.export_stage(stage, lint=False) for stage in stages})
+    return _run_onnx({stage.name: onnx.export_stage(stage) for stage in stages})
 
 
 def _run_openvino(models: dict[str, Any]) -> Runner:

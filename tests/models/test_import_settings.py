@@ -65,6 +65,19 @@ def test_max_s_stays_what_it_was_trained_with(tmp_path: Path) -> None:
     assert not torch.allclose(moved.network(image, grid), more.network(image, grid))
 
 
+def test_settings_go_with_wrapped_and_prefixed_files(tmp_path: Path) -> None:
+    state = igconv_file(tmp_path)
+    wrapped = {"iteration": 5, "net_g": {f"_orig_mod.net.{k}": v for k, v in state.items()}}
+    settings = {"encoder.residual_scale": 0.1}
+    found = bring(tmp_path, wrapped, settings=settings)
+    assert found.given == settings
+    want = bring(tmp_path, state, settings=settings).network
+    image, grid = torch.rand(1, 3, 4, 5), Grid.from_scale(4, 5, 2)
+    assert torch.equal(found.network(image, grid), want(image, grid))
+    plain = bring(tmp_path, wrapped).network
+    assert not torch.allclose(plain(image, grid), want(image, grid))
+
+
 def test_a_residual_scale_reaches_the_network(tmp_path: Path) -> None:
     network = BasicEdsr(4, 2)
     igconv(network, 4, 2, False)

@@ -2,26 +2,64 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
-from forms import check_forms, check_onnx
+from forms import answers, check_forms, check_onnx
 from torch import Tensor, nn
 
-from scaleport.errors import ArtifactError, UsageError
+from scaleport.errors import ArtifactError, BackendError, UsageError
+from scaleport.export.receptive import receptive_field
 from scaleport.grid import Grid
 from scaleport.models import UPSAMPLERS, build_network, load_checkpoint, save_checkpoint
-from scaleport.models.encoders.foreign import rewrites_itself
+from scaleport.models.encoders.foreign import (
+    Foreign,
+    continued,
+    load_spandrel,
+    rewrites_itself,
+    settled,
+)
 from scaleport.models.importers import import_file
+from scaleport.models.network import Network
 
 CONFIG: dict[str, Any] = {
     "encoder": {"name": "edsr", "width": 12, "blocks": 1},
     "upsampler": {"name": "shuffle", "scale": 2},
     "normalisation": {"mean": [0.45, 0.44, 0.4], "std": 0.5},
 }
+
+
+@pytest.fixture(scope="module")
+def spandrel() -> Iterator[Any]:
+    """The package, also where there is no torchvision that fits torch.
+
+    Two of its networks, neither of which upscales, use three functions of torchvision; all others
+    only need that these can be imported.
+    """
+    if importlib.util.find_spec("spandrel") is None:
+        pytest.skip("spandrel is not installed")
+    added = []
+    try:
+        import torchvision  # noqa: F401
+    except Exception:  # missing, or made for another torch
+        functional = ModuleType("torchvision.transforms.functional")
+        for name in ("InterpolationMode", "rotate", "normalize"):
+            setattr(functional, name, None)
+        added = ["torchvision", "torchvision.transforms", functional.__name__]
+        for name in added[:2]:
+            sys.modules[name] = ModuleType(name)
+        sys.modules[functional.__name__] = functional
+    import spandrel
+
+    yield spandrel
+    for name in added:
+        del sys.modules[name]
 
 
 def compact(scale: int = 2) -> nn.Sequential:
@@ -52,8 +90,7 @@ def test_without_spandrel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @torch.no_grad()
-def test_compact(tmp_path: Path) -> None:
-    pytest.importorskip("spandrel")
+def test_compact(tmp_path: Path, spandrel: Any) -> None:
     torch.manual_seed(0)
     body = compact()
     found = import_file(saved(body, tmp_path / "a.pth"), foreign=True)
@@ -69,6 +106,11 @@ def test_compact(tmp_path: Path) -> None:
     assert torch.equal(again(image, grid), found.network(image, grid))
 
     check_forms(found.network.config, scales=(2, 1.3))
+
+
+@pytest.mark.slow
+def test_compact_in_graphs(tmp_path: Path, spandrel: Any) -> None:
+    found = import_file(saved(compact(), tmp_path / "a.pth"), foreign=True)
     check_onnx(found.network.config, cases=(((7, 5), 2.0),))
 
 
@@ -87,13 +129,188 @@ def test_networks_that_change_their_weights_are_found() -> None:
     assert not rewrites_itself(compact(), 4)
 
 
-def test_what_spandrel_does_not_know(tmp_path: Path) -> None:
-    pytest.importorskip("spandrel")
+def test_what_spandrel_does_not_know(tmp_path: Path, spandrel: Any) -> None:
     torch.save({"a": torch.zeros(2)}, tmp_path / "a.pth")
-    with pytest.raises(ArtifactError, match="spandrel cannot build this network"):
+    with pytest.raises(ArtifactError, match=r"no network with these weights \(the first is a"):
         import_file(tmp_path / "a.pth", foreign=True)
     body = compact()
     with torch.no_grad():
         body[0].weight.fill_(float("nan"))
     with pytest.raises(ArtifactError, match="NaN"):
         import_file(saved(body, tmp_path / "a.pth"), foreign=True)
+
+
+def made(module: nn.Module, path: Path, content: Any = None) -> Network:
+    """A network imported from a file of a module's weights."""
+    torch.save(module.state_dict() if content is None else content, path)
+    network = import_file(path, foreign=True).network
+    assert isinstance(network.encoder, Foreign)
+    return network
+
+
+NESTINGS = ("net", "model_state_dict", "generator", "netG", "params-ema", "params_ema", "only")
+PREFIXES = ("_orig_mod.", "model.", "net_g.", "module.", "module._orig_mod.", "net_g.module.")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("nesting", NESTINGS)
+def test_nestings(nesting: str, tmp_path: Path, spandrel: Any) -> None:
+    body = compact()
+    state = {f"body.{key}": value for key, value in body.state_dict().items()}
+    other = {} if nesting == "only" else {"epoch": 3, "optimizer": {"lr": 1.0}}
+    network = made(body, tmp_path / "a.pth", {nesting: state, **other})
+    assert torch.equal(network.encoder.model.body[0].weight, body[0].weight)
+    network = made(body, tmp_path / "a.pth", {"state_dict": {nesting: state}, **other})
+    assert torch.equal(network.encoder.model.body[0].weight, body[0].weight)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_prefixes(prefix: str, tmp_path: Path, spandrel: Any) -> None:
+    body = compact()
+    state = {f"{prefix}body.{key}": value for key, value in body.state_dict().items()}
+    network = made(body, tmp_path / "a.pth", {"params": state})
+    assert torch.equal(network.encoder.model.body[0].weight, body[0].weight)
+
+
+def esrgan(spandrel: Any, **options: Any) -> nn.Module:
+    torch.manual_seed(0)
+    model = spandrel.architectures.ESRGAN.ESRGAN(num_filters=8, num_blocks=1, **options)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2)
+    module: nn.Module = model.eval()
+    return module
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("options", "multiple"),
+    [({"scale": 4}, 1), ({"scale": 2}, 1), ({"in_nc": 12, "scale": 4, "shuffle_factor": 2}, 2)],
+)
+def test_esrgan_of_odd_sizes_is_the_network_itself(
+    options: dict[str, Any], multiple: int, tmp_path: Path, spandrel: Any
+) -> None:
+    model = esrgan(spandrel, **options)
+    network = made(model, tmp_path / "a.pth")
+    assert (network.encoder.multiple, network.encoder.minimum) == (multiple, multiple)
+    scale = network.encoder.scale
+    for size in ((13, 9), (7, 12), (5, 5), (2, 3), (16, 8)):
+        image = torch.rand(2, 3, *size)
+        want = model(image)
+        got = network(image, Grid.from_scale(*size, scale))
+        assert want.std() > 1e-3 and got.shape == want.shape
+        assert (got - want).abs().max() <= 1e-5, size
+    tiny = network(torch.rand(1, 3, 1, 1), Grid.from_scale(1, 1, scale))
+    assert tiny.isfinite().all()
+    # Shapes and padding are in the checkpoint: the network is the same when it is read again.
+    save_checkpoint(network, tmp_path / "a.safetensors")
+    again = load_checkpoint(tmp_path / "a.safetensors")
+    image, grid = torch.rand(1, 3, 7, 5), Grid.from_scale(7, 5, scale)
+    assert torch.equal(again(image, grid), network(image, grid))
+
+
+@pytest.mark.slow
+def test_esrgan_of_odd_sizes_in_graphs(tmp_path: Path, spandrel: Any) -> None:
+    model = esrgan(spandrel, in_nc=12, scale=4, shuffle_factor=2)
+    network = made(model, tmp_path / "a.pth")
+    check_onnx(network.config, dtypes=(torch.float32,), cases=(((13, 9), 2.0), ((1, 4), 2.0)))
+
+
+def test_padding_as_spandrel_does_it(spandrel: Any) -> None:
+    from spandrel.__helpers.size_req import SizeRequirements, pad_tensor
+
+    for length in (1, 2, 5, 9):
+        image = torch.rand(1, 3, length, 1)
+        _, want = pad_tensor(image, SizeRequirements(minimum=16, multiple_of=1))
+        got = image.index_select(2, continued(length, 16, image))
+        assert torch.equal(got, want[..., :1])
+
+
+@torch.no_grad()
+def test_span_merges_its_weights_once(tmp_path: Path, spandrel: Any) -> None:
+    torch.manual_seed(0)
+    model = spandrel.architectures.SPAN.SPAN(
+        num_in_ch=3, num_out_ch=3, feature_channels=8, upscale=2
+    ).eval()
+    assert rewrites_itself(model, 16)
+    twin = settled(model, 16)
+    assert not rewrites_itself(twin, 16)
+    image = torch.rand(2, 3, 11, 7)
+    want = model(image)
+    assert torch.equal(twin(image), want) and rewrites_itself(model, 16)
+    network = made(model, tmp_path / "a.pth")
+    torch.testing.assert_close(network(image, Grid.from_scale(11, 7, 2)), want, rtol=0, atol=1e-6)
+    assert network.export_refusal == "" and network.encoder.rewrites == ("weights merged once",)
+    form = network.deploy()
+    (got,) = answers(network, form, image, Grid.from_scale(11, 7, 2))
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
+    stage = form.encode.module
+    assert not rewrites_itself(stage, 16)
+
+
+@pytest.mark.slow
+def test_span_in_graphs(tmp_path: Path, spandrel: Any) -> None:
+    model = spandrel.architectures.SPAN.SPAN(
+        num_in_ch=3, num_out_ch=3, feature_channels=8, upscale=2
+    )
+    network = made(model.eval(), tmp_path / "a.pth")
+    check_onnx(network.config, dtypes=(torch.float32,), cases=(((7, 5), 2.0),))
+
+
+def craft(spandrel: Any) -> nn.Module:
+    torch.manual_seed(0)
+    options = {"embed_dim": 16, "depths": [1], "num_heads": [2], "upscale": 2}
+    model: nn.Module = spandrel.architectures.CRAFT.CRAFT(**options).eval()
+    return model
+
+
+@torch.no_grad()
+def test_craft(tmp_path: Path, spandrel: Any) -> None:
+    model = craft(spandrel)
+    network = made(model, tmp_path / "a.pth")
+    assert network.encoder.multiple == 16
+    image = torch.rand(1, 3, 21, 34)
+    want = spandrel.ModelLoader().load_from_state_dict(model.state_dict())
+    # Its descriptor clamps, which a network here does not.
+    got = network(image, Grid.from_scale(21, 34, 2)).clamp(0, 1)
+    torch.testing.assert_close(got, want(image), rtol=0, atol=1e-5)
+    check_forms(network.config, scales=(2,), dtypes=(torch.float32,))
+
+
+def test_what_sees_the_whole_image_is_not_measured(tmp_path: Path, spandrel: Any) -> None:
+    assert receptive_field(made(craft(spandrel), tmp_path / "a.pth")) is None
+    assert receptive_field(made(esrgan(spandrel, scale=2), tmp_path / "a.pth")) == 19
+
+
+@pytest.mark.slow
+def test_windows_in_graphs(tmp_path: Path, spandrel: Any) -> None:
+    network = made(craft(spandrel), tmp_path / "a.pth")
+    check_onnx(network.config, dtypes=(torch.float32,), cases=(((21, 34), 2.0), ((5, 3), 2.0)))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("operator torchvision::nms does not exist"), "torchvision::nms .*index"),
+        (ModuleNotFoundError("No module named 'torchvision'", name="torchvision"), "torchvision"),
+        (ImportError("undefined symbol", name="torchvision._C"), "torchvision, which is missing"),
+        (ModuleNotFoundError("No module named 'einops'", name="einops"), "pip install einops"),
+    ],
+)
+def test_a_package_that_spandrel_needs(
+    error: Exception, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing:
+        def find_spec(self, name: str, *_: Any) -> None:
+            if name == "spandrel":
+                raise error
+
+    for name in [name for name in sys.modules if name.split(".")[0] == "spandrel"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Failing(), *sys.meta_path])
+    with pytest.raises(BackendError, match=words) as caught:
+        load_spandrel()
+    assert "\n" not in str(caught.value) and caught.value.exit_code == 3
+    with pytest.raises(BackendError, match=words):
+        import_file(saved(compact(), tmp_path / "a.pth"), foreign=True)

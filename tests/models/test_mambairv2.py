@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from forms import check_forms, count, make
+from forms import check_forms, check_onnx, count, make
 from torch import Tensor
 
-from scaleport.errors import UnsupportedOpError, UsageError
+from scaleport.errors import UsageError
 from scaleport.export.exporter import export_bundle
+from scaleport.export.plan import ExportOptions
 from scaleport.grid import Grid
 from scaleport.models import ENCODERS, build_network, save_checkpoint
 from scaleport.models import scan as scan_module
@@ -17,9 +18,13 @@ from scaleport.models.encoders.mambairv2 import (
     AttentiveScan,
     GatedFeedForward,
     ShiftedAttention,
+    inverted,
+    picked_rows,
+    places_by_class,
 )
 from scaleport.models.padding import mirrored
 from scaleport.models.scan import selective_scan
+from scaleport.models.scan_graph import scan_in_lanes
 
 TINY: dict[str, Any] = {
     "name": "mambairv2",
@@ -191,18 +196,56 @@ def test_gradients_reach_every_weight() -> None:
 HIET = {"name": "hiet", "base": "mambairv2", "width": 16, "blocks": 1, "windows": [4], "heads": 2}
 
 
+@pytest.mark.parametrize(("length", "lane"), [(1, 4), (4, 4), (5, 4), (50, 16), (7, 64)])
+def test_scan_in_lanes_against_a_literal_recurrence(length: int, lane: int) -> None:
+    torch.manual_seed(length)
+    n, d, s = 2, 3, 4
+    x, delta = torch.randn(n, length, d).double(), torch.rand(n, length, d).double() * 3
+    decay = -torch.rand(d, s).double() * 50
+    drive, read = torch.randn(2, n, length, s).double()
+    inputs = (x, delta, decay, drive, read, torch.randn(d).double())
+    torch.testing.assert_close(
+        scan_in_lanes(*inputs, lane), literal_scan(*inputs), rtol=0, atol=1e-12
+    )
+
+
+def test_sorting_by_counting_is_a_stable_sort() -> None:
+    torch.manual_seed(0)
+    kind = torch.randint(5, (3, 200))
+    kind[1] = 4
+    places = places_by_class(kind, 5)
+    order = inverted(places)
+    assert torch.equal(order, kind.sort(dim=-1, stable=True).indices)
+    x = torch.randn(3, 200, 2)
+    assert torch.equal(picked_rows(picked_rows(x, order), places), x)
+
+
+@torch.no_grad()
+def test_deploy_form_of_hiet_is_the_training_form() -> None:
+    check_forms({**CONFIG, "encoder": {**HIET, "windows": [8, 4, 8]}}, scales=(2, 1.7))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", [TINY, HIET], ids=["mambairv2", "hiet"])
-def test_export_is_refused_before_anything_is_written(
-    encoder: dict[str, Any], tmp_path: Path
-) -> None:
-    network = build_network({**CONFIG, "encoder": encoder})
-    save_checkpoint(network, tmp_path / "scan.safetensors")
-    steps: list[str] = []
-    with pytest.raises(UnsupportedOpError, match="cannot be exported: a selective scan") as caught:
-        export_bundle(tmp_path / "scan.safetensors", tmp_path / "scan.bundle", step=steps.append)
-    assert "\n" not in str(caught.value)
-    assert steps == []
-    assert [path.name for path in tmp_path.iterdir()] == ["scan.safetensors"]
+def test_graphs_hold_the_scan_at_any_size(encoder: dict[str, Any]) -> None:
+    cases = (((15, 7), 2.0), ((1, 5), 2.0), ((23, 40), 2.0))
+    worst = check_onnx({**CONFIG, "encoder": encoder}, only=("encode",), cases=cases)
+    assert {name.split()[0] for name in worst} == {"onnxruntime", "openvino"}
+
+
+@pytest.mark.slow
+def test_formats_without_loops_are_left_out_with_a_reason(tmp_path: Path) -> None:
+    save_checkpoint(make({**CONFIG, "encoder": TINY}), tmp_path / "scan.safetensors")
+    options = ExportOptions(formats=("coreml", "tensorrt"), precisions=("fp32",))
+    manifest = export_bundle(tmp_path / "scan.safetensors", tmp_path / "scan.bundle", options)
+    assert set(manifest.graphs) == {"onnx"}
+    assert {path.name for path in (tmp_path / "scan.bundle/onnx/fp32").iterdir()} >= {
+        "encode.onnx",
+        "whole.onnx",
+    }
+    assert set(manifest.skipped) == {"coreml", "tensorrt"}
+    assert "takes no loop" in manifest.skipped["coreml"]
+    assert "crashes" in manifest.skipped["tensorrt"]
 
 
 @pytest.mark.parametrize(

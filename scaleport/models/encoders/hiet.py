@@ -27,8 +27,15 @@ from scaleport.models.encoders.hit import (
     shared_step,
     start_linear,
 )
-from scaleport.models.encoders.mambairv2 import REFUSAL, SCANNED, MixedLayer, start_scans
+from scaleport.models.encoders.mambairv2 import (
+    REFUSED_SCAN,
+    SCANNED,
+    MixedLayer,
+    scan_by_lanes,
+    start_scans,
+)
 from scaleport.models.registry import ENCODERS
+from scaleport.models.scan_graph import LANE
 
 BASES = ("swinir", "srformer", "mambairv2")
 
@@ -92,7 +99,7 @@ class HiET(TokenEncoder):
     * ``swinir``: HiT layers; 735 664 parameters (742 156 with SPConv x2, 761 632 with x4).
     * ``srformer``: HiT layers with a convolutional feed-forward part; 798 064 parameters.
     * ``mambairv2``: MambaIRv2 layers with the correlation in the place of attention; 679 968
-      parameters. For PyTorch only: it is not exported.
+      parameters. Core ML and TensorRT cannot hold it.
 
     Every correlation starts with a position code, zero in a fresh network.
 
@@ -143,13 +150,39 @@ class HiET(TokenEncoder):
         )
         self.tile_step = shared_step(windows)
         self.tiling: Tiling = SCANNED if scanned else WINDOWED
-        self.export_refusal = REFUSAL if scanned else ""
-        self.rewrites = () if scanned else self.rewrites
+        self.scanned = scanned
+        if scanned:
+            self.refused_formats = dict(REFUSED_SCAN)
+            self.float32_parts = "selective scan, places of the sorted pixels"
+            self.rewrites = (
+                "correlation without a map of pairs",
+                "position bias as a constant",
+                "selective scan in lanes, sorted by counting",
+            )
         if scanned:
             start_scans(self)
         else:
             self.apply(start_linear)
 
     def deploy(self) -> nn.Module:
-        """The deploy form, which works on maps; the encoder itself where it is not exported."""
-        return self if self.export_refusal else super().deploy()
+        """The deploy form, which works on maps; with scans, on tokens around maps."""
+        if not self.scanned:
+            return super().deploy()
+        for module in self.modules():
+            if isinstance(module, MixedLayer) and isinstance(module.mix, Correlation):
+                module.mix = OnMaps(module.mix.deploy())
+        scan_by_lanes(self, LANE)
+        return self
+
+
+class OnMaps(nn.Module):
+    """A module that works on maps, for tokens."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float[N, H, W, width] to the same shape."""
+        out: Tensor = self.module(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return out

@@ -7,6 +7,8 @@ neighbouring, with the details of the authors' code for the light model.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +23,13 @@ from scaleport.models.layers import LayerNorm, join_windows, split_windows
 from scaleport.models.padding import Padding
 from scaleport.models.registry import ENCODERS
 from scaleport.models.scan import selective_scan
+from scaleport.models.scan_graph import scan_in_lanes
 
-REFUSAL = (
-    "a selective scan is a recurrence over all pixels of the image, in an order sorted by their "
-    "class, which no graph format can hold for images of any size"
+_NO_LOOPS = (
+    "a selective scan is a recurrence over all pixels of the image: Core ML's converter takes no "
+    "loop of a length that is not known in advance, and TensorRT for RTX 1.7 crashes on one"
 )
+REFUSED_SCAN: Mapping[str, str] = MappingProxyType({"tensorrt": _NO_LOOPS, "coreml": _NO_LOOPS})
 SCANNED = Tiling("approximate", "the scan runs through all pixels that are given in one call")
 
 
@@ -76,10 +80,15 @@ class ShiftedAttention(nn.Module):
 
     def _mask(self, n: int, down: int, across: int) -> Tensor:
         """float[n * down * across, 1, L, L]: what rolling brought together in the last windows."""
-        mask = self.by_rows.new_zeros(down, across, *self.by_rows.shape)
-        mask[-1] = self.by_rows
-        mask[:, -1] = torch.maximum(mask[:, -1], self.by_cols)
-        return mask.flatten(0, 1)[:, None].repeat(n, 1, 1, 1) * MASKED
+        row = torch.arange(n * down, device=self.by_rows.device, dtype=torch.int32)
+        col = torch.arange(across, device=self.by_rows.device, dtype=torch.int32)
+        row = torch.remainder(row, torch.full_like(row, down))
+        last_row = torch.eq(row, torch.full_like(row, down - 1)).to(self.by_rows.dtype)
+        last_col = torch.eq(col, torch.full_like(col, across - 1)).to(self.by_cols.dtype)
+        by_rows = last_row[:, None, None, None] * self.by_rows
+        by_cols = last_col[None, :, None, None] * self.by_cols
+        mask = torch.maximum(by_rows, by_cols) * MASKED
+        return mask.reshape(n * down * across, 1, *self.by_rows.shape)
 
 
 class AttentiveScan(nn.Module):
@@ -110,6 +119,8 @@ class AttentiveScan(nn.Module):
         self.skip = nn.Parameter(torch.ones(inner))
         self.norm = LayerNorm(inner)
         self.project_out = nn.Linear(inner, width)
+        self.lane = 0
+        """Tokens of a lane in the deploy form; 0: this is the training form."""
 
     def start(self) -> None:
         """Published start: step widths between 0.001 and 0.1, evenly in the logarithm."""
@@ -132,18 +143,64 @@ class AttentiveScan(nn.Module):
         else:
             kind = logits.argmax(dim=-1)
             prompt = table[kind]
-        order = kind.sort(dim=-1, stable=True).indices
 
         u = self.project_in(x.permute(0, 3, 1, 2))
         u = (u * torch.sigmoid(self.gate(u))).flatten(2).transpose(1, 2)
-        u = u.gather(1, order[..., None].expand_as(u))
-        step, drive, read = self.select(u).split([self.step_rank, self.states, self.states], -1)
-        delta = functional.softplus(self.step(step))
-        y = selective_scan(u, delta, -self.log_decay.exp(), drive, read + prompt, self.skip)
-        y = self.project_out(self.norm(y))
-        y = y.gather(1, order.argsort(dim=-1)[..., None].expand_as(y))
+        if self.lane:
+            rank = places_by_class(kind, table.shape[0])
+            y = picked_rows(self._scanned(picked_rows(u, inverted(rank)), prompt), rank)
+        else:
+            order = kind.sort(dim=-1, stable=True).indices
+            y = self._scanned(u.gather(1, order[..., None].expand_as(u)), prompt)
+            y = y.gather(1, order.argsort(dim=-1)[..., None].expand_as(y))
         out: Tensor = y.reshape(n, height, width, channels)
         return out
+
+    def _scanned(self, u: Tensor, prompt: Tensor) -> Tensor:
+        """Sorted tokens float[N, L, inner] to float[N, L, width]."""
+        step, drive, read = self.select(u).split([self.step_rank, self.states, self.states], -1)
+        delta = functional.softplus(self.step(step))
+        values = (u, delta, -self.log_decay.exp(), drive, read + prompt, self.skip)
+        y = scan_in_lanes(*values, self.lane) if self.lane else selective_scan(*values)
+        out: Tensor = self.project_out(self.norm(y))
+        return out
+
+
+def places_by_class(kind: Tensor, classes: int) -> Tensor:
+    """Place of every token when tokens are sorted by class, equal ones in order: int64[N, L].
+
+    By counting, as a graph's sort of a long list is slow, and not stable in every runtime. Counts
+    are exact in float32 up to 16 million tokens.
+    """
+    known = torch.arange(classes, device=kind.device)
+    member = torch.eq(kind[..., None], known).float()
+    upto = member.cumsum(dim=1)
+    totals = member.sum(dim=1, keepdim=True)
+    first = totals.cumsum(dim=2) - totals
+    return (((upto + first) * member).sum(dim=2) - 1).long()
+
+
+def inverted(places: Tensor) -> Tensor:
+    """The permutations int64[N, L] that undo those of ``places``."""
+    count = torch.arange(places.shape[1], device=places.device)[None].expand_as(places)
+    return torch.zeros_like(places).scatter(1, places, count)
+
+
+def picked_rows(x: Tensor, places: Tensor) -> Tensor:
+    """Tokens float[N, L, C] at ``places`` int64[N, L], as whole rows."""
+    n, length, width = x.shape
+    image = torch.arange(n, device=x.device)[:, None] * length
+    rows = x.reshape(n * length, width).index_select(0, (places + image).flatten())
+    return rows.reshape(n, length, width)
+
+
+def scan_by_lanes(encoder: nn.Module, lane: int) -> None:
+    """Turn the scans of an encoder into their deploy form, with lanes of so many tokens."""
+    for module in encoder.modules():
+        if isinstance(module, AttentiveScan):
+            module.lane = lane
+        elif isinstance(module, ShiftedAttention):
+            module.attention.freeze()
 
 
 class ScanHalf(nn.Module):
@@ -214,7 +271,7 @@ def start_scans(encoder: nn.Module) -> None:
 
 @ENCODERS.register("mambairv2")
 class MambaIRv2(TokenEncoder):
-    """MambaIRv2-light body, for PyTorch only: it is not exported.
+    """MambaIRv2-light body.
 
     768 896 parameters (774 092 with SPConv x2).
 
@@ -234,8 +291,12 @@ class MambaIRv2(TokenEncoder):
     """
 
     tiling = SCANNED
-    export_refusal = REFUSAL
-    rewrites: tuple[str, ...] = ()
+    refused_formats: Mapping[str, str] = REFUSED_SCAN
+    float32_parts = "selective scan, places of the sorted pixels"
+    rewrites: tuple[str, ...] = (
+        "position biases gathered, scale folded in",
+        "selective scan in lanes, sorted by counting",
+    )
 
     def __init__(
         self,
@@ -269,5 +330,6 @@ class MambaIRv2(TokenEncoder):
         start_scans(self)
 
     def deploy(self) -> nn.Module:
-        """The encoder itself: there is no other form."""
+        """The same with scans in lanes of a window's tokens, which whole windows always fill."""
+        scan_by_lanes(self, self.padding.multiple**2)
         return self

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from scaleport.errors import ArtifactError, UsageError
-from scaleport.models.importers import eqsr, fixed, hiif, igconv, liif, msit
-from scaleport.models.importers.foreign import FOREIGN_PLACES, import_foreign
+from scaleport.models.importers import eqsr, fixed, hiif, igconv, liif, lte, msit
+from scaleport.models.importers.foreign import import_foreign
 from scaleport.models.importers.layouts import Imported, WrongSetting, recognise
-from scaleport.models.importers.reading import PLACES, Refused, read, unwrap
+from scaleport.models.importers.reading import Refused, read
+from scaleport.models.importers.wrapping import unwrap, without_prefixes
 from scaleport.models.network import Network
 
 LAYOUTS = (
+    lte.LAYOUT,
     liif.LIIF,
     hiif.LAYOUT,
     msit.LAYOUT,
@@ -58,11 +60,12 @@ def import_file(
         raise UsageError("a network that spandrel builds has no options to set")
     content = read(path)
     try:
-        weights = unwrap(content, FOREIGN_PLACES if foreign else PLACES)
+        state, description = unwrap(content)
         if foreign:
-            found = import_foreign(weights[0])
+            found = import_foreign(state)
         else:
-            found = recognise(LAYOUTS, *weights, given, settings or {})
+            names = (s for s in without_prefixes(state) if any(known.fits(s) for known in LAYOUTS))
+            found = recognise(LAYOUTS, next(names, state), description, given, settings or {})
     except WrongSetting:
         raise
     except (Refused, UsageError) as error:

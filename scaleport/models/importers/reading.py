@@ -23,9 +23,6 @@ State = dict[str, Tensor]
 Description = Mapping[str, Any]
 """What a file says of its model: ``name`` and ``args``, or nothing."""
 
-PLACES = ("params_ema", "params", "state_dict")
-"""Where the weights may lie in a file, the best first."""
-
 _SHOWN = 5
 
 
@@ -57,33 +54,6 @@ def read(path: Path) -> Any:
         said = str(error).splitlines() if isinstance(error, RuntimeError) else []
         reason = f": {said[0]}" if said else ""
         raise ArtifactError(f"{path} is not a file that torch.load can read{reason}") from error
-
-
-def unwrap(content: Any, places: tuple[str, ...] = PLACES) -> tuple[State, Description]:
-    """The weights in a file, and its own description of the model where there is one.
-
-    The weights are the whole file or lie under one of ``places``, the first that is there.
-    """
-    description: Description = {}
-    if isinstance(content, dict):
-        model = content.get("model")
-        if isinstance(model, dict) and isinstance(model.get("sd"), dict):
-            content, description = model["sd"], model
-        else:
-            for key in places:
-                if isinstance(content.get(key), dict):
-                    content = content[key]
-                    break
-    if not isinstance(content, dict) or not content:
-        raise Refused("it holds no weights by name")
-    state = {}
-    for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise Refused(f"its entry {key!r} is not a named tensor")
-        state[key.removeprefix("module.")] = value
-    if len(state) != len(content):
-        raise Refused("it holds the same weights twice, with and without 'module.'")
-    return state, description
 
 
 def mapping(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from scaleport.models.upsamplers import (
     ipe_metasr,  # noqa: F401
     kriging,  # noqa: F401
     liif,  # noqa: F401
+    lte,  # noqa: F401
     metasr,  # noqa: F401
     msit,  # noqa: F401
     shuffle,  # noqa: F401

@@ -26,7 +26,7 @@ def check_encoding(bands: int, radius_unit: str) -> None:
         raise UsageError(f"radius_unit is {' or '.join(UNITS)}, got {radius_unit!r}")
 
 
-def _angle(half_turns: Tensor) -> Tensor:
+def half_turns_to_radians(half_turns: Tensor) -> Tensor:
     """Radians in about [-pi, pi] of an angle in half turns.
 
     Whole turns are taken off before the multiplication by pi, without rounding: the result of the
@@ -67,9 +67,9 @@ def axis_code(
     )
     # A whole LR pixel is a half turn of the lowest band in half units and whole turns otherwise:
     # it is a sign and never rounds the offset.
-    angle = _angle(offset[..., None] * powers)
+    angle = half_turns_to_radians(offset[..., None] * powers)
     reach = (0.5 / scale)[..., None] * powers
-    damping = torch.sin(_angle(reach)) / (reach * math.pi)
+    damping = torch.sin(half_turns_to_radians(reach)) / (reach * math.pi)
     if turns == 1:
         odd = (distance * distance).to(offset.dtype)[..., None]
         lowest = torch.tensor([2.0] + [0.0] * (bands - 1), dtype=offset.dtype, device=offset.device)
