@@ -19,7 +19,7 @@ SITE := web/build/site
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
-	$(PIP) -e ".[export,train,eval,dev]"
+	$(PIP) -e ".[export,train,eval,video,dev]"
 	$(PIP) -e ".[tensorrt-rtx]" || echo "note: TensorRT-RTX is not available for this platform"
 	touch $@
 

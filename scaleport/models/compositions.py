@@ -145,6 +145,7 @@ def _any_scale() -> Iterator[Composition]:
         "ipe-liif": "2112.05756",
         "ipe-metasr": "2112.05756",
         "hiif": "2412.03748",
+        "lte": "2111.08918",
     }
     for head, paper in heads.items():
         for encoder in ("edsr-baseline", "rdn"):
