@@ -112,8 +112,14 @@ class _Recorder(torch.fx.Interpreter):
         return result
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """Call an operation, with half precision asked for as single."""
+        """Call an operation, with half precision asked for as single.
+
+        A view that the trace made of a reshape is one again: values that are put in a tensor's
+        place lie in memory in an order of their own.
+        """
         args, kwargs = tree_map(_wide_type, (args, kwargs))
+        if target is torch.ops.aten.view.default:
+            target = torch.ops.aten.reshape.default
         return super().call_function(target, args, kwargs)
 
 
