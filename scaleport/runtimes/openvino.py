@@ -19,7 +19,6 @@ from scaleport.runtimes.base import (
     SessionOptions,
     TensorSpec,
     Values,
-    Work,
 )
 from scaleport.runtimes.feeds import checked
 from scaleport.runtimes.inside import Inner, Operations
@@ -156,11 +155,6 @@ class OpenVinoBackend(Backend):
         from scaleport.runtimes import openvino_inside
 
         return openvino_inside.operations(path)
-
-    def work(self, options: SessionOptions) -> Work:
-        """Larger pieces than a processor's cache holds: its lower precisions gain by them."""
-        del options
-        return Work(map_bytes=16 << 20)
 
     def availability(self) -> Availability:
         """Say whether the package is installed and what the CPU device calls itself."""

@@ -195,8 +195,8 @@ class TileRenderer:
 
         As many for every part of the same length: a backend prepares itself anew for each shape.
         """
-        whole = replace(axis, origin=0)
-        first = int(whole.index[0]) - self._halo
+        # The index of one sample, without those of all others: this runs for every call.
+        first = ((2 * axis.start + 1) * axis.n - axis.N) // (2 * axis.N) - self._halo
         count = axis.stop - axis.start
         length = -(-count * axis.n // axis.N) + 3 + 2 * self._halo
         if length >= stop - start:

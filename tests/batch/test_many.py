@@ -135,7 +135,7 @@ KINDS = {
     "webp that ends early": Kind(".webp", cut("WEBP"), reason="is damaged"),
     "empty": Kind(".png", raw(b""), reason=r"is empty \(0 bytes\)"),
     "text": Kind(".tif", raw(b"no image, but a letter"), reason="unsupported kind"),
-    "pdf": Kind(".jpg", raw(b"%PDF-1.7\n1 0 obj\n"), reason="unsupported kind"),
+    "pdf": Kind(".jpg", raw(b"%PDF-1.7\n1 0 obj\n"), reason="is PDF; save it as"),
 }
 
 
