@@ -124,7 +124,10 @@ def test_a_threaded_server_answers_each_request_with_its_picture(tiny_bundle, ba
         def log_message(self, *_):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 128  # its own 5 would turn some of the callers away
+
+    server = Server(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     images, scales = pictures(), (2.0, 2.7, 3.0)
     wanted = [up(images[i % 8], scales[i % 3]).tobytes() for i in range(24)]
