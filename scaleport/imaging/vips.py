@@ -34,7 +34,25 @@ def libvips() -> Any:
     # Results of operations are never asked for twice, and a cached file would be an old one.
     pyvips.cache_set_max(0)
     _log_warnings_only(pyvips)
+    _read_any_error(pyvips)
     return pyvips
+
+
+def _read_any_error(pyvips: Any) -> None:
+    """Let errors quote a file whose bytes are not UTF-8.
+
+    pyvips would fail to decode the message, raise that instead of the error, and keep the message
+    for every error that follows.
+    """
+    ffi = pyvips.ffi
+
+    def text(pointer: Any) -> str:
+        if pointer == ffi.NULL:
+            return "NULL"
+        raw: bytes = ffi.string(pointer)
+        return raw.decode("utf-8", "backslashreplace")
+
+    pyvips.error._to_string = text
 
 
 def native(path: Path) -> bytes:
