@@ -6,6 +6,7 @@ memory is pinned.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -63,6 +64,11 @@ class CupyArrays(DeviceArrays):
         """Wait for the current stream."""
         with self._gpu:
             self._cupy.cuda.get_current_stream().synchronize()
+
+    def selected(self) -> contextlib.AbstractContextManager[Any]:
+        """Makes the GPU the calling thread's current one."""
+        gpu: contextlib.AbstractContextManager[Any] = self._gpu
+        return gpu
 
     def dense(self, native: Native) -> Native:
         """The array itself if it is contiguous, else a contiguous copy."""

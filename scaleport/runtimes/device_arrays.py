@@ -8,6 +8,7 @@ the subclasses.
 from __future__ import annotations
 
 import abc
+import contextlib
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -100,6 +101,10 @@ class DeviceArrays(abc.ABC):
     @abc.abstractmethod
     def synchronize(self) -> None:
         """Wait for what this thread has queued."""
+
+    def selected(self) -> contextlib.AbstractContextManager[Any]:
+        """Makes the device the calling thread's current one while a ``with`` block runs."""
+        return contextlib.nullcontext()
 
     @abc.abstractmethod
     def dense(self, native: Native) -> Native:
@@ -194,7 +199,6 @@ class DeviceArrays(abc.ABC):
         if layout is None:
             return planes
         xp = self._xp
-        # In another layout once, so that the last copy is in the order of the pixels.
         colours = planes[0] if layout.channels >= 3 else self._gray(planes[0])
         values = (
             xp.concat([colours, self._gray(planes[1])], axis=0) if layout.has_alpha else colours

@@ -143,7 +143,12 @@ class EngineSession:
             BackendError: if TensorRT or CUDA failed otherwise, or the session is closed.
         """
         values = check_feeds(self._inputs, self._ranges, feeds)
-        with self._contexts.borrowed() as context, logged(self._library) as (_, messages):
+        # The current GPU is a setting of each thread.
+        with (
+            self._memory.selected(),
+            self._contexts.borrowed() as context,
+            logged(self._library) as (_, messages),
+        ):
             return self._run(context, values, keep, messages)
 
     def _run(

@@ -56,8 +56,7 @@ class OnnxRuntimeSession:
         self.outputs = tuple(_spec(value) for value in session.get_outputs())
         self._names = [spec.name for spec in self.outputs]
         provider = str(session.get_providers()[0])
-        self._on_gpu = isinstance(arrays, DeviceArrays)
-        through = provider == _CUDA and not self._on_gpu
+        through = provider == _CUDA and not isinstance(arrays, DeviceArrays)
         note = " (values pass through host memory: install cupy or torch)" if through else ""
         self.device = provider + note
 

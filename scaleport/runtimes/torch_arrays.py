@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -74,6 +75,10 @@ class TorchArrays(DeviceArrays):
         """Wait for the current stream."""
         if self._cuda:
             self._torch.cuda.current_stream(self._device).synchronize()
+
+    def selected(self) -> contextlib.AbstractContextManager[Any]:
+        """Makes the GPU the calling thread's current one."""
+        return self._torch.cuda.device(self._device) if self._cuda else contextlib.nullcontext()
 
     def dense(self, native: Native) -> Native:
         """The tensor itself if it is contiguous, else a contiguous copy."""

@@ -34,6 +34,7 @@ class Memory(DeviceArrays):
         self.up = []
         self.down = []
         self.reserved = []
+        self.current = 0
 
     def upload(self, array):
         self.up.append((array.shape, array.dtype, array.nbytes))
@@ -53,6 +54,12 @@ class Memory(DeviceArrays):
         return native.ctypes.data
 
     stream = 0
+
+    @contextmanager
+    def selected(self):
+        self.current += 1
+        yield
+        self.current -= 1
 
     def synchronize(self):
         pass
@@ -193,6 +200,7 @@ class EngineBackend(Backend):
         run, calls, stage = Context.execute_async_v3, self.calls, path.stem
 
         def execute(context, stream):
+            assert self.memory.current, "the current GPU is a setting of each thread"
             calls.append((stage, context.shapes[next(iter(engine.inputs))][0]))
             return run(context, stream)
 
