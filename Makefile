@@ -9,10 +9,13 @@ PIP := $(BIN)/python -m pip install --quiet -c constraints.txt
 # processors would only get into each other's way.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
+# The theme advertises its successor with every build.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
+
 WEB_STAMP := web/node_modules/.installed
 SITE := web/build/site
 
-.PHONY: demo web test test-slow test-long test-networks lint clean
+.PHONY: demo docs web test test-slow test-long test-networks lint clean
 .DELETE_ON_ERROR:
 
 # TensorRT-RTX has no wheels for some platforms, so its failure leaves a usable installation.
@@ -35,6 +38,10 @@ web: $(STAMP) $(WEB_STAMP)  ## build the static site of the demo page with the s
 	cd web && node build.mjs site build/site
 	@echo "built $(SITE); see it with: $(BIN)/scaleport web"
 
+docs: $(STAMP)  ## build the documentation; a link to nothing is an error
+	$(MKDOCS) build --strict --quiet
+	@echo "built build/docs; open build/docs/index.html"
+
 test: $(STAMP) lint  ## style, types and the test suite
 	$(PYTEST) -m "not slow and not long and not networks"
 
@@ -53,4 +60,4 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) web/build web/dist web/node_modules demo-out .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build web/build web/dist web/node_modules demo-out .pytest_cache .mypy_cache .ruff_cache
