@@ -66,6 +66,13 @@ class ScaleportError(Exception):
         super().__init__(text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + "...")
 
 
+class Cancelled(BaseException):
+    """Work was asked to end by its progress function, see :mod:`scaleport.progress`.
+
+    It is no Exception, so that code which notes a failure and goes on lets it through.
+    """
+
+
 class UsageError(ScaleportError, ValueError):
     """An argument is wrong: name, range, shape or file path."""
 

@@ -22,10 +22,13 @@ from scaleport.batch.plan import Job
 from scaleport.batch.request import Request, settings_digest
 from scaleport.batch.run import Tell, prepare_folders
 from scaleport.batch.work import Outcome, Work
-from scaleport.errors import ArtifactError, BackendError, ScaleportError, last_line
+from scaleport.errors import ArtifactError, BackendError, ScaleportError, UsageError, last_line
 from scaleport.paths import remove_empty
+from scaleport.progress import Progress
+from scaleport.runtimes.base import SessionOptions
 from scaleport.runtimes.file import FileResult
-from scaleport.runtimes.upscaler import load
+from scaleport.runtimes.sources import BundleSource
+from scaleport.runtimes.upscaler import Upscaler, load
 from scaleport.runtimes.view import TilePolicy
 
 
@@ -36,12 +39,31 @@ class Setup:
     bundle: Path
     backend: str
     precision: str
-    threads: int
-    device: str
+    options: SessionOptions
     policy: TilePolicy
     allow: tuple[str, ...] = ()
     verify_key: Path | None = None
-    inference_precision: str = ""
+
+    @classmethod
+    def of(cls, upscaler: Upscaler) -> Setup:
+        """What loads this model again, elsewhere.
+
+        Raises:
+            UsageError: if its graphs are not those of a bundle.
+        """
+        source = upscaler.stages.source
+        if not isinstance(source, BundleSource):
+            raise UsageError("only the graphs of a bundle can be loaded by other processes")
+        bundle = source.bundle
+        return cls(
+            bundle.path.absolute(),
+            upscaler.backend,
+            upscaler.precision,
+            upscaler.stages.options,
+            upscaler.policy,
+            bundle.allow,
+            bundle.verify_key,
+        )
 
 
 def run_on_ray(
@@ -53,6 +75,7 @@ def run_on_ray(
     workers: int = 0,
     resume: bool = False,
     tell: Tell | None = None,
+    progress: Progress | None = None,
 ) -> list[Outcome]:
     """Upscale files on Ray workers; arguments, results and errors are those of ``run``.
 
@@ -64,6 +87,7 @@ def run_on_ray(
         workers: how many at a time; 0 for one per processor core, or per ``threads`` of them.
         resume: keep finished outputs.
         tell: called with every outcome as it comes.
+        progress: told of the jobs that are done.
 
     Returns:
         Outcomes in the order of the jobs.
@@ -87,7 +111,7 @@ def run_on_ray(
             ray.init(address=address or "local", log_to_driver=False, logging_level="error")
         ray.data.DataContext.get_current().enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        cores = max(1, setup.threads)
+        cores = max(1, setup.options.threads)
         most = workers or max(1, int(ray.cluster_resources().get("CPU", 1)) // cores)
         made = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             Worker,
@@ -102,6 +126,8 @@ def run_on_ray(
             outcomes[int(row["number"])] = outcome
             if tell is not None:
                 tell(outcome)
+            if progress is not None:
+                progress(len(outcomes), len(jobs), str(job.source))
     except ScaleportError:
         raise
     except Exception as error:
@@ -121,12 +147,10 @@ class Worker:
             setup.bundle,
             setup.backend,
             setup.precision,
-            setup.threads,
-            setup.device,
-            setup.policy,
+            policy=setup.policy,
+            options=setup.options,
             allow=setup.allow,
             verify_key=setup.verify_key,
-            inference_precision=setup.inference_precision,
         )
         self._request, self._record, self._resume = request, record, resume
         self._settings = settings_digest(self._upscaler, request)

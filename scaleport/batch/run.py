@@ -13,23 +13,21 @@ from typing import Final
 import numpy as np
 
 from scaleport.batch.journal import Journal
-from scaleport.batch.plan import Job, Plan, plan
+from scaleport.batch.plan import Job, Plan
 from scaleport.batch.request import Request, settings_digest
 from scaleport.batch.work import Outcome, Work
 from scaleport.errors import ArtifactError, ScaleportError
 from scaleport.imaging.leftovers import remove_leftovers
 from scaleport.imaging.reading import open_picture
-from scaleport.imaging.writing import SaveOptions
 from scaleport.paths import make_folder, remove_empty
+from scaleport.progress import Progress, part, silent
 from scaleport.runtimes.budget import Task, fitting_policy
 from scaleport.runtimes.file import BITS
-from scaleport.runtimes.fit import Fit, fitted
+from scaleport.runtimes.fit import fitted
 from scaleport.runtimes.scales import checked_grid
 from scaleport.runtimes.upscaler import Upscaler
 
 Tell = Callable[[Outcome], None]
-Step = Callable[[int, float], None]
-"""Called with the number of the job at work and the part of it that is done, 0 to 1."""
 
 _AHEAD: Final = 1
 """Images that are decoded before it is their turn."""
@@ -67,51 +65,6 @@ class Report:
         return sum(outcome.kept for outcome in self.outcomes)
 
 
-def upscale_files(
-    upscaler: Upscaler,
-    inputs: Sequence[Path | str],
-    output: str | None = None,
-    *,
-    scale: float | Iterable[float] | None = None,
-    size: tuple[int, int] | Fit | None = None,
-    bits: int = 0,
-    options: SaveOptions | None = None,
-    kind: str = "",
-    recursive: bool = False,
-    resume: bool = False,
-    tell: Tell | None = None,
-) -> Report:
-    """Upscale images, folders of images and what patterns match.
-
-    One that fails does not stop the others. The pixels are those of
-    :func:`scaleport.runtimes.file.upscale_file`.
-
-    Args:
-        upscaler: model and backend.
-        inputs: see :func:`scaleport.batch.plan.plan`, as ``output``, ``kind`` and ``recursive``.
-        output: a file, a directory, or None for beside each input.
-        scale: one number, or (scale_y, scale_x).
-        size: output size (height, width), or limits to fit into, instead of a scale.
-        bits: 8, 16 or 32 (float) bits per channel; 0 keeps those of each source.
-        options: how image files are written.
-        kind: format of the outputs, e.g. ``webp``; empty for PNG.
-        recursive: take images of folders within folders, too.
-        resume: keep outputs of an earlier run that are finished, unaltered, and of the same
-            inputs and settings.
-        tell: called with every outcome, in the order of the jobs.
-
-    Raises:
-        ScaleError: if not exactly one of ``scale`` and ``size`` is given, or it is no scale.
-        OutputError: if nothing can be written there.
-        ArtifactError: if the bundle is damaged.
-        BackendError: if the backend cannot load the model.
-    """
-    request = Request.of(scale, size, bits, options)
-    work = plan(inputs, output, request.tag, kind, recursive)
-    outcomes = run(upscaler, work.jobs, request, resume=resume, tell=tell)
-    return Report.of(work, outcomes)
-
-
 def run(
     upscaler: Upscaler,
     jobs: Sequence[Job],
@@ -120,7 +73,7 @@ def run(
     resume: bool = False,
     record: bool | None = None,
     tell: Tell | None = None,
-    step: Step | None = None,
+    progress: Progress | None = None,
 ) -> list[Outcome]:
     """Upscale files, one after the other on the model.
 
@@ -128,11 +81,11 @@ def run(
         upscaler: model and backend.
         jobs: what to read and write.
         request: scale and format.
-        resume: see :func:`upscale_files`.
+        resume: keep finished outputs, see :class:`scaleport.batch.files.FilesOptions`.
         record: whether to keep a journal beside the outputs; None for only if there are several
             jobs, or ``resume``.
         tell: called with every outcome, in the order of the jobs.
-        step: called as tiles are done.
+        progress: told of the bytes of inputs that are done, see :mod:`scaleport.progress`.
 
     Raises:
         OutputError: if a folder for outputs cannot be made.
@@ -144,6 +97,7 @@ def run(
     settings = settings_digest(upscaler, request) if record else ""
     works = [Work(upscaler, job, request, journals, settings, resume) for job in jobs]
     outcomes: list[Outcome] = []
+    shares, progress = _shares(jobs), progress or silent
 
     def done(outcome: Outcome) -> None:
         outcomes.append(outcome)
@@ -157,12 +111,13 @@ def run(
         ahead, behind = _Line("decode", threads, stack), _Line("encode", threads, stack)
         todo = deque(works)
         for number, work in enumerate(works):
-            if step is not None:
-                step(number, 0.0)
+            text = f"{number + 1}/{len(jobs)} {work.job.source}"
+            told = part(progress, shares[number], shares[number + 1], shares[-1], text)
+            told(0, 1, "")
             while todo and len(ahead) <= _AHEAD:
                 following = todo.popleft()
                 ahead.add(following, following.load)
-            outcome = ahead.next() or _rendered(upscaler, work, number, step)
+            outcome = ahead.next() or _rendered(upscaler, work, told)
             behind.add(work, work.finish if outcome is None else _given(outcome))
             while len(behind) > _BEHIND:
                 done(_certain(behind.next()))
@@ -250,7 +205,19 @@ class _Line:
             work.discard()
 
 
-def _rendered(upscaler: Upscaler, work: Work, number: int, step: Step | None) -> Outcome | None:
+def _shares(jobs: Sequence[Job]) -> list[float]:
+    """How much of all work lies before each job, and all of it: by size of file, known at once."""
+    shares = [0.0]
+    for job in jobs:
+        try:
+            size = job.source.stat().st_size
+        except (OSError, ValueError):
+            size = 0
+        shares.append(shares[-1] + max(1, size))
+    return shares
+
+
+def _rendered(upscaler: Upscaler, work: Work, progress: Progress) -> Outcome | None:
     """Run the model on a job that is decoded; the outcome if it fails."""
     try:
         # A backend that cannot load the model fails the whole run, not every image of it.
@@ -259,7 +226,7 @@ def _rendered(upscaler: Upscaler, work: Work, number: int, step: Step | None) ->
         work.discard()
         raise
     try:
-        work.render(None if step is None else lambda some, all_: step(number, some / all_))
+        work.render(progress)
     except ArtifactError:
         work.discard()
         raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -25,16 +25,16 @@ from scaleport.benchmark.work import deploy_work, macs
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import BackendError, ScaleportError, UsageError
 from scaleport.grid import Grid
+from scaleport.progress import Progress, part, silent
 from scaleport.runtimes.base import stored_format
 from scaleport.runtimes.registry import get_backend, ranked_names, refusal_of
 from scaleport.runtimes.scales import checked_grid
 
-Advance = Callable[[float, str], None]
 Peak = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
-class Settings:
+class BenchOptions:
     """What is measured.
 
     Attributes:
@@ -104,15 +104,20 @@ class Benchmark:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-def benchmark(
-    paths: Sequence[Path], settings: Settings, advance: Advance = lambda done, text: None
+def bench(
+    bundles: Sequence[Path | str],
+    options: BenchOptions | None = None,
+    progress: Progress | None = None,
 ) -> Benchmark:
-    """Measure bundles.
+    """Measure time, throughput and peak memory of bundles, with PyTorch beside them.
+
+    Contenders take turns, round by round; matrix products take turns with them and are the ceiling
+    that arithmetic is compared with.
 
     Args:
-        paths: bundles.
-        settings: what is measured.
-        advance: called with the part of the work that is done, up to 1, and what is done now.
+        bundles: bundle directories.
+        options: what is measured.
+        progress: told of each round, see :mod:`scaleport.progress`.
 
     Raises:
         ArtifactError: if a bundle is damaged.
@@ -120,29 +125,31 @@ def benchmark(
         ScaleError: if a scale is outside a model's range.
         UsageError: if a name is unknown, or nothing is left to measure.
     """
-    for way in settings.pytorch:
+    options, progress = options or BenchOptions(), progress or silent
+    for way in options.pytorch:
         missing_for(way)
-    bundles = [open_bundle(path) for path in paths]
-    cases = list(product(bundles, settings.sizes, settings.scales))
+    opened = [open_bundle(path) for path in bundles]
+    cases = list(product(opened, options.sizes, options.scales))
     for bundle, size, scale in cases:
         checked_grid(bundle.manifest, *size, scale, None)
-    made = Benchmark(surroundings(settings.threads))
-    ceilings = products(settings.threads)
-    found = {bundle.path: _contenders(bundle, settings, made.skipped) for bundle in bundles}
-    work = {bundle.path: deploy_work(bundle.manifest) for bundle in bundles}
+    made = Benchmark(surroundings(options.threads))
+    ceilings = products(options.threads)
+    found = {bundle.path: _contenders(bundle, options, made.skipped) for bundle in opened}
+    work = {bundle.path: deploy_work(bundle.manifest) for bundle in opened}
     rates: dict[str, list[float]] = {name: [] for name in ceilings}
+    turns = options.rounds + 1
     for number, (bundle, size, scale) in enumerate(cases):
         what = f"{bundle.manifest.name} {size[1]}x{size[0]} x{scale:g}"
-        everyone = found[bundle.path]
-        image = noise(*size)
-        turns = {contender.label: contender.on(image, scale) for contender in everyone}
+        tell = part(progress, number, number + 1, len(cases), what)
 
-        def told(done: int, number: int = number, what: str = what) -> None:
-            part = done / (settings.rounds + 1)
-            advance((number + part) / len(cases), f"{what}, round {done} of {settings.rounds + 1}")
+        def told(done: int, tell: Progress = tell, what: str = what) -> None:
+            tell(done, turns, f"{what}, round {done} of {turns}")
 
         told(0)
-        seconds = rounds({**ceilings, **turns}, settings.rounds, settings.least, told)
+        everyone = found[bundle.path]
+        image = noise(*size)
+        calls = {contender.label: contender.on(image, scale) for contender in everyone}
+        seconds = rounds({**ceilings, **calls}, options.rounds, options.least, told)
         for name in ceilings:
             rates[name] += [MACS / value / 1e9 for value in seconds[name]]
         grid = Grid.from_scale(*size, scale)
@@ -150,15 +157,25 @@ def benchmark(
         count = None if known is None else macs(known, bundle.manifest, grid)
         best = min(ceilings, key=lambda name: statistics.median(seconds[name]))
         for contender in everyone:
-            advance((number + 1) / len(cases), f"{what}, memory of {contender.label}")
-            peak: Peak = (None, None)
-            if settings.memory and contender.backend:
-                name, precision = contender.backend, contender.precision
-                other = contender.inference_precision
-                peak = peak_of(bundle.path, name, precision, settings.threads, size, scale, other)
+            tell(1, 1, f"{what}, memory of {contender.label}")
+            peak = _peak(contender, bundle, options, size, scale)
             made.rows.append(_row(bundle, contender, grid, scale, seconds, count, best, peak))
     made.ceiling = {name: statistics.median(values) for name, values in rates.items()}
     return made
+
+
+def _peak(
+    contender: Contender,
+    bundle: Bundle,
+    options: BenchOptions,
+    size: tuple[int, int],
+    scale: float,
+) -> Peak:
+    """Peak memory of a process that runs one contender, if that is measured."""
+    if not options.memory or not contender.backend:
+        return None, None
+    name, precision, other = contender.backend, contender.precision, contender.inference_precision
+    return peak_of(bundle.path, name, precision, options.threads, size, scale, other)
 
 
 def _row(
@@ -196,30 +213,30 @@ def _row(
     )
 
 
-def _contenders(bundle: Bundle, settings: Settings, skipped: dict[str, str]) -> list[Contender]:
+def _contenders(bundle: Bundle, options: BenchOptions, skipped: dict[str, str]) -> list[Contender]:
     """Everyone who takes part; who was not asked for by name and cannot is noted instead."""
     found: list[Contender] = []
-    for way in settings.pytorch:
+    for way in options.pytorch:
         try:
-            found.append(of_pytorch(bundle, way, settings.threads))
+            found.append(of_pytorch(bundle, way, options.threads))
         except ScaleportError as error:
             skipped[PYTORCH[way]] = str(error)
-    names = settings.backends or _usable(bundle, skipped)
+    names = options.backends or _usable(bundle, skipped)
     for name in names:
         backend = get_backend(name)
-        reason = refusal_of(backend, settings.inference_precision)
-        if reason and settings.backends:
+        reason = refusal_of(backend, options.inference_precision)
+        if reason and options.backends:
             raise BackendError(reason)
         if reason:
             skipped[name] = reason
             continue
         there = bundle.precisions(stored_format(backend))
-        for precision in settings.precisions or there:
+        for precision in options.precisions or there:
             if precision not in backend.precisions:
                 continue
             try:
-                other = settings.inference_precision
-                found.append(of_backend(bundle, name, precision, settings.threads, other))
+                other = options.inference_precision
+                found.append(of_backend(bundle, name, precision, options.threads, other))
             except UsageError as error:
                 # One bundle of several may lack a precision that another has.
                 skipped[f"{bundle.manifest.name} {name} {precision}"] = str(error)

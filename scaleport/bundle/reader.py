@@ -107,11 +107,15 @@ class Bundle:
         manifest: Manifest,
         allow: Collection[str] = (),
         manifest_bytes: bytes = b"",
+        verify_key: Path | None = None,
     ) -> None:
         self.path = path
         self.manifest = manifest
         self.manifest_bytes = manifest_bytes
-        self._allow = checked_allowances(allow)
+        self.allow = tuple(checked_allowances(allow))
+        """What its graphs may hold although code from elsewhere would run it."""
+        self.verify_key = verify_key
+        """The key that the manifest was found to be signed with; None if that was not asked."""
         # Per file what the system said of it when it was hashed: a file that changes shows in it.
         self._verified: dict[str, tuple[int, ...]] = {}
         self._checked: dict[str, tuple[tuple[int, ...], ...]] = {}
@@ -223,7 +227,7 @@ class Bundle:
         for fmt, graphs in self.manifest.graphs.items():
             if any(graph.path == relpath for graph in graphs):
                 verified = {name: self.manifest.files[name] for name in names}
-                check_graph(self.path, relpath, fmt, verified, self._allow)
+                check_graph(self.path, relpath, fmt, verified, self.allow)
         self._checked[relpath] = stamps
 
     def _sidecars(self, relpath: str) -> list[str]:
@@ -363,7 +367,8 @@ def open_bundle(
             # Refused when it is used: a backend reads its own graphs only.
             if not isinstance(error.__cause__, PermissionError):
                 raise
-    bundle = Bundle(path, manifest, allow, data)
+    key = None if verify_key is None else Path(verify_key)
+    bundle = Bundle(path, manifest, allow, data, key)
     if verify == "all":
         bundle.verify()
     return bundle

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,14 +22,12 @@ from scaleport.grid import Grid, output_length
 from scaleport.imaging.folders import KNOWN, images_below
 from scaleport.imaging.pairs import Array, Pair, make_pair, read_rgb
 from scaleport.imaging.resample import imresize
+from scaleport.progress import Progress, silent
 
 USUALLY_HELD_OUT: Final = 8
 """Images that judge the result where nothing else is asked for."""
 
 _SMALLEST: Final = 8
-
-Advance = Callable[[int, int], None]
-"""Called with (done, in all)."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +80,14 @@ class ImageSet:
     sha256: str
 
 
-def find_images(folder: Path, held_out: int | None, advance: Advance | None = None) -> ImageSet:
+def find_images(folder: Path, held_out: int | None, progress: Progress = silent) -> ImageSet:
     """List, hash and split the images below a folder; the held-out ones are evenly spread.
 
     Args:
         folder: searched recursively.
         held_out: how many images to hold out, at most half of them; None for
             :data:`USUALLY_HELD_OUT`, or half of the images if those are fewer.
-        advance: called after each file is hashed.
+        progress: told of each file that is hashed.
 
     Raises:
         UsageError: if there is no such folder, fewer than 2 images are below it, or more than half
@@ -114,8 +112,7 @@ def find_images(folder: Path, held_out: int | None, advance: Advance | None = No
     for done, path in enumerate(files):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
         digest.update(_file_digest(path))
-        if advance is not None:
-            advance(done + 1, len(files))
+        progress(done + 1, len(files), "hashing the images")
     count = held_out or min(USUALLY_HELD_OUT, most)
     held = {(2 * i + 1) * len(files) // (2 * count) for i in range(count)}
     return ImageSet(
@@ -142,7 +139,7 @@ def draw_patches(
     images: ImageSet,
     sampling: Sampling,
     scale: tuple[float, float],
-    advance: Advance | None = None,
+    progress: Progress = silent,
 ) -> Iterator[Patch]:
     """Draw LR patches and the grids to render them on.
 
@@ -152,7 +149,7 @@ def draw_patches(
         images: the set.
         sampling: how to draw.
         scale: smallest and largest scale of the model.
-        advance: called after each patch.
+        progress: told of each patch.
 
     Raises:
         ImageError: if a file is not an image or is damaged.
@@ -170,8 +167,7 @@ def draw_patches(
         varied = varied or int(lr.max()) != int(lr.min())
         planes = np.ascontiguousarray(lr.transpose(2, 0, 1), np.float32)[None] / np.float32(255)
         yield Patch(planes, Grid.from_scale(lr.shape[0], lr.shape[1], float(wanted)))
-        if advance is not None:
-            advance(number + 1, len(scales))
+        progress(number + 1, len(scales), "patches")
     if not varied:
         raise UsageError(
             f"the images in {images.folder} are all of one colour: no range can be learnt from "

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import onnx
@@ -195,16 +194,15 @@ class _Work:
     def _observe(self, stage: str, layers: list[Layer]) -> Ranges:
         tensors = borders(self.graphs[stage], layers).tensors
         stages = self.bench.trial()
-        advance: Callable[[int, int], None] = partial(self._told, stage)
+
+        def tell(done: float, total: float | None, _: str, /) -> None:
+            self.plan.step(f"ranges of {stage}, patch {done:g} of {total:g}")
 
         def feeds() -> Iterator[Feeds]:
-            drawn = draw_patches(self.images, self.options.sampling, self._scales(), advance)
+            drawn = draw_patches(self.images, self.options.sampling, self._scales(), tell)
             return (stage_feeds(stages, patch, stage) for patch in drawn)
 
         return observe(self.graphs[stage], tensors, feeds, self.options.ranges)
-
-    def _told(self, stage: str, done: int, total: int) -> None:
-        self.plan.step(f"ranges of {stage}, patch {done} of {total}")
 
     def _checked(self, stage: str, layer: Layer) -> Layer:
         """The layer, fixed if what it reads was always zero: there is no range to quantise."""

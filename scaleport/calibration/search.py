@@ -7,7 +7,7 @@ worst are kept float, as few as the budget allows.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,8 +15,7 @@ import numpy as np
 from scaleport.calibration.layers import Layer
 from scaleport.calibration.trial import Judge, Quantised, Score, Workbench
 from scaleport.imaging.pairs import Array
-
-Step = Callable[[str], None]
+from scaleport.progress import Steps
 
 # A model without error has no PSNR to lose: 120 dB stand for that.
 _EXACT = 1e-12
@@ -105,7 +104,7 @@ class Search:
     budget: float
     least: float
     backends: tuple[str, ...]
-    step: Step
+    step: Steps
     _float: dict[str, tuple[Score, ...]] = field(default_factory=dict)
 
     def rank(self, layers: Sequence[Layer]) -> tuple[Effect, ...]:

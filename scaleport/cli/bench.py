@@ -81,10 +81,11 @@ def bench(
     """
     from scaleport.benchmark.plot import check_plot
     from scaleport.benchmark.plot import plot as draw
-    from scaleport.benchmark.run import Settings, benchmark
+    from scaleport.benchmark.run import BenchOptions
+    from scaleport.benchmark.run import bench as measure
 
     out = Output(as_json, quiet, verbose)
-    settings = Settings(
+    options = BenchOptions(
         backends=words_of(backends or []),
         precisions=words_of(precisions or []),
         inference_precision=inference_precision,
@@ -97,8 +98,8 @@ def bench(
     )
     if plot is not None:
         check_plot(plot)
-    with out.progress(1.0) as advance, out.libraries():
-        made = benchmark(bundles, settings, advance)
+    with out.progress() as progress, out.libraries():
+        made = measure(bundles, options, progress)
     if plot is not None:
         draw(made.rows, plot, made.surroundings["machine"])
     out.result(made)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, table
+from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, table
 from scaleport.cli.parse import scale_of, size_of, words_of
 from scaleport.errors import GateFailed
+from scaleport.extras import needs
 
 if TYPE_CHECKING:
     from scaleport.validation.bisect import Bisection
@@ -74,7 +75,7 @@ def bisect(
     out = Output(as_json, quiet, verbose)
     with needs("export", "bisect"):
         from scaleport.validation.bisect import bisect as search
-    with out.progress(None) as advance, out.libraries():
+    with out.progress() as progress, out.libraries():
         found = search(
             bundle,
             backend,
@@ -84,7 +85,7 @@ def bisect(
             tolerance,
             words_of(stages) if stages else (),
             checkpoint,
-            lambda text: advance(0, text),
+            progress,
         )
     out.result(found)
     for note in found.notes:

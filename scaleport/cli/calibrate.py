@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,8 +22,9 @@ from scaleport.cli.options import (
     formats_of,
     sizes_of,
 )
-from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, table
+from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, table
 from scaleport.cli.parse import decibels_of, words_of
+from scaleport.extras import needs
 from scaleport.runtimes.registry import int8_judges
 from scaleport.shipped import checkpoint_name, find_checkpoint
 
@@ -117,33 +117,29 @@ def calibrate(
     budget = decibels_of(max_loss)
     with needs("export", "calibration"):
         from scaleport.calibration.images import Sampling
-        from scaleport.calibration.quantiser import CalibrationOptions, OverBudget, Quantiser
-        from scaleport.export.exporter import export_bundle
+        from scaleport.calibration.quantiser import CalibrationOptions, OverBudget
+        from scaleport.calibration.run import calibrate as quantise
         from scaleport.export.plan import ExportOptions
 
-    options = ExportOptions(
+    export = ExportOptions(
         formats=chosen,
-        precisions=tuple(dict.fromkeys((*others, "int8"))),  # type: ignore[arg-type]
+        precisions=others,  # type: ignore[arg-type]
         overwrite=overwrite,
         license=license,
         **sizes_of(height, width),
     )
-    sampling = Sampling(patches=patches, held_out=held_out, seed=seed)
-    settings = CalibrationOptions(
+    options = CalibrationOptions(
         max_loss=budget,
         ranges=ranges,  # type: ignore[arg-type]
         least=least,
-        sampling=sampling,
+        sampling=Sampling(patches=patches, held_out=held_out, seed=seed),
         threads=threads,
     )
     start = time.perf_counter()
-    with out.progress(None) as advance, out.libraries():
-        step: Callable[[str], None] = lambda text: advance(0, text)  # noqa: E731
-        step("hashing the images")
-        quantiser = Quantiser(data, settings)
+    with out.progress() as progress, out.libraries():
         try:
-            manifest = export_bundle(source, target, options, step, quantiser)
-            record, failure = manifest.quantisation, None
+            made = quantise(source, data, target, options, export, progress)
+            record, failure = made.manifest.quantisation, None
         except OverBudget as error:
             record, failure = error.record, error
     assert record is not None

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scaleport.cli.output import (
-    Advance,
     JsonFlag,
     Output,
     QuietFlag,
@@ -22,6 +21,7 @@ from scaleport.cli.output import (
     put,
 )
 from scaleport.errors import BackendError, GateFailed, ScaleportError
+from scaleport.progress import Steps
 
 if TYPE_CHECKING:
     from scaleport.bundle.reader import Bundle
@@ -86,19 +86,19 @@ def doctor(
     usable = [name for name in names if found[name].usable]
     probed = verbose or bundle is not None or bool(backends)
     asked = [name for name in usable if probed or not _is_slow(name)]
-    with out.progress(None) as advance, out.libraries():
-        tests = _golden(asked, advance)
+    with out.progress() as progress, out.libraries():
+        tests = _golden(asked, Steps(progress))
     out.say_table([("golden tile", "parity", "PSNR dB", "ran on"), *map(_golden_row, tests)])
     checks: list[Check] = []
     covered: dict[str, tuple[Coverage, ...]] = {}
     if opened is not None:
-        with out.progress(None) as advance, out.libraries():
-            checks = _check_bundle(opened, usable, bool(backends), advance)
+        with out.progress() as progress, out.libraries():
+            checks = _check_bundle(opened, usable, bool(backends), Steps(progress))
         out.say(f"{bundle}")
         out.say_table([_check_row(check) for check in checks if check.error is None])
         if checks[0].error is None:
-            with out.progress(None) as advance, out.libraries():
-                covered = _covered(opened, names, advance)
+            with out.progress() as progress, out.libraries():
+                covered = _covered(opened, names, Steps(progress))
         rows = [row for name, items in covered.items() for row in _coverage_rows(out, name, items)]
         if rows:
             out.say_table([("operations of", "graphs", "count", "run by"), *rows])
@@ -148,14 +148,14 @@ def _is_slow(name: str) -> bool:
     return offers(get_backend(name), "glance")
 
 
-def _golden(names: list[str], advance: Advance) -> list[SelfTest]:
+def _golden(names: list[str], step: Steps) -> list[SelfTest]:
     from scaleport.runtimes.registry import get_backend
     from scaleport.validation.selftest import has_tile, self_test
 
     tests = []
     for name in names:
         if has_tile(get_backend(name)):
-            advance(0, f"golden tile on {name}")
+            step(f"golden tile on {name}")
             tests.append(self_test(name))
     return tests
 
@@ -165,7 +165,7 @@ def _golden_row(test: SelfTest) -> tuple[str, ...]:
     return (test.backend, "ok" if test.passed else "WRONG", ratio, test.device or test.note)
 
 
-def _covered(bundle: Bundle, names: list[str], advance: Advance) -> dict[str, tuple[Coverage, ...]]:
+def _covered(bundle: Bundle, names: list[str], step: Steps) -> dict[str, tuple[Coverage, ...]]:
     from scaleport.runtimes.base import source_format
     from scaleport.runtimes.registry import get_backend
     from scaleport.validation.operators import coverage_of, is_known
@@ -173,7 +173,7 @@ def _covered(bundle: Bundle, names: list[str], advance: Advance) -> dict[str, tu
     found = {}
     for name in filter(is_known, names):
         form = source_format(get_backend(name))
-        advance(0, f"operations on {name}")
+        step(f"operations on {name}")
         items = [c for p in bundle.precisions(form) for c in coverage_of(bundle, name, p)]
         if items:
             found[name] = tuple(items)
@@ -207,11 +207,11 @@ def _coverage_row(name: str, item: Coverage) -> tuple[str, ...]:
     return (name, f"{item.precision} {item.stage}", count, item.note or ran)
 
 
-def _check_bundle(bundle: Bundle, usable: list[str], asked: bool, advance: Advance) -> list[Check]:
+def _check_bundle(bundle: Bundle, usable: list[str], asked: bool, step: Steps) -> list[Check]:
     from scaleport.runtimes.base import stored_format
     from scaleport.runtimes.registry import get_backend
 
-    advance(0, "hashes")
+    step("hashes")
     start = time.perf_counter()
     try:
         bundle.verify()
@@ -224,7 +224,7 @@ def _check_bundle(bundle: Bundle, usable: list[str], asked: bool, advance: Advan
         if not precisions and asked:
             precisions = ("fp32",)
         for precision in precisions:
-            advance(0, f"{name} {precision}")
+            step(f"{name} {precision}")
             checks.append(_try(bundle, name, precision))
             tried = True
     if not tried:

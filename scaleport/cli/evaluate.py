@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scaleport.cli.options import Device, Threads
-from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs
+from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag
 from scaleport.cli.parse import words_of
 from scaleport.errors import UsageError
 
 if TYPE_CHECKING:
     from scaleport.evaluation.metrics import Metric
-    from scaleport.evaluation.run import Score
+    from scaleport.evaluation.run import Evaluation, Score
 
 EXAMPLES = """\b
 Examples:
@@ -97,55 +97,53 @@ def evaluate(
     """
     out = Output(as_json, quiet, verbose)
     model, numbers = _sort(given, scales or [])
-    from scaleport.evaluation import run
-    from scaleport.evaluation.degrade import parse_degradation
-    from scaleport.evaluation.metrics import find_metrics
-    from scaleport.evaluation.protocols import find_protocol
-    from scaleport.evaluation.subjects import bicubic, open_subject
+    from scaleport.evaluation.run import EvaluationOptions, write_csv
+    from scaleport.evaluation.run import evaluate as score
 
-    rules = find_protocol(protocol)
-    chosen = find_metrics(words_of(metrics) if metrics else _METRICS)
-    found = run.find_sets(data, words_of(sets) if sets else (), every)
-    degradation = parse_degradation(words_of(degrade) if degrade else ())
-    if Path(model).is_dir():
-        subject = open_subject(model, backend, precision, threads, device)
-    else:
-        with needs("torch", "the score of a checkpoint"):
-            subject = open_subject(model, backend, precision, threads, device)
+    options = EvaluationOptions(
+        scales=tuple(numbers),
+        protocol=protocol,
+        metrics=words_of(metrics) if metrics else _METRICS,
+        sets=words_of(sets) if sets else (),
+        degrade=words_of(degrade) if degrade else (),
+        every=every,
+        backend=backend,
+        precision=precision,
+        device=device,
+        threads=threads,
+    )
+    with out.progress() as progress, out.libraries():
+        found = score(model, data, options, progress)
+    if csv is not None:
+        write_csv(csv, found.scores, found.metrics)
+    _say(out, model, found, numbers)
+
+
+def _say(out: Output, model: str, found: Evaluation, scales: Sequence[float]) -> None:
+    subject = found.subject
     low, high = subject.scales
-    beyond = [f"x{number:g}" for number in numbers if not low <= number <= high]
+    beyond = [f"x{number:g}" for number in scales if not low <= number <= high]
     if beyond:
         out.note(
             f"{', '.join(beyond)}: bicubic only, {subject.name} goes from x{low:g} to x{high:g}"
         )
-    with out.progress(1.0) as advance, out.libraries():
-        scores = run.score(
-            found,
-            numbers,
-            [bicubic(), subject],
-            rules,
-            chosen,
-            lambda done, total, text: advance(done / total, text),
-            degradation,
-        )
-    if csv is not None:
-        run.write_csv(csv, scores, chosen)
     out.result(
         {
             "model": model,
             "backend": subject.backend,
             "precision": subject.precision,
             "device": subject.device,
-            "protocol": rules.name,
-            "degrade": degradation.words(),
-            "scores": [_plain(row) for row in scores],
+            "protocol": found.protocol.name,
+            "degrade": found.degradation,
+            "scores": [_plain(row) for row in found.scores],
         }
     )
-    after = "".join(f", {word}" for word in degradation.words())
+    after = "".join(f", {word}" for word in found.degradation)
     out.say(
-        f"{subject.name} on {subject.backend} {subject.precision}, protocol {rules.name}{after}"
+        f"{subject.name} on {subject.backend} {subject.precision}, protocol "
+        f"{found.protocol.name}{after}"
     )
-    out.say_table(_rows(scores, chosen, subject.name))
+    out.say_table(_rows(found.scores, found.metrics, subject.name))
 
 
 def _sort(given: Sequence[str], scales: Sequence[str]) -> tuple[str, list[float]]:

@@ -19,9 +19,10 @@ from scaleport.cli.options import (
     formats_of,
     sizes_of,
 )
-from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, size_text
+from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, size_text
 from scaleport.cli.parse import whole_numbers_of, words_of
 from scaleport.errors import UsageError
+from scaleport.extras import needs
 from scaleport.shipped import find_checkpoint
 
 if TYPE_CHECKING:
@@ -84,14 +85,14 @@ def export(
     chosen = _chosen(formats, precisions, freeze, height, width)
     target = bundle_target(output, source, overwrite)
     with needs("export", "export"):
-        from scaleport.export.exporter import export_bundle
+        from scaleport.export.exporter import export as write
         from scaleport.export.plan import ExportOptions
 
     kept = words_of(keep) if keep is not None else ()
     options = ExportOptions(**chosen, overwrite=overwrite, keep_float32=kept, license=license)
     start = time.perf_counter()
-    with out.progress(None) as advance, out.libraries():
-        manifest = export_bundle(source, target, options, lambda text: advance(0, text))
+    with out.progress() as progress, out.libraries():
+        manifest = write(source, target, options, progress).manifest
     seconds = time.perf_counter() - start
     out.result(_summary(source, target, manifest, seconds))
     _report(out, target, manifest, seconds)

@@ -12,9 +12,10 @@ import typer
 
 from scaleport.cli.contents import model_text
 from scaleport.cli.options import refuse_existing
-from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs
+from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag
 from scaleport.cli.parse import whole_numbers_of
 from scaleport.errors import OutputError, UsageError
+from scaleport.extras import needs
 from scaleport.paths import address_problem, holds, make_folder, remove_empty, similar_name
 from scaleport.shipped import CHECKPOINT_SUFFIX
 

@@ -11,9 +11,10 @@ import typer
 
 from scaleport.catalogue import Entry, catalogue
 from scaleport.cli.networks import TILING_WORDS, list_networks, part_names, show_network
-from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, size_text
+from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, size_text
 from scaleport.cli.strangers import Allow, VerifyKey
 from scaleport.errors import UsageError
+from scaleport.extras import needs
 from scaleport.paths import holds
 from scaleport.shipped import find_checkpoint, license_of, shipped_weights
 

@@ -10,14 +10,14 @@ import sys
 import textwrap
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
 from scaleport.cli.stopping import raise_again
-from scaleport.errors import BackendError
+from scaleport.progress import Progress, silent
 
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON on stdout, nothing else there.")
@@ -26,8 +26,6 @@ QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors onl
 VerboseFlag = Annotated[
     bool, typer.Option("--verbose", "-v", help="Print more, and tracebacks of errors.")
 ]
-
-Advance = Callable[[float, str], None]
 
 _LEAST_FOLD = 24
 """Narrowest column that text is folded into."""
@@ -82,51 +80,50 @@ class Output:
             put(json.dumps(plain, indent=2, allow_nan=False))
 
     @contextlib.contextmanager
-    def progress(self, total: float | None) -> Iterator[Advance]:
+    def progress(self) -> Iterator[Progress]:
         """A bar on stderr while the block runs, if that is a terminal.
 
-        Args:
-            total: what counts as complete; None if it is not known.
-
         Yields:
-            A function to call with what is done so far and what is being done now. It raises where
-            the command has been told to stop and a library swallowed that.
+            A progress function. It raises where the command has been told to stop and a library
+            swallowed that.
         """
-        with self._bar(total) as show:
+        with self._bar() as show:
 
-            def advance(done: float, text: str) -> None:
+            def tell(done: float, total: float | None, text: str, /) -> None:
                 raise_again()
-                show(done, text)
+                show(done, total, text)
 
-            yield advance
+            yield tell
 
     @contextlib.contextmanager
-    def _bar(self, total: float | None) -> Iterator[Advance]:
+    def _bar(self) -> Iterator[Progress]:
         if self.json or self.quiet or not sys.stderr.isatty():
-            yield _log_changes() if self.verbose else lambda done, text: None
+            yield _log_changes() if self.verbose else silent
             return
+        from rich import progress as rich
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            Progress,
-            SpinnerColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
 
-        columns = (SpinnerColumn(), BarColumn(), TimeElapsedColumn(), TextColumn("left"))
-        with Progress(
+        columns = (
+            rich.SpinnerColumn(),
+            rich.BarColumn(),
+            rich.TimeElapsedColumn(),
+            rich.TextColumn("left"),
+            rich.TimeRemainingColumn(),
+            rich.TextColumn("{task.description}", markup=False),
+        )
+        with rich.Progress(
             *columns,
-            TimeRemainingColumn(),
-            TextColumn("{task.description}", markup=False),
             console=Console(stderr=True),
             transient=True,
             # Lines on the same terminal go above the bar; elsewhere stdout is left alone.
             redirect_stdout=sys.stdout.isatty(),
         ) as bar:
-            task = bar.add_task("", total=total)
-            yield lambda done, text: bar.update(task, completed=done, description=text)
+            task = bar.add_task("", total=None)
+
+            def show(done: float, total: float | None, text: str, /) -> None:
+                bar.update(task, completed=done, total=total, description=text)
+
+            yield show
 
     @contextlib.contextmanager
     def libraries(self) -> Iterator[None]:
@@ -140,38 +137,16 @@ class Output:
                 yield
 
 
-def _log_changes() -> Advance:
+def _log_changes() -> Progress:
     said = [""]
 
-    def log(done: float, text: str) -> None:
-        del done
+    def log(done: float, total: float | None, text: str, /) -> None:
+        del done, total
         if text != said[0]:
             said[0] = text
             put(text, err=True)
 
     return log
-
-
-@contextlib.contextmanager
-def needs(extra: str, purpose: str) -> Iterator[None]:
-    """Turn a missing package into an error that says what to install.
-
-    Args:
-        extra: the pip extra that brings the package.
-        purpose: what it is needed for, as the subject of "needs".
-
-    Raises:
-        BackendError: if an import in the block fails.
-    """
-    try:
-        yield
-    except ImportError as error:
-        missing = error.name or str(error)
-        if missing.split(".")[0] == "scaleport":
-            raise
-        raise BackendError(
-            f"{purpose} needs {missing}, which is not installed: pip install 'scaleport[{extra}]'"
-        ) from error
 
 
 def error_line(message: str) -> str:

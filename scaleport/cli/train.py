@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, put
+from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, put
 from scaleport.cli.stopping import EXIT_INTERRUPTED
+from scaleport.extras import needs
 from scaleport.training.shipped import RECIPES, shipped_recipes
 
 NAMES = ", ".join(path.stem for path in shipped_recipes() if path.parent == RECIPES)

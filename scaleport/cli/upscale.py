@@ -20,9 +20,10 @@ from scaleport.cli.streams import Streams
 from scaleport.errors import PartialError, ScaleportError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from scaleport.batch.plan import Job
     from scaleport.batch.run import Report
     from scaleport.batch.work import Outcome
+    from scaleport.runtimes.fit import Fit
+    from scaleport.runtimes.upscaler import Upscaler
 
 ENGINES = ("local", "ray")
 
@@ -174,101 +175,103 @@ def upscale(
     beside the outputs for --resume. Videos that are named keep their audio and their time stamps.
     """
     streams = Streams(inputs, output, kind)
-    inputs, output = streams.inputs, streams.output
     out = streams.reporter(as_json, quiet, verbose)
-    if engine not in ENGINES:
-        raise UsageError(
-            f"--engine is {' or '.join(ENGINES)}, got {engine!r}{did_you_mean(engine, ENGINES)}"
-        )
-    if address and engine != "ray":
-        raise UsageError("--address is that of a Ray cluster; add --engine ray")
-    from scaleport.batch.plan import plan
+    _check_engine(engine, address)
+    from scaleport.batch.files import FilesOptions, FilesRun
     from scaleport.batch.request import Request
     from scaleport.imaging.writing import SaveOptions
-    from scaleport.runtimes.file import BITS
-    from scaleport.runtimes.video import VideoOptions
-
-    if bits and bits not in BITS:
-        raise UsageError(f"--bits must be {', '.join(map(str, BITS))}, got {bits}")
-    limits = fit_of(width, height, longest, fit)
-    if size is not None and limits is not None:
-        raise UsageError(
-            "--size is the exact output size; leave it out, or --fit, --width, --height and "
-            "--longest, which keep the shape"
-        )
-    request = Request.of(
-        None if scale is None else scale_of(scale),
-        limits if size is None else size_of(size),
-        bits,
-        SaveOptions(quality, lossless),
-        VideoOptions(codec, crf),
-    )
-    from scaleport.batch.ray import Setup, run_on_ray
-    from scaleport.batch.run import Report, run
-    from scaleport.runtimes.base import precision_text
-    from scaleport.runtimes.scales import checked_grid
     from scaleport.runtimes.upscaler import load
+    from scaleport.runtimes.video import VideoOptions
     from scaleport.runtimes.view import TilePolicy
 
-    policy = TilePolicy(tile=tile)
+    options = FilesOptions(
+        kind=kind,
+        bits=_checked_bits(bits),
+        image=SaveOptions(quality, lossless),
+        video=VideoOptions(codec, crf),
+        recursive=recursive,
+        resume=resume,
+        max_memory=bytes_of("--max-memory", max_memory) if max_memory else 0,
+        engine=engine,  # type: ignore[arg-type]
+        address=address,
+    )
+    wanted = (None if scale is None else scale_of(scale), _size(size, fit, width, height, longest))
+    Request.of(*wanted)  # what is wrong with it is said before the model is loaded
     upscaler = load(
         bundle,
         backend,
         precision,
         threads,
         device,
-        policy,
+        TilePolicy(tile=tile),
         allow=allow or (),
         verify_key=verify_key,
         inference_precision=inference_precision,
     )
-    if request.scale is not None:
-        checked_grid(upscaler.manifest, 1, 1, request.scale, None)
-    work = plan(inputs, output, request.tag, kind, recursive)
-    if max_memory:
-        from scaleport.batch.run import fit_memory
-
-        fit_memory(upscaler, work.jobs, request, bytes_of("--max-memory", max_memory))
-    for _, error in work.failures:
+    work = FilesRun(upscaler, streams.inputs, streams.output, *wanted, options)
+    for _, error in work.plan.failures:
         _complain(error, verbose)
-    for line in _left_out(work.left_out):
+    for line in _left_out(work.plan.left_out):
         out.note(line)
     start = time.perf_counter()
-    shares = _shares(work.jobs)
-    with out.progress(shares[-1]) as advance:
+    with out.progress() as progress:
         stdout = sys.stdout
-        finished: list[Outcome] = []
-
-        def step(number: int, part: float) -> None:
-            done = shares[number] + part * (shares[number + 1] - shares[number])
-            advance(done, f"{number + 1}/{len(work.jobs)} {work.jobs[number].source}")
 
         def tell(outcome: Outcome) -> None:
-            if engine == "ray":
-                finished.append(outcome)
-                advance(shares[-1] * len(finished) / len(work.jobs), str(outcome.job.source))
             # Our own lines are not what libraries print.
             with contextlib.redirect_stdout(stdout):
                 _tell(out, outcome)
 
         with out.libraries():
-            if engine == "ray":
-                chosen = (upscaler.backend, upscaler.precision, threads, device, upscaler.policy)
-                setup = Setup(
-                    bundle.absolute(), *chosen, tuple(allow or ()), verify_key, inference_precision
-                )
-                outcomes = run_on_ray(
-                    setup, work.jobs, request, address=address, resume=resume, tell=tell
-                )
-            else:
-                outcomes = run(upscaler, work.jobs, request, resume=resume, tell=tell, step=step)
-    report = Report.of(work, outcomes)
+            report = work.run(tell, progress)
+    seconds = time.perf_counter() - start
+    _report(out, bundle, upscaler, report, seconds)
+    streams.send()
+    if report.failures:
+        some = report.made + report.kept > 0
+        raise typer.Exit(PartialError.exit_code if some else report.failures[0][1].exit_code)
+
+
+def _check_engine(engine: str, address: str) -> None:
+    if engine not in ENGINES:
+        raise UsageError(
+            f"--engine is {' or '.join(ENGINES)}, got {engine!r}{did_you_mean(engine, ENGINES)}"
+        )
+    if address and engine != "ray":
+        raise UsageError("--address is that of a Ray cluster; add --engine ray")
+
+
+def _checked_bits(bits: int) -> int:
+    from scaleport.runtimes.file import BITS
+
+    if bits and bits not in BITS:
+        raise UsageError(f"--bits must be {', '.join(map(str, BITS))}, got {bits}")
+    return bits
+
+
+def _size(
+    size: str | None, fit: str | None, width: int | None, height: int | None, longest: int | None
+) -> tuple[int, int] | Fit | None:
+    limits = fit_of(width, height, longest, fit)
+    if size is None:
+        return limits
+    if limits is not None:
+        raise UsageError(
+            "--size is the exact output size; leave it out, or --fit, --width, --height and "
+            "--longest, which keep the shape"
+        )
+    return size_of(size)
+
+
+def _report(out: Output, bundle: Path, upscaler: Upscaler, report: Report, seconds: float) -> None:
+    from scaleport.runtimes.base import precision_text
+
+    unplanned = len(report.failures) - sum(o.error is not None for o in report.outcomes)
     device = upscaler.device if report.made else ""
     if device:
         words = precision_text(upscaler.precision, upscaler.inference_precision)
         out.say(f"{upscaler.backend} on {device}, {words}")
-    seconds = time.perf_counter() - start
-    if len(outcomes) + len(work.failures) > 1:
+    if len(report.outcomes) + unplanned > 1:
         for line in _summary(report, seconds):
             out.say(line)
     out.result(
@@ -279,7 +282,7 @@ def upscale(
             "device": device or None,
             "precision": upscaler.precision,
             "inference_precision": upscaler.inference_precision,
-            "images": [_described(o) for o in outcomes if o.error is None],
+            "images": [_described(o) for o in report.outcomes if o.error is None],
             "failures": [
                 {"input": path, "error": str(error), "exit_code": error.exit_code}
                 for path, error in report.failures
@@ -293,10 +296,6 @@ def upscale(
             },
         }
     )
-    streams.send()
-    if report.failures:
-        some = report.made + report.kept > 0
-        raise typer.Exit(PartialError.exit_code if some else report.failures[0][1].exit_code)
 
 
 def _tell(out: Output, outcome: Outcome) -> None:
@@ -320,25 +319,13 @@ def _left_out(files: Sequence[tuple[Path, str]]) -> list[str]:
     ]
 
 
-def _shares(jobs: tuple[Job, ...]) -> list[float]:
-    """How much of all work lies before each job, and all of it: by size of file, known at once."""
-    shares = [0.0]
-    for job in jobs:
-        try:
-            size = job.source.stat().st_size
-        except (OSError, ValueError):
-            size = 0
-        shares.append(shares[-1] + max(1, size))
-    return shares
-
-
 def _described(outcome: Outcome) -> dict[str, Any]:
     assert outcome.result is not None
     return {
         "input": outcome.job.source,
         "output": outcome.job.target,
-        "input_size": _size(outcome.result.input_size),
-        "output_size": _size(outcome.result.output_size),
+        "input_size": _sides(outcome.result.input_size),
+        "output_size": _sides(outcome.result.output_size),
         "notes": outcome.result.notes,
         "tile": None if outcome.kept else outcome.result.tile,
         "kept": outcome.kept,
@@ -346,7 +333,7 @@ def _described(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _size(shape: tuple[int, int]) -> dict[str, int]:
+def _sides(shape: tuple[int, int]) -> dict[str, int]:
     return {"width": shape[1], "height": shape[0]}
 
 

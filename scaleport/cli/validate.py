@@ -10,13 +10,15 @@ import typer
 
 from scaleport.atomic import write_text
 from scaleport.cli.options import Backends, InferencePrecision, Threads
-from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, needs, table
+from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, table
 from scaleport.cli.parse import decibels_of, words_of
 from scaleport.errors import GateFailed, UsageError
+from scaleport.extras import needs
 
 if TYPE_CHECKING:
     from scaleport.bundle.manifest import Parity
     from scaleport.bundle.reader import Bundle
+    from scaleport.progress import Progress
     from scaleport.validation.gates import Gates
 
 EXAMPLES = """\b
@@ -185,6 +187,15 @@ def validate(
     _report(out, parity)
 
 
+def _counted(progress: Progress) -> Progress:
+    """The same, with the number of the case in words."""
+
+    def tell(done: float, total: float | None, text: str, /) -> None:
+        progress(done, total, f"{text}, {done:g} of {total:g}")
+
+    return tell
+
+
 def _keeps(out: Output, bundle: Path, store: bool | None) -> bool:
     """Whether the results go into the manifest; says what that means for a signature."""
     from scaleport.bundle.writer import is_signed
@@ -216,13 +227,13 @@ def _judge_int8(
     from scaleport.validation.loss import MAX_LOSS, measure_losses
 
     most = MAX_LOSS if gate is None else decibels_of(gate)
-    with out.progress(1.0) as advance, out.libraries():
+    with out.progress() as progress, out.libraries():
         losses = measure_losses(
             bundle,
             data,
             backends,
             threads=threads,
-            progress=lambda done, total, text: advance(done / total, text),
+            progress=progress,
         )
     worst = max(loss.fp32 - loss.int8 for loss in losses)
     out.result({"images": data, "max_loss": most, "worst_loss": worst, "losses": losses})
@@ -293,7 +304,7 @@ def _run(
     with needs("torch", "the reference of validate"):
         import torch  # noqa: F401
     # Share of the cases: how many there are is known only when the first one is done.
-    with out.progress(1.0) as advance, out.libraries():
+    with out.progress() as progress, out.libraries():
         parity = proof.validate(
             opened,
             backends,
@@ -301,7 +312,7 @@ def _run(
             "quick" if quick else "full",
             gates,
             threads,
-            lambda done, total, text: advance(done / total, f"{text}, {done} of {total}"),
+            _counted(progress),
             inference_precision,
         )
     if keep:
@@ -322,7 +333,7 @@ def _save(
     from scaleport.runtimes.base import precision_text
     from scaleport.validation.outputs import save_outputs
 
-    with out.progress(1.0) as advance, out.libraries():
+    with out.progress() as progress, out.libraries():
         index = save_outputs(
             bundle,
             folder,
@@ -330,7 +341,7 @@ def _save(
             precisions,
             "quick" if quick else "full",
             threads,
-            lambda done, total, text: advance(done / total, f"{text}, {done} of {total}"),
+            _counted(progress),
             inference_precision,
         )
     runs = [
@@ -371,13 +382,13 @@ def _judge_saved(
     opened = open_bundle(bundle)
     with needs("torch", "the reference of validate"):
         import torch  # noqa: F401
-    with out.progress(1.0) as advance, out.libraries():
+    with out.progress() as progress, out.libraries():
         parity = judge_outputs(
             opened,
             folder,
             gates,
             threads,
-            lambda done, total, text: advance(done / total, f"{text}, {done} of {total}"),
+            _counted(progress),
         )
     if keep:
         store(opened, opened.manifest, parity, gates, void_signature=True)
@@ -393,8 +404,8 @@ def _page(
     if pictures:
         from scaleport.validation.evidence import gather
 
-        with out.progress(None) as advance, out.libraries():
-            evidence = gather(bundle, parity, threads, lambda text: advance(0, text))
+        with out.progress() as progress, out.libraries():
+            evidence = gather(bundle, parity, threads, progress)
     write_text(target, render_page(bundle.manifest, parity, evidence))
     out.say(f"wrote {target}")
 

@@ -3,22 +3,64 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from scaleport.atomic import atomic_path
 from scaleport.errors import UsageError
-from scaleport.evaluation.degrade import Degradation
-from scaleport.evaluation.metrics import Metric
-from scaleport.evaluation.protocols import Pixels, Protocol
-from scaleport.evaluation.subjects import Subject
+from scaleport.evaluation.degrade import Degradation, parse_degradation
+from scaleport.evaluation.metrics import Metric, find_metrics
+from scaleport.evaluation.protocols import Pixels, Protocol, find_protocol
+from scaleport.evaluation.subjects import Subject, bicubic, open_subject
 from scaleport.imaging.folders import KNOWN, images_in
 from scaleport.imaging.pairs import read_colours
+from scaleport.progress import Progress, silent
 
-Progress = Callable[[int, int, str], None]
+LARGEST_SCALE: Final = 1000.0
+"""Beyond it an LR image of one pixel would need a ground truth that no benchmark has."""
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How a network is scored.
+
+    Attributes:
+        scales: scales, at least 1.
+        protocol: name of :data:`scaleport.evaluation.protocols.PROTOCOLS`.
+        metrics: names of :data:`scaleport.evaluation.metrics.METRICS`.
+        sets: only these folders of the data; empty for all.
+        degrade: what LR goes through first, in this order, such as ``jpeg:75``.
+        every: only every so many images of a set.
+        backend: what runs a bundle; empty for the first that can.
+        precision: graphs of a bundle; empty for the first that it has.
+        device: the backend's own name of a device; empty for its default.
+        threads: processor threads; 0 leaves it to the backend.
+    """
+
+    scales: tuple[float, ...] = (2.0, 3.0, 4.0)
+    protocol: str = "basicsr-y"
+    metrics: tuple[str, ...] = ("psnr", "ssim")
+    sets: tuple[str, ...] = ()
+    degrade: tuple[str, ...] = ()
+    every: int = 1
+    backend: str = ""
+    precision: str = ""
+    device: str = ""
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the data."""
+        wrong = [scale for scale in self.scales if not 1 <= scale <= LARGEST_SCALE]
+        if wrong or not self.scales:
+            raise UsageError(
+                f"a scale to score at is a number from 1, got {wrong[0] if wrong else 'none'}"
+            )
+        if self.every < 1:
+            raise UsageError(f"every must be at least 1, got {self.every}")
 
 
 @dataclass(frozen=True)
@@ -46,6 +88,68 @@ class Score:
     scale: float
     subject: str
     values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores, and what they are of.
+
+    Attributes:
+        subject: what was scored: its name, backend, precision, device and range of scales.
+        protocol: how it was scored.
+        metrics: what was measured, in the order of the columns.
+        degradation: what LR went through first, in words.
+        scores: one for each set, scale and method; bicubic is a method, and the only one at scales
+            beyond the subject's range.
+    """
+
+    subject: Subject
+    protocol: Protocol
+    metrics: tuple[Metric, ...]
+    degradation: tuple[str, ...]
+    scores: tuple[Score, ...]
+
+
+def evaluate(
+    model: Path | str,
+    data: Path | str,
+    options: EvaluationOptions | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score a network on benchmark images, with bicubic beside it.
+
+    LR is made from the ground truth as the protocol says, and degraded if asked for.
+
+    Args:
+        model: a bundle, a checkpoint, or the name of a checkpoint that comes with the package.
+        data: folder of ground-truth images, or of such folders.
+        options: how to score.
+        progress: told of each image, see :mod:`scaleport.progress`.
+
+    Raises:
+        UsageError: if a name is unknown, or there is no image.
+        ArtifactError: if the bundle or checkpoint is damaged.
+        BackendError: if the backend is missing, cannot run here, or fails.
+        ImageError: if an image cannot be decoded or is too small.
+    """
+    options = options or EvaluationOptions()
+    protocol = find_protocol(options.protocol)
+    metrics = tuple(find_metrics(options.metrics))
+    sets = find_sets(Path(data), options.sets, options.every)
+    degradation = parse_degradation(options.degrade)
+    subject = open_subject(
+        str(model), options.backend, options.precision, options.threads, options.device
+    )
+    scores = score(
+        sets,
+        sorted(set(options.scales)),
+        [bicubic(), subject],
+        protocol,
+        metrics,
+        progress,
+        degradation,
+    )
+    return Evaluation(subject, protocol, metrics, tuple(degradation.words()), tuple(scores))
 
 
 def find_sets(folder: Path, names: Sequence[str] = (), every: int = 1) -> list[ImageSet]:
@@ -92,13 +196,14 @@ def score(
         subjects: what to score.
         protocol: how to score.
         metrics: what to measure.
-        progress: called with (images done, images in all, what is being done).
+        progress: told of each image, see :mod:`scaleport.progress`.
         degradation: what LR goes through before it is upscaled.
 
     Raises:
         ImageError: if an image cannot be decoded or is too small.
         BackendError: if a backend fails.
     """
+    progress = progress or silent
     total, done = len(scales) * sum(len(images.files) for images in sets), 0
     scores = []
     for images in sets:
@@ -106,8 +211,7 @@ def score(
             able = [s for s in subjects if s.scales[0] <= scale <= s.scales[1]]
             values: dict[str, list[list[float]]] = {s.name: [] for s in able}
             for path in images.files:
-                if progress is not None:
-                    progress(done, total, f"{images.name} x{scale:g}, {path.name}")
+                progress(done, total, f"{images.name} x{scale:g}, {path.name}")
                 lr, hr = protocol.pair(protocol.taken(read_colours(path)), scale)
                 if degradation is not None:
                     lr = degradation(lr, path.name)

@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from scaleport.errors import UsageError
 from scaleport.evaluation.protocols import Pixels
+from scaleport.extras import needs
+from scaleport.grid import Grid
 from scaleport.imaging.resample import imresize
 from scaleport.runtimes.registry import checkpoint_backend
 from scaleport.shipped import checkpoint_name, find_checkpoint
@@ -51,11 +53,12 @@ def from_checkpoint(path: Path, threads: int = 0) -> Subject:
 
     Raises:
         ArtifactError: if the file is no checkpoint or is damaged.
+        BackendError: if PyTorch is not installed.
     """
-    import torch
+    with needs("torch", "the score of a checkpoint"):
+        import torch
 
-    from scaleport.grid import Grid
-    from scaleport.models import load_checkpoint
+        from scaleport.models import load_checkpoint
 
     if threads:
         torch.set_num_threads(threads)

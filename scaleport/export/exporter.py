@@ -23,6 +23,7 @@ from scaleport.bundle.manifest import (
     Quantisation,
     ScaleRange,
 )
+from scaleport.bundle.reader import Bundle
 from scaleport.bundle.writer import BundleWriter
 from scaleport.errors import BackendError, UnsupportedOpError, UsageError
 from scaleport.export.formats import FORMATS, check_formats, writer_of
@@ -30,7 +31,8 @@ from scaleport.export.plan import ExportOptions, ExportPlan
 from scaleport.export.receptive import receptive_field, render_radius
 from scaleport.grid import SIZE_RULE
 from scaleport.models.checkpoint import load_checkpoint, read_metadata
-from scaleport.shipped import checkpoint_name, license_of
+from scaleport.progress import Progress
+from scaleport.shipped import checkpoint_name, find_checkpoint, license_of
 
 APPROXIMATE_HALO = 32
 """LR pixels by which tiles overlap where no overlap makes them exact."""
@@ -66,35 +68,63 @@ class Int8Build(Protocol):
         ...
 
 
+def export(
+    checkpoint: Path | str,
+    target: Path | str | None = None,
+    options: ExportOptions | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Export a checkpoint to a bundle: graphs for every runtime, and what is known of them.
+
+    ::
+
+        bundle = scaleport.export("scaleport-s", options=scaleport.ExportOptions(formats=("onnx",)))
+        upscaler = scaleport.load(bundle)
+
+    Args:
+        checkpoint: a checkpoint file, or the name of one that comes with the package.
+        target: the bundle directory to be; ``NAME.bundle`` in the current folder if left out.
+        options: what to export.
+        progress: told of each step, see :mod:`scaleport.progress`.
+
+    Returns:
+        The bundle, open.
+
+    Raises:
+        UsageError: if there is no such checkpoint, or an option does not fit the model.
+        ArtifactError: if the checkpoint is damaged.
+        UnsupportedOpError: if no graph can hold the network; nothing is written then.
+        ExportError: if a network cannot be exported.
+        OutputError: if the bundle is there already and may not be replaced, or cannot be written.
+    """
+    source = find_checkpoint(str(checkpoint))
+    place = Path(f"{checkpoint_name(source)}.bundle") if target is None else Path(target)
+    return Bundle(place, export_bundle(source, place, options, progress))
+
+
 def export_bundle(
     checkpoint: Path,
     target: Path,
     options: ExportOptions | None = None,
-    step: Callable[[str], None] = lambda _: None,
+    progress: Progress | None = None,
     quantise: Callable[[ExportPlan, Manifest], Int8Build] | None = None,
 ) -> Manifest:
-    """Export a checkpoint to a bundle.
+    """Export a checkpoint file to a bundle, with int8 graphs where a quantiser makes them.
 
     A format whose tools are missing on this machine is skipped and the manifest says why; a graph
     that a tool refuses ends the export. The bundle appears under its name only when complete.
+    Errors are those of :func:`export`.
 
     Args:
         checkpoint: a Scaleport checkpoint (safetensors).
         target: the bundle directory to be.
         options: what to export.
-        step: called with a line of text before each piece of work.
+        progress: told of each step, see :mod:`scaleport.progress`.
         quantise: makes the int8 graphs, see :class:`scaleport.calibration.quantiser.Quantiser`;
             needed for precision int8 and not used otherwise.
 
     Returns:
         The manifest as written.
-
-    Raises:
-        ArtifactError: if the checkpoint is damaged.
-        UsageError: if an option does not fit the model.
-        UnsupportedOpError: if no graph can hold the network; nothing is written then.
-        ExportError: if a network cannot be exported.
-        OutputError: if the bundle cannot be written.
     """
     options = options or ExportOptions()
     check_formats(options.formats)
@@ -107,36 +137,8 @@ def export_bundle(
             f"{network.export_refusal}"
         )
     with BundleWriter(target, options.overwrite) as writer:
-        radius, around = APPROXIMATE_HALO, None
-        if network.tiling.kind == "exact" or network.tiling.measurable:
-            step("measuring the receptive field")
-            measured = receptive_field(network)
-            radius = APPROXIMATE_HALO if measured is None else measured
-            if network.tiling.kind == "exact":
-                around = render_radius(network)
-            if network.tiling.kind != "exact":
-                radius = max(radius, APPROXIMATE_HALO)
-        plan = ExportPlan(network, options, writer.path, step)
-        info = read_metadata(checkpoint)["info"]
-        manifest = Manifest(
-            format_version=FORMAT_VERSION,
-            name=checkpoint_name(checkpoint),
-            family=network.upsampler.family,
-            model=network.config,
-            parameters=network.parameter_count(),
-            scale=ScaleRange(min=network.limits.min, max=network.limits.max, native=plan.natives),
-            size_rule=SIZE_RULE,
-            height=options.height,
-            width=options.width,
-            receptive_field=radius,
-            render_radius=around,
-            tile_step=network.encoder.tile_step,
-            tiling=network.tiling.kind,
-            graphs={},
-            files={},
-            tool_versions=tool_versions(),
-            license=options.license or license_of(checkpoint, info),
-        )
+        plan = ExportPlan(network, options, writer.path, progress)
+        manifest = _described(checkpoint, plan)
         if quantise is not None and "int8" in options.precisions:
             build = quantise(plan, manifest)
             plan.int8.update(build.graphs)
@@ -147,8 +149,49 @@ def export_bundle(
         skipped |= {name: refused[name] for name in wanted if name in refused}
         skipped |= plan.skipped
         shutil.copyfile(checkpoint, writer.path(CHECKPOINT_NAME))
-        step("hashing")
+        plan.step("hashing")
         return writer.finish(msgspec.structs.replace(manifest, graphs=graphs, skipped=skipped))
+
+
+def _described(checkpoint: Path, plan: ExportPlan) -> Manifest:
+    """The manifest of an export before any graph is written."""
+    network, options = plan.network, plan.options
+    radius, around = _fields(plan)
+    info = read_metadata(checkpoint)["info"]
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        name=checkpoint_name(checkpoint),
+        family=network.upsampler.family,
+        model=network.config,
+        parameters=network.parameter_count(),
+        scale=ScaleRange(min=network.limits.min, max=network.limits.max, native=plan.natives),
+        size_rule=SIZE_RULE,
+        height=options.height,
+        width=options.width,
+        receptive_field=radius,
+        render_radius=around,
+        tile_step=network.encoder.tile_step,
+        tiling=network.tiling.kind,
+        graphs={},
+        files={},
+        tool_versions=tool_versions(),
+        license=options.license or license_of(checkpoint, info),
+    )
+
+
+def _fields(plan: ExportPlan) -> tuple[int, int | None]:
+    """The overlap of tiles and, where it is known, how far a pixel's features lie around it."""
+    network = plan.network
+    exact = network.tiling.kind == "exact"
+    if not exact and not network.tiling.measurable:
+        return APPROXIMATE_HALO, None
+    plan.step("measuring the receptive field")
+    measured = receptive_field(network)
+    if measured is None:
+        measured = APPROXIMATE_HALO
+    if exact:
+        return measured, render_radius(network)
+    return max(measured, APPROXIMATE_HALO), None
 
 
 def _write_formats(

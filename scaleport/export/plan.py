@@ -20,6 +20,7 @@ from scaleport.export.resampling import resample_graph
 from scaleport.export.whole import Front, whole_graph
 from scaleport.models.base import DeployForm, Port, Stage
 from scaleport.models.network import Network
+from scaleport.progress import Progress, Steps
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 INT8_PARTS = "all but the layers that the manifest lists as int8"
@@ -74,14 +75,14 @@ class ExportPlan:
         network: Network,
         options: ExportOptions,
         place: Callable[[str], Path],
-        step: Callable[[str], None],
+        progress: Progress | None = None,
     ) -> None:
         self.network = network
         self.options = options
         self.place = place
         """Maps a path in the bundle to where it is to be written."""
-        self.step = step
-        """Called with a line of text before each piece of work, for progress."""
+        self.step = Steps(progress)
+        """Called with a line of text before each piece of work, in any thread."""
         self.skipped: dict[str, str] = {}
         """What a format was written without, with the reason."""
         self._forms: dict[str, DeployForm] = {}

@@ -16,10 +16,11 @@ from scaleport.imaging.reading import Picture, open_picture
 from scaleport.imaging.source import PictureSource, Source
 from scaleport.imaging.writing import PictureWriter, SaveOptions, check_fits
 from scaleport.paths import make_folder
+from scaleport.progress import Progress
 from scaleport.runtimes.fit import Fit, fitted, stretch_note
 from scaleport.runtimes.scales import checked_grid
 from scaleport.runtimes.upscaler import Upscaler
-from scaleport.runtimes.view import Progress, View
+from scaleport.runtimes.view import View
 
 BITS: Final = {8: np.uint8, 16: np.uint16, 32: np.float32}
 """Bits per channel, and the type of such pixels; 32 are floats."""
@@ -66,7 +67,7 @@ def upscale_file(
             instead of a scale.
         bits: 8, 16 or 32 (float) bits per channel; 0 keeps those of the source.
         options: how the target is written.
-        progress: called with (tiles done, tiles in all).
+        progress: told of the tiles that are done, see :mod:`scaleport.progress`.
 
     Raises:
         ImageError: if the source cannot be read.

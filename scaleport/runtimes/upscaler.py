@@ -11,6 +11,7 @@ from scaleport.bundle.manifest import Manifest
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import BackendError, UsageError
 from scaleport.imaging.given import ImageLike
+from scaleport.progress import Progress
 from scaleport.runtimes.base import (
     INFERENCE_PRECISIONS,
     Array,
@@ -21,7 +22,7 @@ from scaleport.runtimes.base import (
 from scaleport.runtimes.registry import get_backend, ranked_names, require
 from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.stages import Stages
-from scaleport.runtimes.view import Progress, TilePolicy, View
+from scaleport.runtimes.view import TilePolicy, View
 
 
 class Upscaler:
@@ -108,7 +109,7 @@ class Upscaler:
             image: see :meth:`open`.
             scale: one number, or (scale_y, scale_x), in the range of the model.
             size: output size (height, width), instead of a scale.
-            progress: called with (tiles done, tiles in all).
+            progress: told of the tiles that are done, see :mod:`scaleport.progress`.
 
         Returns:
             A numpy array in the layout and type of the pixels of ``image``: integers are rounded

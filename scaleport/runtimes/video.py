@@ -14,6 +14,7 @@ from typing import Any, Final
 from scaleport.errors import BackendError, ImageError, OutputError, UsageError, one_line
 from scaleport.imaging.leftovers import temporary_stem
 from scaleport.paths import make_folder
+from scaleport.progress import Progress, silent
 from scaleport.runtimes.file import FileResult
 from scaleport.runtimes.fit import Fit, fitted, stretch_note
 from scaleport.runtimes.scales import checked_grid
@@ -27,7 +28,7 @@ from scaleport.runtimes.video_extras import (
     tags,
     turn_of,
 )
-from scaleport.runtimes.view import Progress, View
+from scaleport.runtimes.view import View
 
 CONTAINERS: Final = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Containers that are written, by suffix."""
@@ -136,7 +137,7 @@ class VideoUpscale:
                 settings = {"movflags": "faststart"} if self._container != "matroska" else {}
                 made = self._av.open(str(self._part), "w", format=self._container, options=settings)
             try:
-                streams = self._copy(video, made, progress)
+                streams = self._copy(video, made, progress or silent)
             finally:
                 with self._writing():
                     made.close()
@@ -166,7 +167,7 @@ class VideoUpscale:
     def _container(self) -> str:
         return CONTAINERS[self._target.suffix.lower()]
 
-    def _copy(self, video: Any, made: Any, progress: Progress | None) -> list[int]:
+    def _copy(self, video: Any, made: Any, progress: Progress) -> list[int]:
         """Write everything; the streams of the source that were, by index, in their order."""
         source = self._film(video)
         source.thread_type = "AUTO"
@@ -193,8 +194,7 @@ class VideoUpscale:
                 with self._writing():
                     made.mux(target.encode(big))
                 done += 1
-                if progress is not None:
-                    progress(done, max(done, total))
+                progress(done, max(done, total), "")
         with self._writing():
             made.mux(target.encode())
         return [source.index, *copies]

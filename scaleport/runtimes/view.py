@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -14,6 +14,7 @@ from scaleport.grid import Grid
 from scaleport.imaging.convert import Layout
 from scaleport.imaging.given import ImageLike
 from scaleport.imaging.source import Source, source_of
+from scaleport.progress import Progress, silent
 from scaleport.runtimes.arrays import Native
 from scaleport.runtimes.base import Array
 from scaleport.runtimes.blend import blended_rows, reach
@@ -23,9 +24,8 @@ from scaleport.runtimes.scales import checked_grid
 from scaleport.runtimes.stages import Stages
 
 Region = tuple[int, int, int, int]
-Progress = Callable[[int, int], None]
 
-__all__ = ["Progress", "Region", "TilePolicy", "View"]
+__all__ = ["Region", "TilePolicy", "View"]
 
 
 class View:
@@ -71,7 +71,7 @@ class View:
             scale: one number, or (scale_y, scale_x).
             size: output size (height, width), instead of a scale.
             region: (y0, x0, y1, x1) in output pixels; the whole output when left out.
-            progress: called with (tiles done, tiles in all).
+            progress: told of the tiles that are done, see :mod:`scaleport.progress`.
 
         Returns:
             Pixels in the layout and type of the opened image.
@@ -83,7 +83,7 @@ class View:
         grid = self._grid(scale, size, region)
         out: Array | None = None
         top = 0
-        for band in self._bands(grid, progress):
+        for band in self._bands(grid, progress or silent):
             axis = 2 if self._source.layout is None else 0
             if band.shape[axis] == grid.shape[0]:
                 return band
@@ -117,10 +117,10 @@ class View:
             scale: one number, or (scale_y, scale_x).
             size: output size (height, width), instead of a scale.
             region: (y0, x0, y1, x1) in output pixels.
-            progress: called with (tiles done, tiles in all).
+            progress: told of the tiles that are done, see :mod:`scaleport.progress`.
             dtype: uint8, uint16 or float32 of the pixels, if not that of the opened picture.
         """
-        yield from self._bands(self._grid(scale, size, region), progress, dtype)
+        yield from self._bands(self._grid(scale, size, region), progress or silent, dtype)
 
     def output_size(self, scale: float | Iterable[float]) -> tuple[int, int]:
         """Size (height, width) of the whole output at a scale: regions lie within it.
@@ -158,7 +158,7 @@ class View:
         return grid if region is None else grid.region(*region)
 
     def _bands(
-        self, grid: Grid, progress: Progress | None, dtype: np.dtype[Any] | None = None
+        self, grid: Grid, progress: Progress, dtype: np.dtype[Any] | None = None
     ) -> Iterator[Array]:
         layout = self._source.layout
         if layout is not None and dtype is not None:
@@ -181,8 +181,7 @@ class View:
                         band.add(tile, part, planes)
                         del planes  # not while the next tile is rendered
                         done += 1
-                        if progress is not None:
-                            progress(done, total)
+                        progress(done, total, "")
                     pixels = band.taken()
                     del band
                     if pixels is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ from scaleport.grid import Grid, subpixel_centres
 from scaleport.models.base import DeployForm, Stage
 from scaleport.models.checkpoint import load_checkpoint
 from scaleport.models.network import Network
+from scaleport.progress import Progress, Steps
 from scaleport.runtimes import registry
 from scaleport.runtimes.base import SessionOptions, host, source_format
 from scaleport.runtimes.scales import checked_grid, native_scale
@@ -48,7 +49,6 @@ from scaleport.validation.whole_reference import part_of, whole_feeds, whole_ten
 
 Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
-Step = Callable[[str], None]
 
 SHAPE: Final = (15, 21)
 """LR size of the picture: odd, and on a tie of the rounding rule at the usual scale."""
@@ -85,7 +85,7 @@ def bisect(
     tolerance: float | None = None,
     stages: tuple[str, ...] = (),
     checkpoint: Path | None = None,
-    step: Step = lambda _: None,
+    progress: Progress | None = None,
 ) -> Bisection:
     """Find the first tensor in which a bundle's graphs leave the PyTorch network.
 
@@ -104,7 +104,7 @@ def bisect(
             whichever is more; that of :data:`TOLERANCES` if left out.
         stages: only these; ``whole`` is the whole graph, ``whole_size`` that of TensorRT.
         checkpoint: the reference's weights, if not those that the bundle carries.
-        step: called with a line of text before each piece of work.
+        progress: told of each step, see :mod:`scaleport.progress`.
 
     Raises:
         UsageError: if a name is unknown, or the bundle has no such graphs.
@@ -119,7 +119,7 @@ def bisect(
         )
     opened = open_bundle(Path(bundle))
     backend = searched(opened, backend, precision)
-    work = _Work(opened, backend, precision, shape, scale, tolerance, checkpoint, step)
+    work = _Work(opened, backend, precision, shape, scale, tolerance, checkpoint, Steps(progress))
     unknown = set(stages) - set(work.stages)
     if unknown:
         raise UsageError(
@@ -162,7 +162,7 @@ class _Work:
         scale: float | tuple[float, float] | None,
         tolerance: float | None,
         checkpoint: Path | None,
-        step: Step,
+        step: Steps,
     ) -> None:
         self.bundle, self.backend, self.precision, self.step = bundle, backend, precision, step
         self.tolerance = TOLERANCES[precision] if tolerance is None else tolerance

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scaleport.bundle.manifest import Parity, ParityResult
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import ScaleportError
+from scaleport.progress import Progress, Steps
 from scaleport.runtimes.base import precision_text
 from scaleport.runtimes.registry import get_backend
 from scaleport.runtimes.upscaler import Upscaler, load
@@ -28,7 +29,6 @@ from scaleport.validation.raster import data_uri, error_map, to_pixels
 from scaleport.validation.reference import Reference
 
 Array = npt.NDArray[Any]
-Step = Callable[[str], None]
 
 SAMPLE: Final = Shape("sample", 60, 84)
 """The picture that every backend is shown and timed with."""
@@ -39,7 +39,7 @@ _CROP: Final = 96
 
 
 def gather(
-    bundle: Path | str | Bundle, parity: Parity, threads: int = 0, step: Step = lambda _: None
+    bundle: Path | str | Bundle, parity: Parity, threads: int = 0, progress: Progress | None = None
 ) -> Evidence:
     """Render the sample and the worst case of every backend and precision again.
 
@@ -47,11 +47,12 @@ def gather(
         bundle: the bundle directory, or the bundle if it is open already.
         parity: its results; those of backends that cannot run here are left out.
         threads: processor threads; 0 leaves it to the backends.
-        step: called with a line of text before each piece of work.
+        progress: told of each step, see :mod:`scaleport.progress`.
 
     Raises:
         ArtifactError: if the bundle or its checkpoint is damaged.
     """
+    step = Steps(progress)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(Path(bundle))
     reference = Reference(opened, threads)
     limits = opened.manifest.scale

@@ -7,7 +7,7 @@ it loses: what counts is the error that it adds to the model's own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ from scaleport.bundle.reader import open_bundle
 from scaleport.errors import BackendError, UsageError
 from scaleport.imaging.folders import images_in
 from scaleport.imaging.pairs import make_pair, read_colours
+from scaleport.progress import Progress, silent
 from scaleport.runtimes import registry
 from scaleport.runtimes.upscaler import Upscaler, load
 from scaleport.validation.metrics import psnr_y
@@ -47,7 +48,7 @@ def measure_losses(
     backends: Sequence[str] | None = None,
     scales: Sequence[float] | None = None,
     threads: int = 0,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = silent,
 ) -> tuple[QuantisationLoss, ...]:
     """Measure the loss of a bundle's int8 graphs on all images of a folder.
 
@@ -60,7 +61,7 @@ def measure_losses(
         backends: names; those that calibration measures on and that can run here when left out.
         scales: scales to judge at; :func:`judged_scales` when left out.
         threads: processor threads; 0 leaves it to the backends.
-        progress: called with (done, in all, what).
+        progress: told of each image that is done.
 
     Raises:
         UsageError: if the folder holds no image, or the bundle no int8 or fp32 graphs.
@@ -88,8 +89,7 @@ def measure_losses(
             for path in files:
                 values.append([score(upscaler, path, scale) for upscaler in pair])
                 done += 1
-                if progress is not None:
-                    progress(done, total, f"{backend} x{scale:g}")
+                progress(done, total, f"{backend} x{scale:g}")
             exact, small = (float(v) for v in np.mean(values, axis=0))
             found.append(QuantisationLoss(backend=backend, scale=scale, fp32=exact, int8=small))
     return tuple(found)

@@ -35,6 +35,7 @@ from scaleport.bundle.manifest import (
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import ArtifactError, OutputError, UsageError
 from scaleport.grid import Grid
+from scaleport.progress import Progress, silent
 from scaleport.runtimes.base import precision_text, source_format
 from scaleport.runtimes.registry import get_backend
 from scaleport.runtimes.upscaler import load
@@ -42,7 +43,6 @@ from scaleport.validation.cases import Case, Mode, Selection, Shape
 from scaleport.validation.combinations import Combination, combinations_of, plan_of
 from scaleport.validation.gates import Gates, judge
 from scaleport.validation.parity import (
-    Progress,
     actions,
     device_of,
     measure,
@@ -112,7 +112,7 @@ def save_outputs(
     precisions: Sequence[str] | None = None,
     selection: Selection = "full",
     threads: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     inference_precision: str = "",
 ) -> Index:
     """Run the parity grid and keep the outputs. Needs no torch, and judges nothing.
@@ -124,7 +124,7 @@ def save_outputs(
         precisions: ``fp32`` and ``fp16``; None for those that there are.
         selection: ``full`` or ``quick``.
         threads: processor threads; 0 leaves it to the backends.
-        progress: called after each case.
+        progress: told of each case that is done.
         inference_precision: as :func:`scaleport.validation.parity.validate` takes it.
 
     Raises:
@@ -192,7 +192,7 @@ def _save_run(
     threads: int,
     done: int,
     total: int,
-    progress: Progress | None,
+    progress: Progress,
 ) -> SavedRun:
     name, precision = combination.backend, combination.precision
     arithmetic = combination.inference_precision
@@ -212,8 +212,7 @@ def _save_run(
             digest = sha256_file(scratch / file).sha256
         cases.append(_saved(case, file, digest, note))
         done += 1
-        if progress is not None:
-            progress(done, total, combination.title)
+        progress(done, total, combination.title)
     return SavedRun(
         backend=name,
         precision=precision,
@@ -298,7 +297,7 @@ def judge_outputs(
     folder: Path,
     gates: Gates | None = None,
     threads: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Parity:
     """Compare saved outputs with the reference.
 
@@ -307,7 +306,7 @@ def judge_outputs(
         folder: what :func:`save_outputs` wrote.
         gates: thresholds; the default ones when left out.
         threads: processor threads of PyTorch; 0 leaves them alone.
-        progress: called after each case.
+        progress: told of each case that is done.
 
     Returns:
         Results as :func:`scaleport.validation.parity.validate` gives them.
@@ -333,8 +332,7 @@ def judge_outputs(
         device[run.backend] = f"{run.device} ({index.system}, saved outputs)"
         for saved in run.cases:
             results.append(judge(_judged(run, saved, folder, reference), gates))
-            if progress is not None:
-                progress(len(results), total, _title(run))
+            progress(len(results), total, _title(run))
         results += run.refused
     limits = gates.limits(run.inference_precision for run in index.runs)
     return Parity(gates=limits, device=device, tool_versions=versions, results=tuple(results))

@@ -26,6 +26,7 @@ from scaleport.errors import (
     ScaleportError,
 )
 from scaleport.grid import Grid
+from scaleport.progress import Progress, silent
 from scaleport.runtimes.base import Array
 from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.upscaler import Upscaler, load
@@ -47,9 +48,6 @@ from scaleport.validation.pictures import picture
 
 if TYPE_CHECKING:
     from scaleport.validation.reference import Reference
-
-Progress = Callable[[int, int, str], None]
-"""Called with (cases done, cases in all, backend and precision)."""
 
 _NOTE_LENGTH: Final = 400
 
@@ -77,7 +75,7 @@ def validate(
         selection: ``full`` or ``quick``, see :func:`scaleport.validation.cases.plan_cases`.
         gates: thresholds; the default ones when left out.
         threads: processor threads; 0 leaves it to PyTorch and the backends.
-        progress: called after each case.
+        progress: told of each case that is done, with its backend and precision.
         inference_precision: compute in this precision instead of that of the graphs, see
             :func:`scaleport.runtimes.upscaler.load`; judged by a gate of its own. Backends that
             cannot are not run.
@@ -93,7 +91,7 @@ def validate(
     # Here, because stored results are read and judged without torch too.
     from scaleport.validation.reference import Reference
 
-    gates = gates or Gates()
+    gates, progress = gates or Gates(), progress or silent
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(Path(bundle))
     combinations, left_out = combinations_of(
         opened, backends, precisions, selection, inference_precision
@@ -119,8 +117,7 @@ def validate(
         versions[name] = upscaler.stages.found.version
         for result in _run(upscaler, combination, reference):
             results.append(judge(result, gates))
-            if progress is not None:
-                progress(len(results), total, combination.title)
+            progress(len(results), total, combination.title)
         device[name] = device_of(upscaler)
     return Parity(
         gates=gates.limits([inference_precision]),

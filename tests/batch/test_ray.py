@@ -18,6 +18,7 @@ from scaleport.batch.run import run
 from scaleport.cli.main import main
 from scaleport.errors import BackendError, ImageError
 from scaleport.imaging.files import Image, save_image
+from scaleport.runtimes.base import SessionOptions
 from scaleport.runtimes.view import TilePolicy
 
 
@@ -39,7 +40,7 @@ def test_ray_makes_what_a_local_run_makes(tmp_path, tiny_bundle, monkeypatch):
     Path("in/4.png").write_bytes(b"not an image")
     bundle = tiny_bundle("igconv").absolute()
     policy = TilePolicy(tile=16)
-    setup = Setup(bundle, "onnxruntime", "fp32", 1, "", policy)
+    setup = Setup(bundle, "onnxruntime", "fp32", SessionOptions(1), policy)
     request = Request.of(2.5)
     upscaler = scaleport.load(bundle, "onnxruntime", "fp32", 1, policy=policy)
     local = run(upscaler, plan(["in"], "local/", request.tag).jobs, request)
@@ -60,7 +61,7 @@ def test_ray_makes_what_a_local_run_makes(tmp_path, tiny_bundle, monkeypatch):
     kept = run_on_ray(setup, jobs, request, workers=1, resume=True)
     assert sum(o.kept for o in kept) == 6
     # A model that cannot be loaded fails once.
-    broken = Setup(bundle, "onnxruntime", "fp32", 1, "NoSuchProvider", policy)
+    broken = Setup(bundle, "onnxruntime", "fp32", SessionOptions(1, "NoSuchProvider"), policy)
     with pytest.raises(BackendError, match="NoSuchProvider"):
         run_on_ray(broken, jobs, request, workers=1)
 

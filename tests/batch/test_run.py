@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import scaleport
+from scaleport.batch.files import FilesOptions, upscale_files
 from scaleport.batch.journal import JOURNAL_NAME
-from scaleport.batch.run import upscale_files
 from scaleport.errors import BackendError, ImageError, ScaleportError
 from scaleport.imaging.files import Image, save_image
 from scaleport.runtimes.file import FileUpscale, upscale_file
@@ -76,9 +76,8 @@ def test_resume_keeps_what_is_finished_and_makes_the_rest(tmp_path, upscaler):
     out = tmp_path / "out"
 
     def run(**options):
-        report = upscale_files(
-            upscaler, [tmp_path / "in"], str(out), **{"scale": 2, "resume": True, **options}
-        )
+        chosen = FilesOptions(**{"resume": True, **options})
+        report = upscale_files(upscaler, [tmp_path / "in"], out, scale=2, options=chosen)
         return report.made, report.kept, len(report.failures)
 
     good = sum(names.values())

@@ -45,7 +45,7 @@ def test_the_exporter_writes_the_graph_of_an_engine_beside_it(tiny_int8, tmp_pat
     bundle = open_bundle(tiny_int8("liif"))
     options = ExportOptions(precisions=("int8",), height=SIZES, width=SIZES)
     place = tmp_path.joinpath
-    plan = ExportPlan(load_checkpoint(bundle.checkpoint()), options, place, lambda _: None)
+    plan = ExportPlan(load_checkpoint(bundle.checkpoint()), options, place)
     (tmp_path / "tensorrt/int8").mkdir(parents=True)
     stage = next(s for s in plan.stages("int8") if s.name == "encode")
     entry = plan.stage_entry(stage, "int8", "tensorrt/int8/encode.engine")

@@ -72,7 +72,9 @@ def test_onnx_always_ships(checkpoint, tmp_path, writers):
     writers("coreml")
     steps = []
     options = ExportOptions(formats=("coreml",))
-    manifest = export_bundle(checkpoint, tmp_path / "m.bundle", options, steps.append)
+    manifest = export_bundle(
+        checkpoint, tmp_path / "m.bundle", options, lambda done, total, text: steps.append(text)
+    )
     assert list(manifest.graphs) == ["onnx", "coreml"]
     assert steps.index("writing onnx") < steps.index("writing coreml")
 
@@ -160,7 +162,7 @@ def test_options_are_checked(changes, words):
 
 
 def plan(upsampler, **options):
-    return ExportPlan(network(upsampler), ExportOptions(**options), lambda p: p, lambda _: None)
+    return ExportPlan(network(upsampler), ExportOptions(**options), lambda p: p)
 
 
 IGCONV = {"name": "igconv", "latent": 16, "hidden_layers": 2}

@@ -33,7 +33,7 @@ def every_format(tiny_bundle, tiny_checkpoint, shared) -> Callable[[str], Path]:
             with BundleWriter(path, overwrite=False) as writer:
                 for relpath in manifest.files:
                     shutil.copyfile(source / relpath, writer.path(relpath))
-                plan = ExportPlan(network, ExportOptions(), writer.path, lambda _: None)
+                plan = ExportPlan(network, ExportOptions(), writer.path)
                 graphs = {**manifest.graphs, "coreml": tuple(write_coreml.write(plan))}
                 writer.finish(msgspec.structs.replace(manifest, graphs=graphs, files={}))
 

@@ -198,7 +198,7 @@ def test_call_is_open_and_render(bundle):
     up = scaleport.load(bundle, backend="torch")
     image = (picture(9, 8)[0].transpose(1, 2, 0) * 255).astype(np.uint8)
     seen = []
-    out = up(image, scale=1.5, progress=lambda done, total: seen.append((done, total)))
+    out = up(image, scale=1.5, progress=lambda done, total, _: seen.append((done, total)))
     assert out.shape == (14, 12, 3)
     assert seen == [(1, 1)]
     np.testing.assert_array_equal(out, up.open(image).render(1.5))

@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 from numpy_backend import numpy_stages, write_bundle
 
-from scaleport.batch.run import upscale_files
+from scaleport.batch.files import FilesOptions, upscale_files
 from scaleport.errors import BackendError, ImageError, OutputError, UsageError
 from scaleport.runtimes.upscaler import Upscaler
 from scaleport.runtimes.video import VideoOptions, VideoUpscale
@@ -73,7 +73,7 @@ def contents(path):
 def test_frames_times_and_sound(tmp_path, clip, upscaler, name):
     steps = []
     work = VideoUpscale(upscaler, clip, tmp_path / name, (2.0, 2.0), options=VideoOptions(crf=1))
-    work.render(lambda some, all_: steps.append((some, all_)))
+    work.render(lambda some, all_, _: steps.append((some, all_)))
     assert not (tmp_path / name).exists()
     result = work.finish()
     assert (result.input_size, result.output_size) == ((24, 32), (48, 64))
@@ -93,7 +93,11 @@ def test_frames_times_and_sound(tmp_path, clip, upscaler, name):
 def test_a_folder_of_both_and_resume(tmp_path, clip, upscaler):
     for kept in (0, 1):
         report = upscale_files(
-            upscaler, [clip], str(tmp_path / "out") + "/", scale=1.7, resume=True
+            upscaler,
+            [clip],
+            str(tmp_path / "out") + "/",
+            scale=1.7,
+            options=FilesOptions(resume=True),
         )
         (outcome,) = report.outcomes
         assert outcome.error is None
@@ -104,7 +108,7 @@ def test_a_folder_of_both_and_resume(tmp_path, clip, upscaler):
 
 
 def test_a_stopped_video_leaves_nothing(tmp_path, clip, upscaler):
-    def stop(some, all_):
+    def stop(some, all_, text):
         if some == 3:
             raise KeyboardInterrupt
 

@@ -211,7 +211,9 @@ def test_a_region_encodes_only_the_tiles_it_touches(root):
     stages = numpy_stages(root / "query.bundle")
     seen = []
     view = View(stages, noise(40, 40), TilePolicy(tile=10))
-    view.render(2.0, region=(0, 0, 20, 21), progress=lambda done, total: seen.append((done, total)))
+    view.render(
+        2.0, region=(0, 0, 20, 21), progress=lambda done, total, _: seen.append((done, total))
+    )
     assert stages.backend.calls.count("encode") == 2
     assert seen == [(1, 2), (2, 2)]
 
