@@ -15,7 +15,7 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 WEB_STAMP := web/node_modules/.installed
 SITE := web/build/site
 
-.PHONY: demo docs web test test-slow test-long test-networks lint clean
+.PHONY: demo docs models web test test-slow test-long test-networks lint clean
 .DELETE_ON_ERROR:
 
 # TensorRT-RTX has no wheels for some platforms, so its failure leaves a usable installation.
@@ -32,6 +32,9 @@ demo: $(STAMP)  ## export the shipped models, upscale the sample image on every 
 $(WEB_STAMP): web/package.json web/package-lock.json
 	cd web && npm ci --no-audit --no-fund
 	touch $@
+
+models: $(STAMP)  ## make the bundles that come with the package from scaleport/weights
+	$(BIN)/python tools/make_models.py
 
 web: $(STAMP) $(WEB_STAMP)  ## build the static site of the demo page with the shipped models
 	$(BIN)/python -m scaleport.serving.site $(SITE)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import struct
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -14,7 +11,6 @@ from scaleport.paths import address_problem, holds, similar_name
 
 FOREIGN_SUFFIXES: Final = (".pth", ".pt", ".ckpt", ".bin")
 """What published PyTorch weights are usually called."""
-_LONGEST_HEADER: Final = 1 << 24
 CHECKPOINT_SUFFIX = ".safetensors"
 MODEL_FILE, LATEST_FILE = f"model{CHECKPOINT_SUFFIX}", f"latest{CHECKPOINT_SUFFIX}"
 """What every training run calls its checkpoints."""
@@ -96,28 +92,3 @@ def export_hint(given: Path) -> str:
     if given.suffix.lower() in (".onnx", ".xml", ".mlpackage"):
         return "; give the bundle that the graph is from"
     return ""
-
-
-def shipped_ranges() -> dict[str, tuple[float, float]]:
-    """Smallest and largest scale of the shipped checkpoints, by name; no torch is needed.
-
-    A checkpoint whose header does not say is left out.
-    """
-    found = {}
-    for name, path in shipped_weights().items():
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, struct.error):
-            with path.open("rb") as file:
-                (length,) = struct.unpack("<Q", file.read(8))
-                header = json.loads(file.read(min(length, _LONGEST_HEADER)))
-            scale = json.loads(header["__metadata__"]["scaleport"])["config"]["scale"]
-            found[name] = float(scale["min"]), float(scale["max"])
-    return found
-
-
-def larger_scales(largest: float) -> str:
-    """What to do about a scale that is beyond a model: the shipped model that makes it, if any."""
-    able = {name: high for name, (_, high) in shipped_ranges().items() if high >= largest}
-    if not able:
-        return "upscale twice, by a part of it each time"
-    name = max(able, key=lambda name: (name.startswith("scaleport-"), able[name]))
-    return f"{name} makes up to x{able[name]:g} (scaleport export {name}), or upscale twice"

@@ -38,6 +38,23 @@ def torch_threads() -> Iterator[None]:
             torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def cache_of_tests(tmp_path_factory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the user's cache of exports out of every test, and every test out of it."""
+    monkeypatch.setenv("SCALEPORT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def package_models() -> dict[str, Path]:
+    """The bundles of the package by name, or a skip where they have not been made."""
+    from scaleport.ready import PURPOSES, ready_bundles
+
+    found = ready_bundles()
+    if set(found) != set(PURPOSES):
+        pytest.skip("the package holds no models: make models")
+    return found
+
+
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
     """Function from a name to what is made under it once, for all workers of one run."""

@@ -92,7 +92,9 @@ def upscaled(folder: Path) -> None:
     if made:
         assert {Path(name).name for name in made} <= {"page_x2.png", "page_x4.png"}
         return
-    assert load_image(folder / "photo_x2.7.png").pixels.shape == (173, 140, 3)
+    (target,) = folder.glob("photo_x*.png")
+    sizes = {"photo_x2.png": (128, 104), "photo_x2.7.png": (173, 140), "photo_x6.5.png": (416, 338)}
+    assert load_image(target).pixels.shape == (*sizes[target.name], 3)
 
 
 def exported(folder: Path) -> None:
@@ -161,6 +163,7 @@ EFFECTS: dict[str, Callable[[Path], None]] = {
     "calibrate": calibrated,
     "validate": validated,
     "bisect": lambda folder: None,
+    "models": lambda folder: None,
     "inspect": lambda folder: None,
     "doctor": lambda folder: None,
     "eval": lambda folder: None,
@@ -180,7 +183,7 @@ def _marks(arguments: list[str]) -> list[pytest.MarkDecorator]:
     "line",
     [pytest.param(line, marks=_marks(OURS[line])) for line in OURS],
 )
-def test_command_does_what_it_is_shown_for(folder: Path, capfd, line: str) -> None:
+def test_command_does_what_it_is_shown_for(folder: Path, capfd, request, line: str) -> None:
     args = OURS[line]
     if args[0] in {
         "web",
@@ -197,6 +200,8 @@ def test_command_does_what_it_is_shown_for(folder: Path, capfd, line: str) -> No
         command = get_command(app).get_command(None, args[0])
         command.make_context(args[0], args[1:]).close()
         return
+    if (args[0] == "upscale" and "-m" not in args) or args[0] == "models":
+        request.getfixturevalue("package_models")
     effect = EFFECTS[args[0]]
     if "--spandrel" in args:
         pytest.skip(

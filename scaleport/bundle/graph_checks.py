@@ -155,6 +155,9 @@ class _IrReader:
 
 
 def _check_openvino(root: Path, relpath: str, files: Files, allow: Collection[str]) -> None:
+    if relpath.endswith(".onnx"):  # which OpenVINO reads as it is
+        _check_onnx(root, relpath, files, allow)
+        return
     path = root / relpath
     weights = str(Path(relpath).with_suffix(".bin").as_posix())
     _refuse_unlisted(root, weights, files)

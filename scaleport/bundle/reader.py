@@ -33,6 +33,7 @@ from scaleport.bundle.paths import path_key, path_problem
 from scaleport.bundle.strict import refuse_duplicates, refuse_excess
 from scaleport.errors import ArtifactError, UsageError, one_line
 from scaleport.paths import address_problem, similar_name
+from scaleport.ready import find_bundle, names_hint, ready_checkpoint
 from scaleport.shipped import export_hint
 
 MAX_MANIFEST_BYTES = 16 << 20
@@ -179,6 +180,9 @@ class Bundle:
             ArtifactError: if the bundle holds none, or it is damaged.
         """
         if CHECKPOINT_NAME not in self.manifest.files:
+            beside = ready_checkpoint(self.path, self.manifest.name)
+            if beside is not None:
+                return beside
             raise ArtifactError(f"{self.path} holds no {CHECKPOINT_NAME}; {_REMEDY}")
         return self.file(CHECKPOINT_NAME)
 
@@ -289,7 +293,7 @@ def read_manifest_bytes(path: Path) -> bytes:
     source = path / MANIFEST_NAME
     try:
         if not path.exists():
-            hint = export_hint(path) or similar_name(path)
+            hint = export_hint(path) or similar_name(path) or names_hint(path)
             raise UsageError(address_problem(path) or f"there is no bundle at {path}{hint}")
         if not path.is_dir() or not os.path.lexists(source):
             raise ArtifactError(
@@ -339,7 +343,7 @@ def open_bundle(
     """Open a bundle.
 
     Args:
-        path: the bundle directory.
+        path: the bundle directory, or the name of a model, see :mod:`scaleport.ready`.
         verify: ``lazy`` hashes a file when it is first used, ``all`` hashes every file now. The
             existence and size of every file are checked at once either way, but for files in
             folders that the user may not look into.
@@ -353,7 +357,7 @@ def open_bundle(
         ArtifactError: if it is not a bundle, of another version, altered or damaged, or not signed.
         BackendError: if a key is given and the package ``cryptography`` is not installed.
     """
-    path = Path(path)
+    path = find_bundle(path)
     data = read_manifest_bytes(path)
     if verify_key is not None:
         from scaleport.bundle.signing import check_signature

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  scaleport calibrate igconv-small --data PHOTOS --max-loss 0.1dB
+  scaleport calibrate scaleport-s --data PHOTOS --max-loss 0.1dB
   scaleport calibrate my.safetensors --data PHOTOS -o my.bundle --format onnx --plot loss.png
 """
 

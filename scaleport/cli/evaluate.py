@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  scaleport eval igconv-small --data BENCH --scale 2 2.7 3 4
+  scaleport eval scaleport-s --data BENCH --scale 2 2.7 3 4
   scaleport eval photo.bundle --data BENCH --set Set5 --backend openvino --precision fp16
   scaleport eval photo.bundle --data BENCH --degrade noise:5,jpeg:75
   scaleport eval own.safetensors --data DIV2K_valid --protocol liif-div2k-rgb --csv scores.csv

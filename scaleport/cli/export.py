@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  scaleport export igconv-small
+  scaleport export scaleport-s
   scaleport export my.safetensors -o my.bundle --format onnx,openvino --precision fp32
   scaleport export my.safetensors --freeze-scale 2,4 --height 64:256:1024 --width 64:256:1024
 """

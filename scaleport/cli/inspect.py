@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from scaleport.catalogue import Entry, catalogue
+from scaleport.cli.models import described, say_card
 from scaleport.cli.networks import TILING_WORDS, list_networks, part_names, show_network
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, size_text
 from scaleport.cli.strangers import Allow, VerifyKey
 from scaleport.errors import UsageError
 from scaleport.extras import needs
 from scaleport.paths import holds
+from scaleport.ready import Model, find_bundle, model, ready_bundles
 from scaleport.shipped import find_checkpoint, license_of, shipped_weights
 
 if TYPE_CHECKING:
@@ -23,9 +25,10 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
+  scaleport inspect scaleport-any
   scaleport inspect photo.bundle
   scaleport inspect photo.bundle --verify -q
-  scaleport inspect igconv-small --json
+  scaleport inspect scaleport-s --json
   scaleport inspect --models
   scaleport inspect --models 'rdn-*'
   scaleport inspect edsr-baseline-liif
@@ -37,7 +40,7 @@ def inspect(
         str | None,
         typer.Argument(
             metavar="BUNDLE|CHECKPOINT|NAME",
-            help="A bundle, a checkpoint, or the name of a shipped checkpoint or of a network; "
+            help="A bundle, a checkpoint, or the name of a model or of a network; "
             "with --models a pattern of names.",
         ),
     ] = None,
@@ -59,18 +62,19 @@ def inspect(
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
 ) -> None:
-    """Show what a bundle or a checkpoint holds, or which networks there are."""
+    """Show what a model, a bundle or a checkpoint holds, or which networks there are."""
     out = Output(as_json, quiet, verbose)
     if models:
         list_networks(out, path)
     elif path is None:
         raise UsageError("give a bundle, a checkpoint or a network to inspect, or --models")
-    elif holds(Path(path).is_dir):
+    elif holds((located := find_bundle(path)).is_dir):
         from scaleport.bundle.reader import open_bundle
 
         wanted: Literal["all", "lazy"] = "all" if verify else "lazy"
-        bundle = open_bundle(Path(path), wanted, allow or (), verify_key)
-        _inspect_bundle(out, bundle, verify)
+        bundle = open_bundle(located, wanted, allow or (), verify_key)
+        named = ready_bundles().get(path) == located
+        _inspect_bundle(out, bundle, verify, model(path) if named else None)
     else:
         if verify_key is not None:
             raise UsageError("--verify-key is for bundles; a checkpoint has no signature")
@@ -101,7 +105,7 @@ def _find_network(name: str) -> Entry | None:
     return found
 
 
-def _inspect_bundle(out: Output, bundle: Bundle, verified: bool) -> None:
+def _inspect_bundle(out: Output, bundle: Bundle, verified: bool, named: Model | None) -> None:
     from scaleport.cli.contents import graph_groups, model_text, parity_groups, scale_text
     from scaleport.runtimes.base import precision_text
 
@@ -131,9 +135,15 @@ def _inspect_bundle(out: Output, bundle: Bundle, verified: bool) -> None:
             "parity": parity,
             "format_version": manifest.format_version,
             "verified": verified,
+            **({} if named is None else {**described(named), "scale": manifest.scale}),
         }
     )
-    out.say(f"{bundle.path}: {manifest.name}, {manifest.parameters:,} parameters")
+    if named is None:
+        out.say(f"{bundle.path}: {manifest.name}, {manifest.parameters:,} parameters")
+    else:
+        out.say(f"{shipped_weights()[named.name]}: {manifest.parameters:,} parameters")
+        say_card(out, named)
+        out.say(f"{bundle.path}")
     facts = [
         ("model", model_text(manifest.model)),
         ("family", manifest.family),

@@ -42,8 +42,9 @@ Exit codes:
 
 \b
 Examples:
-  scaleport export igconv-small -o photo.bundle
-  scaleport upscale photo.png -m photo.bundle -s 2.7
+  scaleport upscale photo.jpg
+  scaleport upscale drawing.png -m scaleport-any -s 6.5
+  scaleport export scaleport-s --format onnx,coreml
 """
 
 
@@ -57,9 +58,10 @@ class Verb:
 
 
 VERBS = {
+    "upscale": Verb("upscale", "upscale", "Upscale images and videos."),
+    "models": Verb("models", "models", "List the models that can be named."),
     "export": Verb("export", "export", "Write a checkpoint as a bundle for every runtime."),
     "calibrate": Verb("calibrate", "calibrate", "Export with int8 graphs in a quality budget."),
-    "upscale": Verb("upscale", "upscale", "Upscale images with a bundle."),
     "validate": Verb("validate", "validate", "Compare a bundle's graphs with PyTorch."),
     "bisect": Verb("bisect", "bisect", "Name the first layer in which a graph leaves PyTorch."),
     "inspect": Verb("inspect", "inspect", "Show what a bundle or checkpoint holds."),
@@ -90,8 +92,8 @@ OTHER_WORDS = {
     "test": "validate",
     "info": "inspect",
     "show": "inspect",
-    "list": "inspect --models",
-    "models": "inspect --models",
+    "list": "models",
+    "networks": "inspect --models",
     "check": "doctor",
     "version": "--version",
 }

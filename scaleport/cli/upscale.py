@@ -18,6 +18,14 @@ from scaleport.cli.parse import bytes_of, fit_of, scale_of, size_of
 from scaleport.cli.strangers import Allow, VerifyKey
 from scaleport.cli.streams import Streams
 from scaleport.errors import PartialError, ScaleportError, UsageError, did_you_mean
+from scaleport.ready import (
+    DEFAULT,
+    DEFAULT_BEYOND,
+    DEFAULT_SCALE,
+    default_model,
+    find_bundle,
+    purposes,
+)
 
 if TYPE_CHECKING:
     from scaleport.batch.run import Report
@@ -27,15 +35,20 @@ if TYPE_CHECKING:
 
 ENGINES = ("local", "ray")
 
-EXAMPLES = """\b
+EXAMPLES = f"""\b
+Which model:
+{purposes()}
+
+\b
 Examples:
-  scaleport upscale photo.png -m photo.bundle -s 2.7
-  scaleport upscale scans/ -m photo.bundle -s 2,3.5 -o larger/ --recursive
-  scaleport upscale 'scans/*.tif' -m photo.bundle -s 4 -o larger/ --resume
-  scaleport upscale clip.mp4 -m photo.bundle -s 2 --crf 16
-  scaleport upscale - -m photo.bundle -s 2 < photo.png > larger.png
-  scaleport upscale photo.png -m photo.bundle --fit 1920x1080 -o wall.webp --backend openvino
-  scaleport upscale old.jpg -m scaleport-photo.bundle -s 2     (compressed or noisy photographs)
+  scaleport upscale photo.jpg
+  scaleport upscale drawing.png -m scaleport-s -s 2.7
+  scaleport upscale scans/ -s 2,3.5 -o larger/ --recursive
+  scaleport upscale 'scans/*.tif' -m scaleport-m -s 4 -o larger/ --resume
+  scaleport upscale map.png -m scaleport-any -s 6.5
+  scaleport upscale clip.mp4 -s 2 --crf 16
+  scaleport upscale - -s 2 < photo.png > larger.png
+  scaleport upscale photo.png -m my.bundle --fit 1920x1080 -o wall.webp --backend openvino
 """
 
 
@@ -47,14 +60,24 @@ def upscale(
             help="Images, folders of images, or patterns such as 'scans/*.tif'; - reads stdin.",
         ),
     ],
-    bundle: Annotated[Path, typer.Option("--model", "-m", metavar="BUNDLE", help="The bundle.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME|BUNDLE",
+            help="A model by name, see scaleport models, or a bundle. "
+            f"[default: {DEFAULT}; {DEFAULT_BEYOND} for larger scales]",
+        ),
+    ] = None,
     scale: Annotated[
         str | None,
         typer.Option(
             "--scale",
             "-s",
             metavar="S|SY,SX",
-            help="Scale: 2.7, x2.7 or 270%, or 2,3.5 (vertical, horizontal).",
+            help="Scale: 2.7, x2.7 or 270%, or 2,3.5 (vertical, horizontal). [default: 2]",
+            show_default=False,
         ),
     ] = None,
     size: Annotated[
@@ -195,8 +218,11 @@ def upscale(
         engine=engine,  # type: ignore[arg-type]
         address=address,
     )
-    wanted = (None if scale is None else scale_of(scale), _size(size, fit, width, height, longest))
-    Request.of(*wanted)  # what is wrong with it is said before the model is loaded
+    asked, limits = _wanted(scale, _size(size, fit, width, height, longest))
+    Request.of(asked, limits)  # what is wrong with it is said before the model is loaded
+    if model is None:
+        model = default_model(None if asked is None else max(asked))
+    bundle = find_bundle(model)
     upscaler = load(
         bundle,
         backend,
@@ -208,7 +234,7 @@ def upscale(
         verify_key=verify_key,
         inference_precision=inference_precision,
     )
-    work = FilesRun(upscaler, streams.inputs, streams.output, *wanted, options)
+    work = FilesRun(upscaler, streams.inputs, streams.output, asked, limits, options)
     for _, error in work.plan.failures:
         _complain(error, verbose)
     for line in _left_out(work.plan.left_out):
@@ -249,6 +275,15 @@ def _checked_bits(bits: int) -> int:
     return bits
 
 
+def _wanted(
+    scale: str | None, size: tuple[int, int] | Fit | None
+) -> tuple[tuple[float, float] | None, tuple[int, int] | Fit | None]:
+    """Scale and size; the default scale where neither is given."""
+    if scale is None:
+        return (None if size is not None else (DEFAULT_SCALE, DEFAULT_SCALE)), size
+    return scale_of(scale), size
+
+
 def _size(
     size: str | None, fit: str | None, width: int | None, height: int | None, longest: int | None
 ) -> tuple[int, int] | Fit | None:
@@ -270,7 +305,7 @@ def _report(out: Output, bundle: Path, upscaler: Upscaler, report: Report, secon
     device = upscaler.device if report.made else ""
     if device:
         words = precision_text(upscaler.precision, upscaler.inference_precision)
-        out.say(f"{upscaler.backend} on {device}, {words}")
+        out.say(f"{upscaler.manifest.name} with {upscaler.backend} on {device}, {words}")
     if len(report.outcomes) + unplanned > 1:
         for line in _summary(report, seconds):
             out.say(line)

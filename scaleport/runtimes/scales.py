@@ -46,7 +46,7 @@ def checked_grid(
 
 def _what_can(wanted: Iterable[float], low: float, high: float) -> str:
     """What an error adds about scales that this model does not make."""
-    from scaleport.shipped import larger_scales
+    from scaleport.ready import larger_scales
 
     if max(wanted) > high:
         return f"; {larger_scales(max(wanted))}"

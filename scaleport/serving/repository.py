@@ -158,7 +158,7 @@ def _write_ovms(bundle: Bundle, target: Path, options: ServeOptions) -> list[Pat
     graph = bundle.graph(form, "whole", options.precision or "fp32")
     folder = target / options.name / "1"
     _copy_graph(bundle, graph, folder, f"model{Path(graph.path).suffix}")
-    if form == "openvino":
+    if graph.path.endswith(".xml"):
         weights = bundle.file(str(Path(graph.path).with_suffix(".bin").as_posix()))
         shutil.copyfile(weights, folder / "model.bin")
     config = target / "config.json"

@@ -48,11 +48,12 @@ WRONG = [
     ("convert weights.pth", 2, "no verb convert", "did you mean scaleport export?"),
     ("quantize scaleport-s", 2, "no verb quantize", "did you mean scaleport calibrate?"),
     ("benchmark photo.bundle", 2, "no verb benchmark", "did you mean scaleport bench?"),
-    ("models", 2, "no verb models", "did you mean scaleport inspect --models?"),
+    ("list", 2, "no verb list", "did you mean scaleport models?"),
+    ("modles", 2, "no verb modles", "did you mean scaleport models?"),
     ("photo.png -s 2", 2, "photo.png is no verb", "scaleport upscale photo.png -s 2"),
     ("--quiet photo.png", 2, "photo.png is no verb", "scaleport upscale photo.png"),
-    ("xyzzy", 2, "no verb xyzzy", "the verbs are export, "),
-    ("--json xyzzy", 2, "no verb xyzzy", "the verbs are export, "),
+    ("xyzzy", 2, "no verb xyzzy", "the verbs are upscale, "),
+    ("--json xyzzy", 2, "no verb xyzzy", "the verbs are upscale, "),
     # Options.
     (f"{UP} -s 2 --scael 3", 2, "No such option: --scael", "--scale"),
     (f"{UP} -s 2 --recursiv", 2, "No such option: --recursiv", "--recursive"),
@@ -60,7 +61,6 @@ WRONG = [
     ("upscale -m photo.bundle -s 2", 2, "Missing argument", "see scaleport upscale --help"),
     (f"{UP} -s", 2, "requires an argument", "see scaleport upscale --help"),
     # Scales and sizes.
-    (UP, 2, "give either a scale", "-s 2.7"),
     (f"{UP} -s two", 2, "'two'", "a number such as 2.7"),
     (f"{UP} -s 2,3,4", 2, "scale", "pair"),
     (f"{UP} -s 2;3", 2, "'2;3'", "2,3.5"),
@@ -69,7 +69,6 @@ WRONG = [
     (f"{UP} -s 0", 2, "scale must be", "above 0"),
     (f"{UP} -s -2x", 2, "scale must be", "above 0"),
     (f"{UP} -s 1920x1080", 2, "is a size", "--size 1920x1080"),
-    (f"{UP} -s 6", 2, "outside the range of this model, 1 to 4", "scaleport export scaleport-any"),
     (f"{UP} -s 600%", 2, "outside the range of this model", "upscale twice"),
     (f"{UP} -s 50", 2, "outside the range of this model", "upscale twice"),
     (f"{UP} -s 50%", 2, "outside the range of this model", "use an image editor"),
@@ -77,7 +76,6 @@ WRONG = [
     (f"{UP} --size 1920", 2, "got '1920'", "--longest 1920"),
     (f"{UP} --size 40:28", 2, "got '40:28'", "--size 1920x1080"),
     (f"{UP} --size 400x280", 2, "400 pixels from 20|280 pixels from 14", "upscale twice"),
-    (f"{UP} --size 120x84", 2, "84 pixels from 14", "scaleport export scaleport-any"),
     (f"{UP} --fit 10x10", 2, "outside the range of this model", "use an image editor"),
     (f"{UP} --fit 40", 2, "got '40'", "--fit 1920x1080"),
     (f"{UP} --width 0", 2, "--width", "1"),
@@ -117,9 +115,8 @@ WRONG = [
     (f"{UP} -s 2 --format psd", 2, "unknown image format", "known: avif"),
     ("upscale photo.png photo.png file -m photo.bundle -s 2 -o a.png", 2, "several", "directory"),
     # The model.
-    ("upscale photo.png -s 2", 2, "--model", "see scaleport upscale --help"),
+    ("upscale photo.png -m liif-small", 2, "no bundle", "scaleport export liif-small"),
     ("upscale photo.png -m foto.bundle -s 2", 2, "no bundle at", "did you mean photo.bundle?"),
-    ("upscale photo.png -m scaleport-s -s 2", 2, "no bundle", "scaleport export scaleport-s"),
     ("upscale photo.png -m weights.pth -s 2", 4, "not a bundle", "scaleport import weights.pth"),
     ("upscale photo.png -m graph.onnx -s 2", 4, "not a bundle", "give the bundle"),
     ("upscale photo.png -m https://a.b/c -s 2", 2, "is an address", "download it first"),
@@ -140,10 +137,27 @@ WRONG = [
     (f"{UP} -s 2 --bits 12", 2, "got 12", "8, 16, 32"),
 ]
 
+# The same for lines whose answers name the models of the package.
+OF_MODELS = [
+    (f"{UP} -s 6", 2, "outside the range of this model, 1 to 4", "-m scaleport-any"),
+    (f"{UP} --size 120x84", 2, "84 pixels from 14", "-m scaleport-any"),
+    ("upscale photo.png -m scaleport-x", 2, "no bundle at scaleport-x", "did you mean scaleport-"),
+    ("upscale photo.png -m nothing", 2, "no bundle at nothing", "by name: scaleport-photo, "),
+    ("upscale photo.png -m scaleport-s -s 5", 2, "outside the range", "-m scaleport-any"),
+    ("upscale photo.png -s 9", 2, "outside the range of this model, 1 to 8", "upscale twice"),
+]
+
 
 def test_the_table_is_large_enough():
     assert len(WRONG) >= 60
-    assert len({line for line, *_ in WRONG}) == len(WRONG)
+    assert len({line for line, *_ in [*WRONG, *OF_MODELS]}) == len(WRONG) + len(OF_MODELS)
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "wrong", "step"), OF_MODELS, ids=[row[0] for row in OF_MODELS]
+)
+def test_models_that_can_are_named(run, place, package_models, line, code, wrong, step):
+    test_message_code_and_next_step(run, place, line, code, wrong, step)
 
 
 @pytest.mark.parametrize(("line", "code", "wrong", "step"), WRONG, ids=[row[0] for row in WRONG])
