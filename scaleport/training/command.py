@@ -144,6 +144,8 @@ def train(name: str, options: Options, console: Console) -> Result:
         with _no_denormals():
             result = trainer.run(options.until, report, options.tensorboard)
     if fabric.is_global_zero:
+        if fabric.device.type == "cuda":
+            console.print(trainer.how_computed, soft_wrap=True, highlight=False)
         _plot(options.work, name)
     return result
 

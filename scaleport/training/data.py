@@ -46,6 +46,18 @@ class Group(TypedDict):
     """int64[n, Q], row * side + column in the HR patch; empty with ``window``."""
 
 
+class LocatedGroup(Group, total=False):
+    """A group whose points, if it has any, have their grid.
+
+    Made by :func:`scaleport.training.objective.located`.
+    """
+
+    query: list[Any]
+    """Row index int32[n, Q], row offset float32[n, Q], column index and column offset."""
+    scales: Any
+    """float32[n, 2]: output pixels per LR pixel, vertical and horizontal."""
+
+
 @dataclass(frozen=True)
 class Share:
     """The part of every batch that one process works on: ``rank`` of ``world`` of them."""
@@ -223,7 +235,7 @@ class Sampler(Dataset[list[Group]]):
             entry = self.cache.entries[index]
             wanted = side
             if (entry.lossy or not down.only_lossy) and rng.random() < down.probability:
-                wanted = round(side / rng.uniform(down.smallest, down.largest))
+                wanted = round(side / self._factor(rng))
             # An image too small for the enlarged crop may still serve without it.
             smaller = min(entry.height, entry.width)
             wanted = wanted if smaller >= wanted else side
@@ -234,6 +246,13 @@ class Sampler(Dataset[list[Group]]):
         y = int(rng.integers(entry.height - wanted + 1))
         x = int(rng.integers(entry.width - wanted + 1))
         return index, wanted, y, x
+
+    def _factor(self, rng: np.random.Generator) -> float:
+        down = self.recipe.downscale
+        if not down.levels:
+            return float(rng.uniform(down.smallest, down.largest))
+        step = int(rng.integers(down.levels)) / max(1, down.levels - 1)
+        return down.smallest + step * (down.largest - down.smallest)
 
     def _crop(self, sample: Sample) -> Pixels:
         wanted, y, x = sample.wanted, sample.y, sample.x

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from scaleport.errors import UsageError
 
@@ -55,3 +58,10 @@ def computes_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return True
+
+
+def upload(values: Any, device: torch.device) -> Tensor:
+    """Numbers as a tensor on a device, without waiting for what the device still computes."""
+    if device.type != "cuda":
+        return torch.as_tensor(values)
+    return torch.as_tensor(values).pin_memory().to(device, non_blocking=True)

@@ -17,21 +17,32 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from scaleport.errors import OutputError, UsageError
 from scaleport.models import Network, save_checkpoint
 from scaleport.shipped import LATEST_FILE, MODEL_FILE
+from scaleport.training.ahead import ahead
 from scaleport.training.cache import ImageCache, split_holdout
-from scaleport.training.data import Group, Sampler, Share
+from scaleport.training.capture import CapturedSteps
+from scaleport.training.data import Group, LocatedGroup, Sampler, Share
 from scaleport.training.devices import make_fabric
 from scaleport.training.grow import grow_from
 from scaleport.training.log import Log, Row
 from scaleport.training.objective import Objective, recipe_network, supervision_of
+from scaleport.training.optimiser import fit_optimiser, make_optimiser, set_rate
 from scaleport.training.recipe import Recipe
 from scaleport.training.resident import Plans, Resident
 from scaleport.training.schedule import Budget, Leg, continued, learning_rate, legs_to_json
-from scaleport.training.state import STATE_FILE, Start, begin_with, read_state, write_state
+from scaleport.training.state import (
+    STATE_FILE,
+    Start,
+    begin_with,
+    read_state,
+    same_recipe,
+    write_state,
+)
 from scaleport.training.stopping import on_signals
 from scaleport.training.validation import held_out_psnr
 
@@ -100,6 +111,7 @@ class Trainer:
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         share = Share(self.fabric.global_rank, self.fabric.world_size)
         supervision, together = supervision_of(self.network, recipe)
+        self._reads_scale = self.network.encoder.reads_scale
         self.sampler = Sampler(cache, train, recipe, supervision, together, share)
         self.resident: Resident | None = None
         if resident:
@@ -108,21 +120,29 @@ class Trainer:
         if recipe.ema:
             self.average = copy.deepcopy(self.network).requires_grad_(False)
             self.average.to(self.fabric.device)
-        options = recipe.optimiser
-        optimiser = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=options.lr,
-            betas=options.betas,
-            weight_decay=options.weight_decay,
-        )
+        optimiser = make_optimiser(self.network, recipe.optimiser, self.fabric.device)
         self._measure = Objective(self.network, recipe.loss)
         self.objective, self.optimiser = self.fabric.setup(self._measure, optimiser)
         self.step = 0
         self.budget = Budget(minutes) if minutes else None
-        self.legs = [Leg(0, 0, recipe.steps, options.lr, minutes)]
+        self.legs = [Leg(0, 0, recipe.steps, recipe.optimiser.lr, minutes)]
+        self._captured = CapturedSteps(
+            self._work,
+            self.fabric.device,
+            lambda: self.optimiser.zero_grad(set_to_none=True),
+            "several processes exchange gradients" if self.fabric.world_size > 1 else "",
+        )
         self._read_every = 1 if self.fabric.device.type == "cpu" else _READ_EVERY
         self._stop = False
         self._progress = 0.0
+
+    @property
+    def how_computed(self) -> str:
+        """Whether steps were recorded and replayed, or why they were not."""
+        captured = self._captured
+        if captured.refusal:
+            return f"steps were started one kernel at a time: {captured.refusal}"
+        return f"steps were replayed from {captured.count} CUDA graphs"
 
     @property
     def result_network(self) -> Network:
@@ -163,7 +183,7 @@ class Trainer:
             self.budget.begin()
         log = Log(self.work, self.step, tensorboard) if first else nullcontext()
         with on_signals(self._ask_to_stop), log:
-            for groups in self.batches(last):
+            for groups in ahead(self.batches(last), self.fabric.device):
                 if self._stopped():
                     break
                 unread.append(self._train_step(groups))
@@ -258,7 +278,7 @@ class Trainer:
         """
         path = self.work / STATE_FILE
         state = read_state(path)
-        if not _same(state.get("recipe"), self.recipe):
+        if not same_recipe(state.get("recipe"), self.recipe):
             raise UsageError(f"{path} belongs to another recipe; use another --work")
         if state.get("images") != [entry.name for entry in self.cache.entries]:
             raise UsageError(f"{path} was trained on other images; use another --work")
@@ -266,6 +286,7 @@ class Trainer:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
+        fit_optimiser(self.optimiser, self.fabric.device)
         self.step = state["step"]
         self.start = None if state["start"] is None else Start(**state["start"])
         legs = msgspec.convert(state["legs"], list[Leg])
@@ -301,30 +322,36 @@ class Trainer:
     def _lr(self) -> float:
         return learning_rate(self._position(), self.legs[-1], self.recipe.optimiser)
 
-    def _train_step(self, groups: list[Group]) -> Tensor:
+    def _train_step(self, groups: list[LocatedGroup]) -> Tensor:
         recipe = self.recipe
         # Whatever a network draws (drop path) depends on the step alone, so that nothing has to
         # be restored on resuming.
         key = np.random.SeedSequence([recipe.seed, self.step, self.fabric.global_rank])
         torch.manual_seed(int(key.generate_state(1, np.uint32)[0]))
         position, leg = self._position(), self.legs[-1]
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(position, leg, recipe.optimiser)
+        set_rate(self.optimiser, learning_rate(position, leg, recipe.optimiser))
         left = (leg.end - position) / max(1, leg.end - leg.start)
         self._measure.squared = left <= recipe.loss.last_mse and recipe.loss.last_mse > 0
         self.network.train()
+        scales = [group["sides"][0] for group in groups] if self._reads_scale else []
+        loss = self._captured(groups, (self._measure.squared, *scales))
+        self._update_average()
+        if self.fabric.world_size > 1:
+            reduced = self.fabric.all_reduce(loss, reduce_op="mean")
+            assert isinstance(reduced, Tensor)
+            return reduced
+        return loss
+
+    def _work(self, groups: list[LocatedGroup]) -> Tensor:
+        """Loss of a batch, whose gradients have changed the weights."""
         loss = self.objective(groups)
         self.optimiser.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
-        if recipe.optimiser.clip_norm:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), recipe.optimiser.clip_norm)
+        if clip := self.recipe.optimiser.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), clip)
         self.optimiser.step()
-        self._update_average()
-        loss = loss.detach()
-        if self.fabric.world_size > 1:
-            loss = self.fabric.all_reduce(loss, reduce_op="mean")
-        assert isinstance(loss, Tensor)
-        return loss
+        detached: Tensor = loss.detach()
+        return detached
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -332,8 +359,8 @@ class Trainer:
             return
         # The average of few steps must not remember the initial weights.
         decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
-        for kept, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
-            kept.lerp_(new, 1 - decay)
+        update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        update(list(self.average.parameters()), list(self.network.parameters()), 0)
         for buffer, value in zip(self.average.buffers(), self.network.buffers(), strict=True):
             buffer.copy_(value)
 
@@ -368,15 +395,3 @@ class Trainer:
         flag = torch.tensor(float(self._stop), device=self.fabric.device)
         stopped: Any = self.fabric.all_reduce(flag, reduce_op="sum")
         return bool(stopped > 0)
-
-
-def _same(saved: object, recipe: Recipe) -> bool:
-    """Whether a run may go on with this recipe: all but the number of steps must be the same.
-
-    Settings that came after the state was saved have their defaults in it.
-    """
-    try:
-        known = msgspec.json.decode(str(saved), type=Recipe)
-    except msgspec.MsgspecError:
-        return False
-    return msgspec.structs.replace(known, steps=recipe.steps) == recipe

@@ -13,7 +13,8 @@ from scaleport.errors import UsageError
 from scaleport.grid import Axis, Grid
 from scaleport.models import Network, build_network
 from scaleport.models.compositions import COMPOSITIONS
-from scaleport.training.data import Group, Supervision
+from scaleport.training.data import Group, LocatedGroup, Supervision
+from scaleport.training.devices import upload
 from scaleport.training.recipe import Loss, Recipe
 
 
@@ -91,8 +92,15 @@ class Objective(nn.Module):
     def _loss(self, output: Tensor, target: Tensor) -> Tensor:
         return pixel_loss(output, target, Loss("mse") if self.squared else self.options)
 
-    def forward(self, groups: list[Group]) -> Tensor:
-        """Mean loss over the samples of all groups, a scalar."""
+    def forward(self, groups: list[LocatedGroup]) -> Tensor:
+        """Mean loss over the samples of all groups, a scalar.
+
+        Reads nothing from the processor's memory once the network has rendered at these scales,
+        so that a GPU can record it: see :mod:`scaleport.training.capture`.
+
+        Args:
+            groups: those with points as :func:`located` returns them.
+        """
         count = sum(len(group["sides"]) for group in groups)
         total: Tensor | None = None
         for group in groups:
@@ -103,7 +111,7 @@ class Objective(nn.Module):
             raise UsageError("a batch needs at least one sample")
         return total
 
-    def _features(self, group: Group) -> tuple[dict[str, Tensor], Grid, dict[str, Tensor]]:
+    def _features(self, group: LocatedGroup) -> tuple[dict[str, Tensor], Grid, dict[str, Tensor]]:
         image = unit_pixels(group["lr"])
         side = image.shape[2]
         grid = Grid.from_size(side, side, group["sides"][0], group["sides"][0])
@@ -111,34 +119,54 @@ class Objective(nn.Module):
             constants = self.network.prepare(grid)  # hyper-networks stay float32
         return self.network.encode(image, constants), grid, constants
 
-    def _window(self, group: Group) -> Tensor:
+    def _window(self, group: LocatedGroup) -> Tensor:
         features, grid, constants = self._features(group)
         y0, x0, y1, x1 = group["window"]
         out = self.network.render(features, grid.region(y0, x0, y1, x1), constants)
         return self._loss(out.float(), unit_pixels(group["target"]))
 
-    def _points(self, group: Group) -> Tensor:
+    def _points(self, group: LocatedGroup) -> Tensor:
         features, _, _ = self._features(group)
         norm, upsampler = self.network.normalisation, self.network.upsampler
         points = getattr(upsampler, "points_hoisted", None) or getattr(upsampler, "points", None)
         assert points is not None  # see supervision_of
-        feature, chosen = features["feature"], group["points"]
-        length = group["lr"].shape[1]
-        sides = torch.tensor(group["sides"], device=chosen.device)[:, None]
-        tables = [_positions(length, side, chosen.device) for side in group["sides"]]
-        query: list[Tensor] = []
-        for places in (chosen // sides, chosen % sides):
-            for number in (0, 1):
-                values = [table[number][p] for table, p in zip(tables, places, strict=True)]
-                query.append(torch.stack(values))
-        scales = [[Axis.whole(length, side).scale] * 2 for side in group["sides"]]
-        out = points(feature, *query, torch.tensor(scales, device=chosen.device))
+        out = points(features["feature"], *group["query"], group["scales"])
         pixels = out.float() * norm.std + self.network.mean.reshape(1, 1, 3)
         return self._loss(pixels, group["target"].float() / 255)
 
 
-@functools.lru_cache(maxsize=1024)
-def _positions(length: int, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Index and offset of every output pixel of an axis, kept on the device."""
+def located(group: Group) -> LocatedGroup:
+    """A group with the grid of its points, on their device."""
+    made = LocatedGroup(
+        lr=group["lr"],
+        target=group["target"],
+        sides=group["sides"],
+        window=group["window"],
+        points=group["points"],
+    )
+    if group["window"]:
+        return made
+    chosen, sides = group["points"], group["sides"]
+    length, device = group["lr"].shape[1], chosen.device
+    width = max(sides)
+    tables = [_positions(length, side, width, device) for side in sides]
+    index = torch.stack([table[0] for table in tables])
+    offset = torch.stack([table[1] for table in tables])
+    across = upload(sides, device)[:, None]
+    places = [chosen // across, chosen % across]
+    query = [table.gather(1, place) for place in places for table in (index, offset)]
+    scales = [[Axis.whole(length, side).scale] * 2 for side in sides]
+    made["query"], made["scales"] = query, upload(scales, device)
+    return made
+
+
+@functools.lru_cache(maxsize=4096)
+def _positions(length: int, side: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Index and offset of every output pixel of an axis, kept on the device; zeros to ``width``."""
     axis = Axis.whole(length, side)
-    return torch.tensor(axis.index, device=device), torch.tensor(axis.offset, device=device)
+    beyond = (0, width - side)
+    index, offset = torch.tensor(axis.index), torch.tensor(axis.offset)
+    return (
+        functional.pad(index, beyond).to(device),
+        functional.pad(offset, beyond).to(device),
+    )

@@ -60,6 +60,9 @@ class Downscale(_Struct, forbid_unknown_fields=True, frozen=True):
     largest: float = 1.0
     only_lossy: bool = True
     """Whether only crops of JPEG files are reduced."""
+    levels: int = 0
+    """Number of evenly spaced factors to draw from; 0 for any. Few factors are faster where
+    batches are made on a GPU, which keeps the weights of each."""
 
 
 class Blur(_Struct, forbid_unknown_fields=True, frozen=True):
@@ -214,6 +217,7 @@ class Recipe(_Struct, forbid_unknown_fields=True, frozen=True):
                 optimiser.weight_decay,
             )
             >= 0,
+            "downscale.levels is not negative": down.levels >= 0,
             "downscale.probability is 0 to 1, 0 < smallest <= largest <= 1": 0
             <= down.probability
             <= 1

@@ -19,7 +19,8 @@ from torch.utils.data import Dataset
 
 from scaleport.errors import UsageError
 from scaleport.training.cache import ImageCache
-from scaleport.training.data import Group, Sample, Sampler, by_side, join_groups
+from scaleport.training.data import Group, Sample, Sampler, by_side
+from scaleport.training.devices import upload
 from scaleport.training.reduction import Method, reduction_matrix
 
 _CHUNK = 1 << 26
@@ -85,88 +86,134 @@ class Resident:
 
     def batch(self, step: int, samples: list[Sample]) -> list[Group]:
         """The batch of a step, given the choices for it; tensors on the device."""
-        made = [self._group(step, side, chosen) for side, chosen in by_side(samples).items()]
-        return join_groups(made) if self.sampler.joins else made
+        sides = by_side(samples)
+        if self.sampler.joins:
+            return [self._group(step, [sample for some in sides.values() for sample in some])]
+        return [self._group(step, chosen) for chosen in sides.values()]
 
-    def _group(self, step: int, side: int, samples: list[Sample]) -> Group:
+    def _group(self, step: int, samples: list[Sample]) -> Group:
+        """One group of samples, whose sides may differ where they are trained on points.
+
+        All samples go through the same operations, each in the top left corner of a square that
+        holds the largest: few kernels, whatever was drawn.
+        """
         recipe = self.sampler.recipe
-        hr = self._oriented(self._crops(side, samples), [s.turns for s in samples])
-        lr = reduce_on_device(hr, recipe.patch, recipe.degradation)
-        points = torch.stack([torch.as_tensor(s.points) for s in samples])
-        points = points.to(self.device, non_blocking=True)
+        sides = [sample.side for sample in samples]
+        width = self._widest(sides)
+        facts = [(s.side, s.turns, *self._corner(s)) for s in samples]
+        side, turn, start, across, wanted = upload(facts, self.device).T
+        hr = self._oriented(self._crops(samples, width, start, across, wanted), side, turn)
+        lr = self._reduced(hr, [(length, recipe.patch) for length in sides], recipe.degradation)
+        points = upload(np.stack([sample.points for sample in samples]), self.device)
         window: list[int] = []
         if self.sampler.supervision == "points":
-            flat = hr.reshape(len(hr), -1, 3)
-            target = flat.gather(1, points[..., None].expand(-1, -1, 3))
+            place = points // side[:, None] * width + points % side[:, None]
+            target = hr.reshape(len(hr), -1, 3).gather(1, place[..., None].expand(-1, -1, 3))
         else:
-            window = self.sampler.window(step, side)
+            window = self.sampler.window(step, sides[0])
             y0, x0, y1, x1 = window
             target = hr[:, y0:y1, x0:x1].contiguous()
-        return Group(lr=lr, target=target, sides=[side] * len(hr), window=window, points=points)
+        return Group(lr=lr, target=target, sides=sides, window=window, points=points)
 
-    def _crops(self, side: int, samples: list[Sample]) -> Tensor:
-        """uint8[n, side, side, 3], not turned yet."""
-        by_size: dict[int, list[int]] = {}
-        for place, sample in enumerate(samples):
-            by_size.setdefault(sample.wanted, []).append(place)
-        parts, order = [], []
-        for wanted, places in by_size.items():
-            crops = self._cut(wanted, [samples[place] for place in places])
-            parts.append(crops if wanted == side else reduce_on_device(crops, side, "matlab"))
-            order += places
-        if len(parts) == 1:
-            return parts[0]
-        back = torch.tensor(np.argsort(order), device=self.device)
-        return torch.cat(parts)[back]
+    def _widest(self, sides: list[int]) -> int:
+        """Side of the square that samples of these sides are made in.
 
-    def _cut(self, size: int, samples: list[Sample]) -> Tensor:
-        """Crops uint8[n, size, size, 3] out of the pictures."""
-        entries = [self.cache.entries[sample.image] for sample in samples]
-        corners = [
-            (entry.offset // 3 + sample.y * entry.width + sample.x, entry.width)
-            for entry, sample in zip(entries, samples, strict=True)
+        That of the recipe where they differ, so that few padded matrices serve all batches.
+        """
+        scales = self.sampler.recipe.scales
+        if scales.range is None or not self.sampler.joins:
+            return max(sides)
+        return max(*sides, int(self.sampler.recipe.patch * scales.range[1] + 0.5))
+
+    def _corner(self, sample: Sample) -> tuple[int, int, int]:
+        """First pixel of a crop in the memory of all, pixels per row, and side of the crop."""
+        entry = self.cache.entries[sample.image]
+        first = entry.offset // 3 + sample.y * entry.width + sample.x
+        return first, entry.width, sample.wanted
+
+    def _crops(
+        self, samples: list[Sample], width: int, start: Tensor, across: Tensor, wanted: Tensor
+    ) -> Tensor:
+        """uint8[n, width, width, 3], reduced to their sides but not turned yet."""
+        down = self.sampler.recipe.downscale
+        sizes = [(sample.wanted, sample.side) for sample in samples]
+        reduces = any(one != other for one, other in sizes)
+        largest = max(one for one, _ in sizes)
+        if reduces and self.sampler.joins:
+            largest = max(largest, round(width / down.smallest))
+        largest = max(largest, width)
+        along = torch.arange(largest, device=self.device).expand(len(samples), -1)
+        along = torch.minimum(along, wanted[:, None] - 1)
+        rows = start[:, None] + along * across[:, None]
+        crops = self.pixels[rows[:, :, None] + along[:, None, :]]
+        if not reduces:
+            return crops[:, :width, :width]
+        return self._reduced(crops, sizes, "matlab", width)
+
+    def _reduced(
+        self, hr: Tensor, sizes: list[tuple[int, int]], method: Method, width: int = 0
+    ) -> Tensor:
+        """Reduce the top left corners of uint8[n, S, S, 3], each from one side to another.
+
+        Returns:
+            uint8[n, width, width, 3], or as wide as the largest result; 0 beyond each result.
+        """
+        width = width or max(out for _, out in sizes)
+        matrices = [
+            _padded_matrix(length, out, method, hr.shape[1], width, self.device)
+            for length, out in sizes
         ]
-        start, width = torch.tensor(corners, device=self.device).T.reshape(2, -1, 1, 1)
-        along = torch.arange(size, device=self.device)
-        return self.pixels[start + along[:, None] * width + along]
+        return reduce_with(torch.stack(matrices), hr, method)
 
-    def _oriented(self, crops: Tensor, turns: list[int]) -> Tensor:
-        """Turn and mirror each of uint8[n, S, S, 3], as ``rot90`` and a mirror image after it."""
-        count, side = crops.shape[:2]
-        turn = torch.tensor(turns, device=self.device).reshape(-1, 1, 1)
-        row = torch.arange(side, device=self.device)[:, None].expand(side, side)
-        col = torch.where(turn >= 4, side - 1 - row.T, row.T)
+    def _oriented(self, crops: Tensor, side: Tensor, turn: Tensor) -> Tensor:
+        """Turn and mirror the top left corners of uint8[n, S, S, 3].
+
+        As ``rot90`` and a mirror image after it; undefined beyond the corners.
+        """
+        count, width = crops.shape[:2]
+        turn, last = turn.reshape(-1, 1, 1), side.reshape(-1, 1, 1) - 1
+        along = torch.arange(width, device=self.device)
+        row = along[:, None].expand(width, width)
+        col = torch.where(turn >= 4, last - row.T, row.T)
         row = row.expand_as(col)
         quarter = turn % 4
         y = torch.where(quarter % 2 == 0, row, col)
         x = torch.where(quarter % 2 == 0, col, row)
-        y = torch.where((quarter == 2) | (quarter == 3), side - 1 - y, y)
-        x = torch.where((quarter == 1) | (quarter == 2), side - 1 - x, x)
+        y = torch.where((quarter == 2) | (quarter == 3), last - y, y)
+        x = torch.where((quarter == 1) | (quarter == 2), last - x, x)
         # rot90 once: out[r, c] = in[c, S - 1 - r]; twice: in[S - 1 - r, S - 1 - c]; three times:
         # in[S - 1 - c, r].
         each = torch.arange(count, device=self.device).reshape(-1, 1, 1)
-        return crops[each, y, x]
+        return crops[each, y.clamp(0, width - 1), x.clamp(0, width - 1)]
 
 
 def reduce_on_device(hr: Tensor, side: int, method: Method) -> Tensor:
     """Reduce uint8[n, S, S, 3] to uint8[n, side, side, 3], the bits of ``reduce_patches``."""
-    n, length = hr.shape[:2]
-    weight = _matrix_on(length, side, method, hr.device)
-    x = hr.double()
-    rows_first = method == "matlab"
-    for down in (rows_first, not rows_first):
-        if down:
-            flat = x.reshape(n, x.shape[1], -1)
-            x = torch.matmul(weight, flat).reshape(n, side, x.shape[2], 3)
-        else:
-            x = torch.matmul(weight, x)
-        x = (x + 0.5).floor_().clamp_(0, 255)
-    return x.to(torch.uint8)
+    length = hr.shape[1]
+    weight = _padded_matrix(length, side, method, length, side, hr.device)
+    return reduce_with(weight[None].expand(len(hr), -1, -1), hr, method)
 
 
-@functools.lru_cache(maxsize=4096)
-def _matrix_on(length: int, out: int, method: Method, device: torch.device) -> Tensor:
-    return torch.tensor(reduction_matrix(length, out, method), device=device)
+def reduce_with(weight: Tensor, hr: Tensor, method: Method) -> Tensor:
+    """Reduce both axes of uint8[n, S, S, 3] by the same weights float64[n, out, S]."""
+    n, side = weight.shape[:2]
+    # Two products along the second axis, each of which leaves the axes exchanged.
+    x = (hr if method == "matlab" else hr.transpose(1, 2)).double()
+    for _ in range(2):
+        x = torch.bmm(weight, x.reshape(n, x.shape[1], -1)).reshape(n, side, -1, 3)
+        x = (x + 0.5).floor_().clamp_(0, 255).transpose(1, 2)
+    x = x if method == "matlab" else x.transpose(1, 2)
+    return x.to(torch.uint8).contiguous()
+
+
+@functools.lru_cache(maxsize=1024)
+def _padded_matrix(
+    length: int, out: int, method: Method, columns: int, rows: int, device: torch.device
+) -> Tensor:
+    """float64[rows, columns]: the weights of a reduction, and zeros below and beside them."""
+    weights = np.zeros((rows, columns))
+    weights[:out, :length] = reduction_matrix(length, out, method)
+    return torch.from_numpy(weights).to(device)
 
 
 def _upload(cache: ImageCache, device: torch.device) -> Tensor:

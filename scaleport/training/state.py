@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from scaleport.atomic import atomic_path
 from scaleport.bundle.digest import sha256_file
 from scaleport.errors import ArtifactError, OutputError, UsageError
 from scaleport.models import Network, load_checkpoint
+from scaleport.training.recipe import Recipe
 
 STATE_FILE = "state.pt"
 
@@ -84,3 +86,15 @@ def begin_with(network: Network, path: Path) -> Start:
         tuple(sorted(set(own) - set(fits))),
         tuple(sorted(set(other) - set(fits))),
     )
+
+
+def same_recipe(saved: object, recipe: Recipe) -> bool:
+    """Whether a run may go on with this recipe: all but the number of steps must be the same.
+
+    Settings that came after the state was saved have their defaults in it.
+    """
+    try:
+        known = msgspec.json.decode(str(saved), type=Recipe)
+    except msgspec.MsgspecError:
+        return False
+    return msgspec.structs.replace(known, steps=recipe.steps) == recipe

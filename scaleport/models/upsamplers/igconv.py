@@ -6,6 +6,7 @@ paper is silent (``min(s, max_s)``, which half of the frequencies belongs to whi
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import ClassVar, Literal
 
@@ -31,6 +32,20 @@ from scaleport.models.registry import UPSAMPLERS
 from scaleport.models.upsamplers.lattice import bound_stage, encode_stage
 
 KERNEL_AREA = 9
+
+
+def subpixels(scale: int, device: torch.device) -> Tensor:
+    """:func:`scaleport.grid.subpixel_centres` as a tensor float32[scale] on a device."""
+    if device.type == "cuda":
+        return _kept(scale, device)
+    return torch.from_numpy(subpixel_centres(scale)).to(device)
+
+
+@functools.lru_cache(maxsize=64)
+def _kept(scale: int, device: torch.device) -> Tensor:
+    # A recorded training step may not copy from the processor, and needs a tensor for autograd.
+    with torch.inference_mode(False):
+        return torch.from_numpy(subpixel_centres(scale)).to(device)
 
 
 def waves(freq: Tensor, phase: Tensor, subpixel: Tensor) -> Tensor:
@@ -137,7 +152,7 @@ class IGConv(Upsampler):
 
     def prepare(self, scale: int) -> Constants:
         """Training form: ``kernel`` float[3, s, s, 9 C]."""
-        subpixel = torch.from_numpy(subpixel_centres(scale)).to(self.freq.device)
+        subpixel = subpixels(scale, self.freq.device)
         return {"kernel": self.kernel(subpixel, torch.full_like(subpixel[:1], float(scale)))}
 
     def render(self, features: Features, grid: Grid, constants: Constants) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scaleport.errors import UsageError
-from scaleport.grid import Grid, subpixel_centres
+from scaleport.grid import Grid
 from scaleport.models.base import (
     SKIP,
     UPSCALED,
@@ -30,6 +30,7 @@ from scaleport.models.upsamplers.igconv import (
     KERNEL_AREA,
     IGConv,
     prepare_stage,
+    subpixels,
     times_patches,
     waves,
 )
@@ -174,7 +175,7 @@ class IGConvPlus(IGConv):
 
     def prepare(self, scale: int) -> Constants:
         """Training form: ``kernel`` float[15, s, s, 9 C] and ``position`` float[s], p above."""
-        subpixel = torch.from_numpy(subpixel_centres(scale)).to(self.freq.device)
+        subpixel = subpixels(scale, self.freq.device)
         kernel = self.kernels(subpixel, torch.full_like(subpixel[:1], float(scale)))
         return {"kernel": kernel, "position": subpixel / 2}
 
