@@ -8,8 +8,8 @@ order. All are warmed up and take turns in one run::
     python benchmarks/gpu.py                      # the shipped networks, torch and ONNX Runtime
     python benchmarks/gpu.py --device cpu --sizes 64 --scales 2 --networks scaleport-s   # a trial
 
-``--parity`` adds the quick parity grid of both backends in fp32, and shows that TF32 under the
-name of fp32 would fail it.
+``--parity`` takes the quick parity grid of both backends in fp32 instead of times, and shows that
+TF32 under the name of fp32 would fail it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ import torch  # before onnxruntime, which finds CUDA's libraries through it
 import scaleport
 from scaleport.benchmark.timing import Spread, ratios, rounds, surroundings
 from scaleport.errors import ScaleportError
-from scaleport.export.exporter import export_bundle
-from scaleport.export.plan import ExportOptions
 from scaleport.grid import Grid
 from scaleport.models import load_checkpoint
 from scaleport.runtimes.torch_precision import IEEE, TF32, float32_arithmetic
@@ -92,19 +90,26 @@ def runtimes(
             yield backend, precision, up
 
 
+def bundle_of(name: str, arguments: argparse.Namespace, folder: Path) -> Path:
+    """A shipped network as a bundle, which is exported where there is none."""
+    bundle: Path = (arguments.bundles or folder) / f"{name}.bundle"
+    if not bundle.exists():
+        from scaleport.export.exporter import export_bundle
+        from scaleport.export.plan import ExportOptions
+
+        weights = WEIGHTS / f"{name}.safetensors"
+        options = ExportOptions(formats=("onnx",), precisions=("fp32", "fp16"))
+        export_bundle(weights, bundle, options)
+    return bundle
+
+
 def measure(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """One row per network, size, scale and precision."""
     rows: list[dict[str, Any]] = []
     rng = np.random.default_rng(0)
     chosen = [(s, x) for s in arguments.sizes for x in arguments.scales] or CASES
     for name in arguments.networks:
-        bundle = arguments.bundles / f"{name}.bundle" if arguments.bundles else folder / name
-        if not bundle.exists():
-            export_bundle(
-                WEIGHTS / f"{name}.safetensors",
-                bundle,
-                ExportOptions(formats=("onnx",), precisions=("fp32", "fp16")),
-            )
+        bundle = bundle_of(name, arguments, folder)
         notes: list[str] = []
         found = list(runtimes(bundle, arguments.device, arguments.backends, notes))
         print("\n".join(notes), file=sys.stderr)
@@ -145,7 +150,7 @@ def parity(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
 
     rows = []
     for name in arguments.networks:
-        bundle = arguments.bundles / f"{name}.bundle" if arguments.bundles else folder / name
+        bundle = bundle_of(name, arguments, folder)
         for backend in arguments.backends:
             for asked in ("fp32", "tf32"):
                 try:
@@ -204,9 +209,8 @@ def main() -> None:
         if torch.cuda.is_available():
             machine["gpu"] = torch.cuda.get_device_name()
         print(json.dumps(machine))
-        print(table(measure(arguments, Path(folder))))
-        if arguments.parity:
-            print(table(parity(arguments, Path(folder))))
+        take = parity if arguments.parity else measure
+        print(table(take(arguments, Path(folder))))
 
 
 if __name__ == "__main__":
