@@ -24,7 +24,7 @@ PRECISIONS: Final = ("fp32", "fp16")
 """Precisions of graphs that are compared with the reference."""
 TF32_PSNR: Final = 60.0
 BF16_PSNR: Final = 40.0
-"""dB; see docs/parity.md for what was measured."""
+"""dB; see docs/measurements/parity.md for what was measured."""
 
 
 @dataclass(frozen=True)
