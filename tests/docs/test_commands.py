@@ -9,16 +9,14 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
+from documents import BLOCKS, BUNDLE, PAGES, PHOTO, README, ROOT, SHELL
 from typer.main import get_command
 
-import scaleport
 from scaleport.bundle.reader import open_bundle, read_manifest
 from scaleport.bundle.writer import update_manifest
 from scaleport.cli.main import VERBS, app, main
@@ -26,52 +24,17 @@ from scaleport.imaging.files import Image, load_image, save_image
 from scaleport.shipped import shipped_weights
 from scaleport.training.shipped import find_recipe
 
-ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
-PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
-BUNDLE = "scaleport-any.bundle"
 IN_REPOSITORY = {"scaleport", "tests", "docs", "examples", "benchmarks"}
 SLOW = {"export", "calibrate", "validate", "bench", "bisect"}
-DATA = {"python", "toml", "yaml", "text", "js"}
 
-PHOTO = np.random.default_rng(8).integers(0, 256, (64, 52, 3), np.uint8)
-
-
-def blocks(page: Path) -> list[tuple[str, str]]:
-    """Language and text of every fenced code block."""
-    text = page.read_text(encoding="utf-8")
-    return re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-
-
-def is_drawing(text: str) -> bool:
-    return "──" in text or text.split("\n")[0].endswith("/")
-
-
-def commands() -> Iterator[list[str]]:
-    """Every line of a code block of commands, split into words."""
-    for page in PAGES:
-        for language, text in blocks(page):
-            if language not in DATA and not is_drawing(text):
-                for line in text.splitlines():
-                    words = shlex.split(line, comments=True)
-                    if words:
-                        yield words
-
-
-SHOWN = {shlex.join(words): words for words in commands()}
+SHOWN = {
+    shlex.join(words): words
+    for block in BLOCKS
+    if block.language == SHELL and not block.not_run
+    for words in block.commands()
+}
 OURS = {line: words[1:] for line, words in SHOWN.items() if words[0] == "scaleport"}
 OTHERS = {line: words for line, words in SHOWN.items() if words[0] != "scaleport"}
-
-
-@pytest.fixture
-def folder(tiny_bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copytree(tiny_bundle("liif"), tmp_path / BUNDLE)
-    save_image(tmp_path / "photo.jpg", Image(PHOTO))
-    (tmp_path / "scans/old").mkdir(parents=True)
-    save_image(tmp_path / "scans/page.jpg", Image(PHOTO[:9, :8]))
-    save_image(tmp_path / "scans/old/page.tif", Image(PHOTO[:7, :6]))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def clip(path: Path) -> None:
@@ -84,24 +47,33 @@ def clip(path: Path) -> None:
         made.mux(stream.encode())
 
 
-def upscaled(folder: Path) -> None:
+def upscaled(folder: Path, output: str = "") -> None:
+    if output and not output.endswith("/"):
+        made = load_image(folder / output).pixels
+        assert made.shape[0] > PHOTO.shape[0]
+        assert made.shape[1] > PHOTO.shape[1]
+        return
     if (folder / "clip.mp4").exists():
         assert (folder / "clip_x2.mp4").stat().st_size > 500
         return
-    made = {p.relative_to(folder).as_posix() for p in folder.glob("larger/**/*.png")}
-    if made:
-        assert {Path(name).name for name in made} <= {"page_x2.png", "page_x4.png"}
+    names = {p.name for p in folder.glob("larger/**/*.png")}
+    if names:
+        assert names <= {"page_x2.png", "page_x4.png"}
         return
     (target,) = folder.glob("photo_x*.png")
     sizes = {"photo_x2.png": (128, 104), "photo_x2.7.png": (173, 140), "photo_x6.5.png": (416, 338)}
     assert load_image(target).pixels.shape == (*sizes[target.name], 3)
 
 
-def exported(folder: Path) -> None:
-    bundle = open_bundle(folder / BUNDLE, verify="all")
-    assert bundle.checkpoint().read_bytes() == shipped_weights()["scaleport-any"].read_bytes()
-    assert {"onnx", "openvino", "coreml"} <= set(bundle.formats())
-    assert bundle.precisions("onnx") == ("fp32", "fp16")
+def exported(folder: Path, args: list[str]) -> None:
+    name = Path(args[1]).stem if Path(args[1]).stem != "model" else Path(args[1]).parent.name
+    bundle = open_bundle(folder / f"{name}.bundle", verify="all")
+    if args[1] in shipped_weights():
+        assert bundle.checkpoint().read_bytes() == shipped_weights()[args[1]].read_bytes()
+    asked = args[args.index("--format") + 1] if "--format" in args else "onnx,openvino,coreml"
+    assert set(asked.split(",")) <= set(bundle.formats())
+    precisions = args[args.index("--precision") + 1] if "--precision" in args else "fp32,fp16"
+    assert bundle.precisions("onnx") == tuple(precisions.split(","))
 
 
 def calibrated(folder: Path) -> None:
@@ -158,8 +130,6 @@ def configured(folder: Path) -> None:
 
 EFFECTS: dict[str, Callable[[Path], None]] = {
     "import": imported,
-    "upscale": upscaled,
-    "export": exported,
     "calibrate": calibrated,
     "validate": validated,
     "bisect": lambda folder: None,
@@ -200,15 +170,18 @@ def test_command_does_what_it_is_shown_for(folder: Path, capfd, request, line: s
         command = get_command(app).get_command(None, args[0])
         command.make_context(args[0], args[1:]).close()
         return
-    if (args[0] == "upscale" and "-m" not in args) or args[0] == "models":
+    model = args[args.index("-m") + 1] if "-m" in args else ""
+    if args[0] == "models" or (args[0] == "upscale" and not model.endswith(".bundle")):
         request.getfixturevalue("package_models")
-    effect = EFFECTS[args[0]]
     if "--spandrel" in args:
         pytest.skip(
             "needs a file that spandrel knows; tests/models/test_import_spandrel.py has one"
         )
     if "int8" in args:
         pytest.skip("needs a calibrated bundle; tests/cli/test_cli_calibrate.py makes one")
+    if args[0] == "export" and args[1].endswith(".safetensors"):
+        Path(args[1]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path(BUNDLE) / "model.safetensors", args[1])
     if args[0] in ("export", "calibrate"):
         shutil.rmtree(BUNDLE)
     if args[0] == "calibrate":
@@ -251,7 +224,12 @@ def test_command_does_what_it_is_shown_for(folder: Path, capfd, request, line: s
     if "--save-outputs" in args:
         assert (folder / args[-1] / "outputs.json").is_file()
         return
-    effect(folder)
+    if args[0] == "export":
+        exported(folder, args)
+    elif args[0] == "upscale":
+        upscaled(folder, args[args.index("-o") + 1] if "-o" in args else "")
+    else:
+        EFFECTS[args[0]](folder)
 
 
 def in_a_moment(args: list[str]) -> list[str]:
@@ -294,27 +272,6 @@ def test_other_command_names_what_there_is(line: str) -> None:
         assert all(f'"{option}"' in source for option in options)
     named = [arg for arg in args if arg.split("/")[0] in IN_REPOSITORY]
     assert all((ROOT / arg).exists() for arg in named)
-
-
-def test_python_of_the_readme_runs(folder: Path) -> None:
-    (text,) = (text for language, text in blocks(README) if language == "python")
-    names: dict[str, Any] = {"image": load_image("photo.jpg").pixels}
-    exec(compile(text, "README.md", "exec"), names)
-    assert names["hr"].shape == (173, 140, 3)
-    assert names["wide"].shape == (128, 182, 3)
-    assert names["part"].shape == (256, 256, 3)
-    expected = scaleport.load(BUNDLE)(names["image"], 5.3)[:256, :256].astype(int)
-    assert np.abs(names["part"] - expected).max() <= 1
-
-
-def test_python_of_the_page_on_zoom_runs(folder: Path) -> None:
-    (text,) = (text for language, text in blocks(ROOT / "docs/zoom.md") if language == "python")
-    names: dict[str, Any] = {"image": load_image("photo.jpg").pixels}
-    exec(compile(text, "docs/zoom.md", "exec"), names)
-    assert (names["rows"], names["cols"]) == (160, 130)
-    np.testing.assert_array_equal(names["first"], names["view"].render(2.5)[:96, :128])
-    np.testing.assert_array_equal(names["closer"], names["view"].render(4.2)[60:156, 40:168])
-    assert 0 < names["kept"] <= 256 << 20
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
