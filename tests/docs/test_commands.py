@@ -153,7 +153,7 @@ def _marks(arguments: list[str]) -> list[pytest.MarkDecorator]:
     "line",
     [pytest.param(line, marks=_marks(OURS[line])) for line in OURS],
 )
-def test_command_does_what_it_is_shown_for(folder: Path, capfd, request, line: str) -> None:
+def test_command_does_what_it_is_shown_for(folder: Path, capfd, line: str) -> None:
     args = OURS[line]
     if args[0] in {
         "web",
@@ -170,9 +170,6 @@ def test_command_does_what_it_is_shown_for(folder: Path, capfd, request, line: s
         command = get_command(app).get_command(None, args[0])
         command.make_context(args[0], args[1:]).close()
         return
-    model = args[args.index("-m") + 1] if "-m" in args else ""
-    if args[0] == "models" or (args[0] == "upscale" and not model.endswith(".bundle")):
-        request.getfixturevalue("package_models")
     if "--spandrel" in args:
         pytest.skip(
             "needs a file that spandrel knows; tests/models/test_import_spandrel.py has one"
@@ -317,6 +314,9 @@ def test_extras_that_anything_tells_to_install_exist() -> None:
     named = {
         extra
         for path in texts
-        for extra in re.findall(r"scaleport\[([\w-]+)\]", path.read_text(encoding="utf-8"))
+        for listed in re.findall(
+            r"(?:scaleport|'\.)\[([a-z,-]+)\]", path.read_text(encoding="utf-8")
+        )
+        for extra in listed.split(",")
     }
     assert {"onnxruntime", "export"} <= named <= set(declared)
