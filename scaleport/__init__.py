@@ -7,40 +7,152 @@
     up = scaleport.load("photo.bundle")  # or backend="openvino", "tensorrt", ...
     hr = up(image, scale=2.7)
 
-Nothing heavy is imported before it is used: no torch, no backend.
+The names of this module are what programs use, and keep their meaning between minor versions;
+modules below it are private but for those that ``docs/architecture.md`` lists. Nothing heavy is
+imported before it is used: no torch, no backend.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import sys as _sys
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:
-    from scaleport.errors import ScaleportError
-    from scaleport.grid import Grid
-    from scaleport.runtimes.upscaler import Upscaler, load
-    from scaleport.runtimes.view import TilePolicy
-
-__all__ = ["Grid", "ScaleportError", "TilePolicy", "Upscaler", "__version__", "load"]
+if _TYPE_CHECKING:
+    from scaleport.batch.files import FilesOptions as FilesOptions
+    from scaleport.batch.files import FilesRun as FilesRun
+    from scaleport.batch.files import upscale_files as upscale_files
+    from scaleport.batch.run import Report as Report
+    from scaleport.batch.work import Outcome as Outcome
+    from scaleport.benchmark.run import Benchmark as Benchmark
+    from scaleport.benchmark.run import BenchOptions as BenchOptions
+    from scaleport.benchmark.run import bench as bench
+    from scaleport.bundle.manifest import Manifest as Manifest
+    from scaleport.bundle.manifest import SizeRange as SizeRange
+    from scaleport.bundle.reader import Bundle as Bundle
+    from scaleport.bundle.reader import open_bundle as open_bundle
+    from scaleport.calibration.images import Sampling as Sampling
+    from scaleport.calibration.quantiser import CalibrationOptions as CalibrationOptions
+    from scaleport.calibration.quantiser import OverBudget as OverBudget
+    from scaleport.calibration.run import calibrate as calibrate
+    from scaleport.errors import ArtifactError as ArtifactError
+    from scaleport.errors import BackendError as BackendError
+    from scaleport.errors import Cancelled as Cancelled
+    from scaleport.errors import ExportError as ExportError
+    from scaleport.errors import GateFailed as GateFailed
+    from scaleport.errors import ImageError as ImageError
+    from scaleport.errors import LintError as LintError
+    from scaleport.errors import NotFiniteError as NotFiniteError
+    from scaleport.errors import OutOfMemoryError as OutOfMemoryError
+    from scaleport.errors import OutputError as OutputError
+    from scaleport.errors import PartialError as PartialError
+    from scaleport.errors import PluginError as PluginError
+    from scaleport.errors import ScaleError as ScaleError
+    from scaleport.errors import ScaleportError as ScaleportError
+    from scaleport.errors import UnsupportedOpError as UnsupportedOpError
+    from scaleport.errors import UsageError as UsageError
+    from scaleport.evaluation.run import Evaluation as Evaluation
+    from scaleport.evaluation.run import EvaluationOptions as EvaluationOptions
+    from scaleport.evaluation.run import Score as Score
+    from scaleport.evaluation.run import evaluate as evaluate
+    from scaleport.export.exporter import export as export
+    from scaleport.export.plan import ExportOptions as ExportOptions
+    from scaleport.grid import Grid as Grid
+    from scaleport.imaging.files import Image as Image
+    from scaleport.imaging.files import load_image as load_image
+    from scaleport.imaging.files import save_image as save_image
+    from scaleport.imaging.given import ImageLike as ImageLike
+    from scaleport.imaging.writing import SaveOptions as SaveOptions
+    from scaleport.progress import Cancellation as Cancellation
+    from scaleport.progress import Progress as Progress
+    from scaleport.runtimes.base import Availability as Availability
+    from scaleport.runtimes.base import SessionOptions as SessionOptions
+    from scaleport.runtimes.file import FileResult as FileResult
+    from scaleport.runtimes.file import upscale_file as upscale_file
+    from scaleport.runtimes.fit import Fit as Fit
+    from scaleport.runtimes.policy import TilePolicy as TilePolicy
+    from scaleport.runtimes.registry import backends as backends
+    from scaleport.runtimes.upscaler import Upscaler as Upscaler
+    from scaleport.runtimes.upscaler import load as load
+    from scaleport.runtimes.video import VideoOptions as VideoOptions
+    from scaleport.runtimes.view import View as View
 
 _HOMES = {
-    "Grid": "scaleport.grid",
-    "ScaleportError": "scaleport.errors",
-    "TilePolicy": "scaleport.runtimes.view",
-    "Upscaler": "scaleport.runtimes.upscaler",
-    "load": "scaleport.runtimes.upscaler",
+    "scaleport.batch.files": ("FilesOptions", "FilesRun", "upscale_files"),
+    "scaleport.batch.run": ("Report",),
+    "scaleport.batch.work": ("Outcome",),
+    "scaleport.benchmark.run": ("BenchOptions", "Benchmark", "bench"),
+    "scaleport.bundle.manifest": ("Manifest", "SizeRange"),
+    "scaleport.bundle.reader": ("Bundle", "open_bundle"),
+    "scaleport.calibration.images": ("Sampling",),
+    "scaleport.calibration.quantiser": ("CalibrationOptions", "OverBudget"),
+    "scaleport.calibration.run": ("calibrate",),
+    "scaleport.errors": (
+        "ArtifactError",
+        "BackendError",
+        "Cancelled",
+        "ExportError",
+        "GateFailed",
+        "ImageError",
+        "LintError",
+        "NotFiniteError",
+        "OutOfMemoryError",
+        "OutputError",
+        "PartialError",
+        "PluginError",
+        "ScaleError",
+        "ScaleportError",
+        "UnsupportedOpError",
+        "UsageError",
+    ),
+    "scaleport.evaluation.run": ("Evaluation", "EvaluationOptions", "Score", "evaluate"),
+    "scaleport.export.exporter": ("export",),
+    "scaleport.export.plan": ("ExportOptions",),
+    "scaleport.grid": ("Grid",),
+    "scaleport.imaging.files": ("Image", "load_image", "save_image"),
+    "scaleport.imaging.given": ("ImageLike",),
+    "scaleport.imaging.writing": ("SaveOptions",),
+    "scaleport.progress": ("Cancellation", "Progress"),
+    "scaleport.runtimes.base": ("Availability", "SessionOptions"),
+    "scaleport.runtimes.file": ("FileResult", "upscale_file"),
+    "scaleport.runtimes.fit": ("Fit",),
+    "scaleport.runtimes.policy": ("TilePolicy",),
+    "scaleport.runtimes.registry": ("backends",),
+    "scaleport.runtimes.upscaler": ("Upscaler", "load"),
+    "scaleport.runtimes.video": ("VideoOptions",),
+    "scaleport.runtimes.view": ("View",),
 }
+"""Public names by the module that defines them."""
+_EXTRAS = {
+    "scaleport.calibration": "export",
+    "scaleport.export": "export",
+}
+"""The pip extra that a package needs, where the runtime's own is not enough."""
+_MODULE_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_MODULE_OF)]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+def __getattr__(name: str) -> _Any:
+    home = _MODULE_OF.get(name)
+    if home is None:
         raise AttributeError(f"module 'scaleport' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
+    extra = _EXTRAS.get(home.rpartition(".")[0])
+    if extra is None:
+        value = getattr(_import_module(home), name)
+    else:
+        from scaleport.extras import needs
+
+        with needs(extra, f"scaleport.{name}"):
+            value = getattr(_import_module(home), name)
+    # A package of the same name is callable, see scaleport.callables, and stays what it is.
+    value = _sys.modules.get(f"scaleport.{name}", value)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return list(__all__)

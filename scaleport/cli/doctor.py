@@ -65,7 +65,7 @@ def doctor(
     was asked for with --backend; -v also imports torch, to see its device.
     """
     from scaleport.bundle.reader import open_bundle
-    from scaleport.runtimes.registry import backend_names, get_backend, require
+    from scaleport.runtimes.registry import availability, backend_names, get_backend, require
 
     out = Output(as_json, quiet, verbose)
     names = list(dict.fromkeys(backends or backend_names()))
@@ -75,7 +75,7 @@ def doctor(
             if backends:
                 found[name] = require(name)[1]
             else:
-                found[name] = _availability(name, probe=verbose or bundle is not None)
+                found[name] = availability(name, probe=verbose or bundle is not None)
     # A wrong path is known before everything else is tried.
     opened = None if bundle is None else open_bundle(bundle)
     out.say(
@@ -127,17 +127,6 @@ class Check:
     graphs: int = 0
     seconds: float = 0.0
     error: ScaleportError | None = None
-
-
-def _availability(name: str, probe: bool) -> Availability:
-    from scaleport.runtimes.base import Availability
-    from scaleport.runtimes.registry import get_backend
-
-    try:
-        backend = get_backend(name)
-        return backend.availability() if probe else backend.glance()
-    except ScaleportError as error:
-        return Availability(False, str(error))
 
 
 def _is_slow(name: str) -> bool:

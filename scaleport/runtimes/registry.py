@@ -6,7 +6,7 @@ from functools import cache, lru_cache
 from importlib.metadata import EntryPoint
 from typing import Final
 
-from scaleport.errors import BackendError, PluginError, UsageError, did_you_mean
+from scaleport.errors import BackendError, PluginError, ScaleportError, UsageError, did_you_mean
 from scaleport.plugins import BACKENDS, claims, load, origin, refusal
 from scaleport.runtimes.base import INFERENCE_PRECISIONS, Availability, Backend
 
@@ -57,6 +57,29 @@ def get_backend(name: str) -> Backend:
         why = "it is not derived from scaleport.runtimes.base.Backend"
         raise BackendError(refusal("backend", points[0], why))
     return backend
+
+
+def availability(name: str, probe: bool = True) -> Availability:
+    """Whether a backend can run here; one that cannot be imported is not usable, and says why.
+
+    Args:
+        name: of the backend.
+        probe: ask its library; False only looks whether that is installed, see
+            :meth:`scaleport.runtimes.base.Backend.glance`.
+    """
+    try:
+        backend = get_backend(name)
+        return backend.availability() if probe else backend.glance()
+    except ScaleportError as error:
+        return Availability(False, str(error))
+
+
+def backends() -> dict[str, Availability]:
+    """Every backend by name: whether it can run here, on what, and if not, why not.
+
+    They are in the order in which ``backend="auto"`` tries them. Their libraries are imported.
+    """
+    return {name: availability(name) for name in ranked_names()}
 
 
 def own_backends() -> list[Backend]:
