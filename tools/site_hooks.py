@@ -7,6 +7,7 @@ other files are copied there.
 
 from __future__ import annotations
 
+import html
 import posixpath
 import re
 from pathlib import Path
@@ -114,7 +115,7 @@ def _verb(command: Any, context: Any) -> str:
     lines = [f"\n## {command.name}\n", _prose(command.help), f"```text\nscaleport {usage}\n```\n"]
     lines += ["| | |", "|---|---|"]
     lines += [
-        f"| `{_cell(name)}` | {_text(said)} |" for names in records.values() for name, said in names
+        f"| {_code(name)} | {_text(said)} |" for names in records.values() for name, said in names
     ]
     if command.epilog:
         lines.append(f"\n{_examples(command.epilog)}")
@@ -125,13 +126,14 @@ def _prose(text: str | None) -> str:
     return "\n\n".join(" ".join(part.split()) for part in (text or "").split("\n\n")) + "\n"
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+def _code(text: str) -> str:
+    # Between backquotes, tables would show the backslash that keeps "|" from ending a cell.
+    return f"<code>{html.escape(' '.join(text.split())).replace('|', '&#124;')}</code>"
 
 
 def _text(text: str) -> str:
     """Plain text as Markdown that shows it as it is."""
-    return re.sub(r"([*_<\[`])", r"\\\1", _cell(text))
+    return re.sub(r"([*_<\[`|])", r"\\\1", " ".join(text.split()))
 
 
 def _examples(epilog: str) -> str:
