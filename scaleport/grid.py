@@ -18,10 +18,11 @@ coordinate loses its fraction as the image grows, an index and an offset never d
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -71,6 +72,8 @@ def parse_scale(scale: float | Iterable[float]) -> tuple[float, float]:
         ScaleError: if it is neither, or a value is not finite and above 0.
     """
     try:
+        if isinstance(scale, (str, bytes)):
+            raise TypeError
         if isinstance(scale, Iterable):
             values = [float(value) for value in scale]
         else:
@@ -83,6 +86,26 @@ def parse_scale(scale: float | Iterable[float]) -> tuple[float, float]:
         if not math.isfinite(value) or value <= 0:
             raise ScaleError(f"scale must be a finite number above 0, got {value}")
     return values[0], values[1]
+
+
+def whole_numbers(values: Iterable[SupportsIndex], count: int, wanted: str) -> tuple[int, ...]:
+    """Whole numbers that a program gave, such as a size.
+
+    Args:
+        values: the numbers, of any integer type.
+        count: how many there must be.
+        wanted: what they are, for the error.
+
+    Raises:
+        ScaleError: if they are not that many, or not whole.
+    """
+    try:
+        numbers = tuple(operator.index(value) for value in values)
+    except TypeError:
+        numbers = ()
+    if len(numbers) != count:
+        raise ScaleError(f"{wanted}, got {values!r}")
+    return numbers
 
 
 @dataclass(frozen=True)

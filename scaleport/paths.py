@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
-from scaleport.errors import OutputError
+from scaleport.errors import OutputError, UsageError
 
 
 def holds(question: Callable[[], bool]) -> bool:
@@ -22,6 +22,30 @@ def holds(question: Callable[[], bool]) -> bool:
         return question()
     except (OSError, ValueError):
         return False
+
+
+def path_of(given: object, wanted: str, hint: str = "") -> Path:
+    """The path that a program gave.
+
+    Args:
+        given: a text or a path; anything else is refused.
+        wanted: what the path is of, as the subject of "is given by its path".
+        hint: what to do instead, behind the message.
+
+    Raises:
+        UsageError: if it is something else, such as a picture.
+    """
+    if isinstance(given, (str, os.PathLike)):
+        with contextlib.suppress(TypeError):  # a path of bytes
+            return Path(given)
+    return _refuse_path(given, wanted, hint)
+
+
+def _refuse_path(given: object, wanted: str, hint: str) -> NoReturn:
+    what = "None" if given is None else f"{type(given).__module__}.{type(given).__name__}"
+    raise UsageError(
+        f"{wanted} is given by its path, not by {what.removeprefix('builtins.')}{hint}"
+    )
 
 
 _ADDRESS: Final = re.compile(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +14,12 @@ from scaleport.batch.request import Request
 from scaleport.batch.run import Report, Tell, fit_memory, run
 from scaleport.errors import UsageError, did_you_mean
 from scaleport.imaging.writing import SaveOptions
+from scaleport.paths import path_of
 from scaleport.progress import Progress
 from scaleport.runtimes.file import BITS
 from scaleport.runtimes.fit import Fit
 from scaleport.runtimes.scales import checked_grid
-from scaleport.runtimes.upscaler import Upscaler
+from scaleport.runtimes.upscaler import Upscaler, loaded
 from scaleport.runtimes.video import VideoOptions
 
 Engine = Literal["local", "ray"]
@@ -67,7 +69,7 @@ class FilesOptions:
 
 def upscale_files(
     upscaler: Upscaler,
-    inputs: Sequence[Path | str],
+    inputs: Sequence[Path | str] | Path | str,
     output: Path | str | None = None,
     *,
     scale: float | Iterable[float] | None = None,
@@ -83,7 +85,8 @@ def upscale_files(
 
     Args:
         upscaler: model and backend.
-        inputs: see :func:`scaleport.batch.plan.plan`, as ``output``.
+        inputs: image files, folders of images, and patterns such as ``scans/*.tif``; or one of
+            them.
         output: a file, a directory (if it is there, or ends in ``/``), or None for beside each
             input.
         scale: one number, or (scale_y, scale_x).
@@ -99,8 +102,23 @@ def upscale_files(
         ArtifactError: if the bundle is damaged.
         BackendError: if the backend cannot load the model.
         OutOfMemoryError: if ``max_memory`` is less than the smallest tile needs.
+        UsageError: if an input is no path.
     """
     return FilesRun(upscaler, inputs, output, scale, size, options).run(tell, progress)
+
+
+def _paths(inputs: object) -> list[str]:
+    """Inputs as texts, as patterns are; one path may stand for a list of one.
+
+    Raises:
+        UsageError: if one is no path, such as a picture.
+    """
+    given = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
+    if not isinstance(given, Iterable):
+        given = [given]
+    hint = "; to upscale pixels, call the upscaler: up(image, 2)"
+    # A pattern that ends in a slash keeps it, which a path would lose.
+    return [one if isinstance(one, str) else str(path_of(one, "an input", hint)) for one in given]
 
 
 class FilesRun:
@@ -115,19 +133,20 @@ class FilesRun:
     def __init__(
         self,
         upscaler: Upscaler,
-        inputs: Sequence[Path | str],
+        inputs: Sequence[Path | str] | Path | str,
         output: Path | str | None,
         scale: float | Iterable[float] | None = None,
         size: tuple[int, int] | Fit | None = None,
         options: FilesOptions | None = None,
     ) -> None:
-        self._upscaler, self._options = upscaler, options or FilesOptions()
+        self._upscaler, self._options = loaded(upscaler), options or FilesOptions()
         options = self._options
         self._request = Request.of(scale, size, options.bits, options.image, options.video)
         if self._request.scale is not None:
             checked_grid(upscaler.manifest, 1, 1, self._request.scale, None)
         place = None if output is None else str(output)
-        self.plan: Plan = plan(inputs, place, self._request.tag, options.kind, options.recursive)
+        paths = _paths(inputs)
+        self.plan: Plan = plan(paths, place, self._request.tag, options.kind, options.recursive)
         if options.max_memory:
             fit_memory(upscaler, self.plan.jobs, self._request, options.max_memory)
 

@@ -47,6 +47,11 @@ class Report:
     failures: tuple[tuple[Path, ScaleportError], ...]
     left_out: tuple[tuple[Path, str], ...] = ()
 
+    def __repr__(self) -> str:
+        counts = {"made": self.made, "kept": self.kept, "failed": len(self.failures)}
+        counts["left out"] = len(self.left_out)
+        return f"<Report: {', '.join(f'{n} {what}' for what, n in counts.items())}>"
+
     @classmethod
     def of(cls, work: Plan, outcomes: Iterable[Outcome]) -> Report:
         """The report of a plan whose jobs came to these outcomes."""

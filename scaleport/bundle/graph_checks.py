@@ -40,6 +40,8 @@ def checked_allowances(allow: Collection[str]) -> frozenset[str]:
     Raises:
         UsageError: if one is unknown.
     """
+    if isinstance(allow, str):
+        allow = (allow,)
     unknown = sorted(set(allow) - set(ALLOWABLE))
     if unknown:
         raise UsageError(f"unknown allowance {unknown[0]!r}; known: {', '.join(ALLOWABLE)}")

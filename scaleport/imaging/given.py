@@ -17,7 +17,7 @@ from scaleport.imaging.convert import Pixels
 from scaleport.imaging.reading import Picture, open_picture
 
 ImageLike: TypeAlias = Any
-"""An array, a PIL picture, a PyTorch tensor, the path of a file, or an open file.
+"""An array, a PIL picture, a PyTorch tensor, the path of a file, or an opened picture.
 
 - ``uint8``, ``uint16`` or float arrays [H, W] or [H, W, C] with 1 (gray), 2 (gray and alpha),
   3 (RGB) or 4 (RGB and alpha) channels, or [N, 3, H, W]. Floats are in [0, 1], finite.
@@ -60,7 +60,9 @@ def pixels_of(image: ImageLike) -> Pixels | Picture:
     pil = sys.modules.get("PIL.Image")
     if pil is not None and isinstance(image, pil.Image):
         array = _of_pil(image)
-    elif hasattr(image, "detach"):  # a tensor of PyTorch, which is not imported for this
+    elif hasattr(image, "detach") and hasattr(
+        image, "cpu"
+    ):  # a tensor of PyTorch, which is not imported for this
         array = _of_tensor(image)
     else:
         array = _of_array(image)
@@ -105,6 +107,12 @@ def check_finite(values: Pixels) -> None:
 
 
 def _of_array(image: ImageLike) -> Pixels:
+    if isinstance(image, (bytes, bytearray)) or hasattr(image, "read"):
+        source = "io.BytesIO(data)" if isinstance(image, (bytes, bytearray)) else "file"
+        raise ImageError(
+            f"{type(image).__name__} is no image: it holds a file and not its pixels; "
+            f"PIL.Image.open({source}) makes a picture of it, or give the path of the file"
+        )
     try:
         array = np.asarray(image)
     except Exception as error:  # an object of another library may raise anything
@@ -112,7 +120,8 @@ def _of_array(image: ImageLike) -> Pixels:
             f"{type(image).__name__} is no image ({one_line(error)}); {_WANTED}"
         ) from error
     if array.ndim == 0 or array.dtype.kind not in "uifb":
-        raise ImageError(f"{type(image).__name__} is no image; {_WANTED}")
+        kind = f": its values are {array.dtype}" if isinstance(image, np.ndarray) else ""
+        raise ImageError(f"{type(image).__name__} is no image{kind}; {_WANTED}")
     return array
 
 

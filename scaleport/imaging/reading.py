@@ -38,6 +38,7 @@ from scaleport.imaging.kinds import (
 from scaleport.imaging.metadata import FIELDS, Metadata
 from scaleport.imaging.plain import check_size, read_plain
 from scaleport.imaging.vips import field_names, libvips, native, reason, system_fault
+from scaleport.paths import address_problem, path_of
 
 __all__ = ["MOST_PIXELS", "READABLE", "Metadata", "Picture", "open_picture"]
 
@@ -141,8 +142,11 @@ def open_picture(path: Path | str) -> Picture:
     Raises:
         ImageError: if the file is missing, empty, damaged or of an unsupported kind, or declares
             more than :data:`MOST_PIXELS`.
+        UsageError: if ``path`` is no path.
     """
-    path = Path(path)
+    if problem := address_problem(path):
+        raise ImageError(problem)
+    path = path_of(path, "an image file", "; to upscale pixels, call the upscaler: up(image, 2)")
     spool, place = _spooled(path)
     try:
         with place.open("rb") as file:

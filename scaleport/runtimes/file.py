@@ -15,11 +15,11 @@ from scaleport.imaging.metadata import left_out
 from scaleport.imaging.reading import Picture, open_picture
 from scaleport.imaging.source import PictureSource, Source
 from scaleport.imaging.writing import PictureWriter, SaveOptions, check_fits
-from scaleport.paths import make_folder
+from scaleport.paths import make_folder, path_of
 from scaleport.progress import Progress
 from scaleport.runtimes.fit import Fit, fitted, stretch_note
 from scaleport.runtimes.scales import checked_grid
-from scaleport.runtimes.upscaler import Upscaler
+from scaleport.runtimes.upscaler import Upscaler, loaded
 from scaleport.runtimes.view import View
 
 BITS: Final = {8: np.uint8, 16: np.uint16, 32: np.float32}
@@ -75,7 +75,7 @@ def upscale_file(
         OutputError: if the target cannot be written, or cannot hold such pixels.
         BackendError: if the backend fails.
         OutOfMemoryError: if even the smallest tile does not fit into memory.
-        UsageError: if ``bits`` is another number.
+        UsageError: if ``bits`` is another number, or a path is none.
     """
     work = FileUpscale(upscaler, source, target, scale, size, bits, options)
     try:
@@ -107,9 +107,9 @@ class FileUpscale:
     ) -> None:
         if bits and bits not in BITS:
             raise UsageError(f"bits per channel are 8, 16 or 32, not {bits}")
-        self._upscaler, self._target, self._options = upscaler, Path(target), options
-        self._source = Path(source)
+        self._upscaler, self._options = loaded(upscaler), options
         self._picture: Picture | None = open_picture(source)
+        self._source, self._target = Path(source), path_of(target, "the output")
         self._scale = tuple(scale) if isinstance(scale, Iterable) else scale
         self._size = fitted(size, self._picture.shape)
         grid = checked_grid(upscaler.manifest, *self._picture.shape, self._scale, self._size)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from scaleport.bundle.manifest import Manifest
+from scaleport.errors import UsageError
 from scaleport.imaging.tiles import Span, cut
 from scaleport.runtimes.base import Work
 from scaleport.runtimes.blend import ramp_of
@@ -28,11 +29,24 @@ class TilePolicy:
             the backend.
         cache_bytes: features kept for the next rendering of the same view; those of the latest
             tile are kept in any case.
+
+    Raises:
+        UsageError: if a limit is no whole number of at least 0.
     """
 
     tile: int | None = None
     render_pixels: int = 0
     cache_bytes: int = 256 << 20
+
+    def __post_init__(self) -> None:
+        """Check the limits."""
+        for name, value in (
+            ("tile", self.tile or 0),
+            ("render_pixels", self.render_pixels),
+            ("cache_bytes", self.cache_bytes),
+        ):
+            if not isinstance(value, int) or value < 0:
+                raise UsageError(f"{name} is a whole number of at least 0, not {value!r}")
 
     def resolved(self, work: Work) -> TilePolicy:
         """The policy with a tile that a backend prefers, where none was chosen."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from scaleport.bundle.manifest import Manifest
 from scaleport.errors import ScaleError
-from scaleport.grid import Grid, output_length, parse_scale
+from scaleport.grid import Grid, output_length, parse_scale, whole_numbers
 from scaleport.runtimes.stages import Stages
 
 
@@ -35,6 +35,7 @@ def checked_grid(
             )
         return Grid.from_scale(height, width, pair)
     assert size is not None
+    size = _size(size)
     for n, N in zip((height, width), size, strict=True):
         if not output_length(n, low) <= N <= output_length(n, high):
             raise ScaleError(
@@ -42,6 +43,11 @@ def checked_grid(
                 f"{_what_can((N / n,), low, high)}"
             )
     return Grid.from_size(height, width, *size)
+
+
+def _size(size: tuple[int, int]) -> tuple[int, int]:
+    tall, wide = whole_numbers(size, 2, "a size is (height, width) in whole pixels")
+    return tall, wide
 
 
 def _what_can(wanted: Iterable[float], low: float, high: float) -> str:

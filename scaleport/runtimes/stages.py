@@ -32,6 +32,7 @@ from scaleport.runtimes.base import (
     Values,
     Work,
     host,
+    precision_text,
 )
 from scaleport.runtimes.sources import GraphSource, names
 from scaleport.runtimes.split import split_run
@@ -76,6 +77,11 @@ class Stages:
         self._lock = threading.RLock()
         self._process = os.getpid()
         self._closed = False
+
+    def __repr__(self) -> str:
+        words = precision_text(self.precision, self.options.inference_precision)
+        state = ", closed" if self._closed else ""
+        return f"<{self.manifest.name} on {self.backend.name}, {words}{state}>"
 
     @property
     def manifest(self) -> Manifest:

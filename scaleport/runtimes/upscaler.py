@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,12 @@ from scaleport.bundle.manifest import Manifest
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import BackendError, UsageError
 from scaleport.imaging.given import ImageLike
+from scaleport.paths import path_of
 from scaleport.progress import Progress
 from scaleport.runtimes.base import (
     INFERENCE_PRECISIONS,
     Array,
     SessionOptions,
-    precision_text,
     stored_format,
 )
 from scaleport.runtimes.registry import get_backend, ranked_names, require
@@ -78,8 +79,8 @@ class Upscaler:
         self.close()
 
     def __repr__(self) -> str:
-        words = precision_text(self.precision, self.inference_precision)
-        return f"Upscaler({self.manifest.name!r}, backend={self.backend!r}, {words})"
+        scale = self.manifest.scale
+        return f"<Upscaler {str(self._stages)[1:-1]}, x{scale.min:g} to x{scale.max:g}>"
 
     def open(self, image: ImageLike) -> View:
         """Open an image for rendering at any scale and region.
@@ -121,6 +122,19 @@ class Upscaler:
             BackendError: if the backend fails.
         """
         return self.open(image).render(scale, size, progress=progress)
+
+
+def loaded(upscaler: Upscaler) -> Upscaler:
+    """The upscaler, where a program did not give the path of a bundle in its place.
+
+    Raises:
+        UsageError: if it did.
+    """
+    if isinstance(upscaler, (str, os.PathLike)):
+        raise UsageError(
+            f"the first argument is a loaded model: scaleport.load({os.fspath(upscaler)!r})"
+        )
+    return upscaler
 
 
 def _choose(bundle: Bundle) -> str:
@@ -178,9 +192,10 @@ def load(
             an argument contradicts ``options``, or ``allow`` or ``verify_key`` is given with a
             bundle that is open already.
     """
+    _check_kinds(backend, policy, options, threads)
     options = _combined(options, threads, device, inference_precision)
     if not isinstance(bundle, Bundle):
-        bundle = open_bundle(Path(bundle), allow=allow, verify_key=verify_key)
+        bundle = open_bundle(path_of(bundle, "a bundle"), allow=allow, verify_key=verify_key)
     elif allow or verify_key is not None:
         raise UsageError("this bundle is open already: give allow and verify_key to open_bundle")
     chosen, found = require(_choose(bundle) if backend == "auto" else backend)
@@ -192,6 +207,25 @@ def load(
         bundle.graph(form, "encode", precision or "fp32")  # raises, listing what there is
     stages = Stages(BundleSource(bundle), chosen, found, precision, options)
     return Upscaler(stages, policy or TilePolicy())
+
+
+def _check_kinds(backend: object, policy: object, options: object, threads: object) -> None:
+    """Refuse arguments of another kind here, and not where they are used first.
+
+    Raises:
+        UsageError: if there is one.
+    """
+    if not isinstance(backend, str):
+        known = ", ".join(["auto", *ranked_names()])
+        raise UsageError(f"backend is a name, not {backend!r}; known: {known}")
+    if policy is not None and not isinstance(policy, TilePolicy):
+        raise UsageError(
+            f"policy is a scaleport.TilePolicy, such as TilePolicy(256), not {policy!r}"
+        )
+    if options is not None and not isinstance(options, SessionOptions):
+        raise UsageError(f"options is a scaleport.runtimes.base.SessionOptions, not {options!r}")
+    if not isinstance(threads, int) or threads < 0:
+        raise UsageError(f"threads is a whole number of at least 0, not {threads!r}")
 
 
 def _combined(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from scaleport.errors import OutOfMemoryError
-from scaleport.grid import Grid
+from scaleport.grid import Grid, whole_numbers
 from scaleport.imaging.convert import Layout
 from scaleport.imaging.given import ImageLike
 from scaleport.imaging.source import Source, source_of
@@ -47,6 +47,11 @@ class View:
         self._policy = policy
         self._tiles = lay_out(self._manifest, *self.shape, policy, self._stages.work)
         self._renderer = TileRenderer(self._stages, self._source, policy)
+
+    def __repr__(self) -> str:
+        height, width = self.shape
+        kept = f"{self.cached_bytes >> 20} MiB of features kept"
+        return f"<View of {height} x {width} pixels in {self._stages!r}, {kept}>"
 
     @property
     def halo(self) -> int:
@@ -155,7 +160,10 @@ class View:
         region: Region | None,
     ) -> Grid:
         grid = checked_grid(self._manifest, *self.shape, scale, size)
-        return grid if region is None else grid.region(*region)
+        if region is None:
+            return grid
+        y0, x0, y1, x1 = whole_numbers(region, 4, "a region is (y0, x0, y1, x1) in output pixels")
+        return grid.region(y0, x0, y1, x1)
 
     def _bands(
         self, grid: Grid, progress: Progress, dtype: np.dtype[Any] | None = None

@@ -128,7 +128,7 @@ def test_report_of_what_runs(tiny_bundle):
     up = load(tiny_bundle("liif"), "onnxruntime", "fp16")
     assert up.device == "CPUExecutionProvider"
     assert (up.backend, up.precision) == ("onnxruntime", "fp16")
-    assert repr(up) == "Upscaler('tiny-liif', backend='onnxruntime', fp16)"
+    assert repr(up) == "<Upscaler tiny-liif on onnxruntime, fp16, x1 to x8>"
     assert up.manifest.family == "query"
     assert load(tiny_bundle("liif"), "openvino").device == "CPU"
     assert load(tiny_bundle("liif"), "torch").device in ("cpu", "cuda")

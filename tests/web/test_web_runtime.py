@@ -78,7 +78,7 @@ def test_a_browser_renders_what_python_renders(
 def test_the_self_test_lets_no_wrong_webgpu_pass(
     node: str, browser: str, built: Path, vectors: Path
 ) -> None:
-    """A software adapter rendered a wrong picture with ONNX Runtime Web 1.30: see docs/measurements/web.md."""
+    """A software adapter rendered wrong pixels, see docs/measurements/web.md."""
     report = in_browser(node, browser, vectors, "webgpu")
     wrong = [case for case in report["results"] if not is_right(case)]
     assert report["selfTest"]["passed"] == (wrong == [])
