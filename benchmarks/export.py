@@ -36,7 +36,8 @@ torch.onnx.export(encoder, (image,), sys.argv[2], dynamo=True, dynamic_shapes=(s
 
 def commands(name: str, folder: Path, everything: bool) -> dict[str, list[str]]:
     """What is run, by name: the plain script first."""
-    export = [sys.executable, "-m", "scaleport.cli.main", "export", name, "--overwrite"]
+    export = [sys.executable, "-m", "scaleport.cli.main", "export", name]
+    export += ["--overwrite", "--no-cache"]
     checkpoint = str(find_checkpoint(name))
     found = {
         "plain": [sys.executable, "-c", PLAIN, checkpoint, str(folder / "plain.onnx")],

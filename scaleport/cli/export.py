@@ -72,13 +72,19 @@ def export(
     ] = None,
     license: License = "",
     overwrite: OverwriteBundle = False,
+    no_cache: Annotated[
+        bool,
+        typer.Option("--no-cache", help="Make every graph anew, and keep no copy in the cache."),
+    ] = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
 ) -> None:
     """Write a checkpoint as a bundle: graphs for every runtime, and what is known of them.
 
-    A format whose tools are not installed is skipped, and the bundle says why.
+    A format whose tools are not installed is skipped, and the bundle says why. A copy is kept in
+    the user's cache folder, up to 2 GiB of them: the same export is there in a moment next time,
+    and "-m NAME" finds it from everywhere. SCALEPORT_CACHE names another folder.
     """
     out = Output(as_json, quiet, verbose)
     source = find_checkpoint(checkpoint)
@@ -92,7 +98,7 @@ def export(
     options = ExportOptions(**chosen, overwrite=overwrite, keep_float32=kept, license=license)
     start = time.perf_counter()
     with out.progress() as progress, out.libraries():
-        manifest = write(source, target, options, progress).manifest
+        manifest = write(source, target, options, progress, not no_cache).manifest
     seconds = time.perf_counter() - start
     out.result(_summary(source, target, manifest, seconds))
     _report(out, target, manifest, seconds)

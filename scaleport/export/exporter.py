@@ -26,6 +26,7 @@ from scaleport.bundle.manifest import (
 from scaleport.bundle.reader import Bundle
 from scaleport.bundle.writer import BundleWriter
 from scaleport.errors import BackendError, UnsupportedOpError, UsageError
+from scaleport.export.cached import cache_key, from_cache, to_cache
 from scaleport.export.formats import FORMATS, check_formats, writer_of
 from scaleport.export.plan import ExportOptions, ExportPlan
 from scaleport.export.receptive import receptive_field, render_radius
@@ -73,6 +74,7 @@ def export(
     target: Path | str | None = None,
     options: ExportOptions | None = None,
     progress: Progress | None = None,
+    cache: bool = True,
 ) -> Bundle:
     """Export a checkpoint to a bundle: graphs for every runtime, and what is known of them.
 
@@ -86,6 +88,8 @@ def export(
         target: the bundle directory to be; ``NAME.bundle`` in the current folder if left out.
         options: what to export.
         progress: told of each step, see :mod:`scaleport.progress`.
+        cache: whether the same export, made before with the same tools, is copied from the user's
+            cache, and this one kept there.
 
     Returns:
         The bundle, open.
@@ -99,7 +103,16 @@ def export(
     """
     source = find_checkpoint(str(checkpoint))
     place = Path(f"{checkpoint_name(source)}.bundle") if target is None else Path(target)
-    return Bundle(place, export_bundle(source, place, options, progress))
+    options = options or ExportOptions()
+    check_formats(options.formats)
+    if not cache or "int8" in options.precisions:
+        return Bundle(place, export_bundle(source, place, options, progress))
+    key = cache_key(source, read_metadata(source)["config"], options, tool_versions())
+    manifest = from_cache(key, place, options.overwrite)
+    if manifest is None:
+        manifest = export_bundle(source, place, options, progress)
+        to_cache(key, place, manifest)
+    return Bundle(place, manifest)
 
 
 def export_bundle(

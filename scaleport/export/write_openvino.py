@@ -33,12 +33,14 @@ def write(plan: ExportPlan) -> list[Graph]:
     for precision in plan.options.precisions:
         for stage in plan.stages(precision):
             path = f"openvino/{precision}/{stage.name}.xml"
+            plan.step(f"openvino {precision} {stage.name}")
             convert(plan.onnx_stage(precision, stage), plan.place(path))
             graphs.append(plan.stage_entry(stage, precision, path))
         if plan.network.upsampler.exact_offsets:
             plan.skipped["openvino-whole"] = _INEXACT
             continue
         path = f"openvino/{precision}/whole.xml"
+        plan.step(f"openvino {precision} whole")
         convert(plan.onnx_whole(precision, "whole"), plan.place(path))
         graphs.append(plan.whole_entry("whole", precision, path))
     return graphs

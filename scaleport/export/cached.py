@@ -1,0 +1,130 @@
+"""Exports that were made before are copied from the cache instead of made again.
+
+An entry's key is a hash of everything that the bytes of a bundle depend on: the checkpoint, the
+options, the versions of all tools, the sources of this package and the GPU that engines are built
+for. See :mod:`scaleport.export_cache` for where entries are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from scaleport.bundle.digest import sha256_file
+from scaleport.bundle.manifest import Manifest
+from scaleport.bundle.reader import open_bundle
+from scaleport.bundle.writer import BundleWriter
+from scaleport.catalogue import catalogue
+from scaleport.errors import ArtifactError, BackendError, UsageError
+from scaleport.export.plan import ExportOptions
+from scaleport.export_cache import discard, fetch, keep
+from scaleport.runtimes.cuda import find_device
+from scaleport.shipped import checkpoint_name, license_of
+
+_ENGINES: Final = ("tensorrt", "tensorrt-rtx")
+"""Libraries that may be installed and still not build on this machine at this time."""
+
+
+def cache_key(
+    checkpoint: Path, config: dict[str, Any], options: ExportOptions, tools: dict[str, str]
+) -> str:
+    """What a bundle is kept under; empty for one that must not be kept.
+
+    Networks with parts of other packages are not kept: what those compute is not known here.
+
+    Args:
+        checkpoint: the file.
+        config: its configuration.
+        options: what to export; whether a target may be overwritten does not count.
+        tools: versions of everything that has a hand in an export.
+    """
+    known = catalogue()
+    if _part(config, "encoder") not in known.encoders:
+        return ""
+    if _part(config, "upsampler") not in known.upsamplers:
+        return ""
+    given = {**asdict(options), "overwrite": None, "formats": sorted(set(options.formats))}
+    said = {
+        "checkpoint": sha256_file(checkpoint).sha256,
+        "name": checkpoint_name(checkpoint),
+        "license": license_of(checkpoint, None),
+        "options": given,
+        "tools": {**tools, **_versions("spandrel", "cuda-python", "numpy")},
+        "sources": _sources(),
+        "gpu": _gpu() if "tensorrt" in options.formats else "",
+    }
+    data = msgspec.json.encode(said, order="deterministic", enc_hook=msgspec.to_builtins)
+    return hashlib.sha256(data).hexdigest()
+
+
+def from_cache(key: str, target: Path, overwrite: bool) -> Manifest | None:
+    """Write the bundle of a key to a target, or say that there is none by None.
+
+    Every file is compared with its hash; a damaged entry is removed.
+
+    Raises:
+        OutputError: if the target cannot be written or replaced.
+    """
+    entry = fetch(key) if key else None
+    if entry is None:
+        return None
+    try:
+        bundle = open_bundle(entry.absolute(), verify="all")
+    except (ArtifactError, UsageError):  # damaged, or removed by another process meanwhile
+        discard(key)
+        return None
+    with BundleWriter(target, overwrite) as writer:
+        try:
+            for relpath in bundle.manifest.files:
+                shutil.copyfile(bundle.path / relpath, writer.path(relpath))
+        except FileNotFoundError:
+            return None
+        return writer.finish(bundle.manifest)
+
+
+def to_cache(key: str, target: Path, manifest: Manifest) -> None:
+    """Keep a finished bundle, unless engines were left out for a reason that may pass."""
+    may_pass = "tensorrt" in manifest.skipped and _versions(*_ENGINES)
+    if key and not may_pass:
+        keep(key, target, manifest.name)
+
+
+def _part(config: dict[str, Any], role: str) -> str:
+    """Name of a network's encoder or upsampler; empty where a configuration is damaged."""
+    part = config.get(role)
+    name = part.get("name") if isinstance(part, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+@cache
+def _sources() -> str:
+    """Hash of the package's own code: a checkout changes while its version stays."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _gpu() -> str:
+    try:
+        return str(find_device())
+    except BackendError:
+        return ""
+
+
+def _versions(*names: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
