@@ -170,9 +170,7 @@ def _check_places(places: set[Path]) -> None:
         while not holds(existing.exists) and existing != existing.parent:
             existing = existing.parent
         if not holds(existing.is_dir):
-            raise OutputError(
-                f"cannot write to {place}: there is no directory {existing}, a file is called so"
-            )
+            raise OutputError(f"cannot write to {place}: {existing} is a file, not a directory")
         try:
             with tempfile.TemporaryFile(dir=existing):
                 pass

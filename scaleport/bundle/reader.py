@@ -81,7 +81,7 @@ def check_consistent(manifest: Manifest) -> None:
                 raise ValueError(f"the {fmt} graph {graph.path!r} is not among the listed files")
     total = sum(entry.bytes for entry in manifest.files.values())
     if total > MAX_BUNDLE_BYTES:
-        raise ValueError(f"its files are said to hold more than {MAX_BUNDLE_BYTES >> 30} GiB")
+        raise ValueError(f"it declares more than {MAX_BUNDLE_BYTES >> 30} GiB")
     if manifest.scale.min > manifest.scale.max:
         raise ValueError("its smallest scale is larger than its largest")
     for name, axis in (("height", manifest.height), ("width", manifest.width)):
@@ -309,7 +309,8 @@ def read_manifest_bytes(path: Path) -> bytes:
         raise _unreadable(source, error) from error
     if len(data) > MAX_MANIFEST_BYTES:
         raise ArtifactError(
-            f"{source} is larger than {MAX_MANIFEST_BYTES >> 20} MiB, it is no manifest; {_REMEDY}"
+            f"{source} is larger than {MAX_MANIFEST_BYTES >> 20} MiB, the limit of a manifest; "
+            f"{_REMEDY}"
         )
     return data
 

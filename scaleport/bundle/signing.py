@@ -149,7 +149,9 @@ def _private_key(path: Path) -> Any:
     try:
         key = serialization.load_pem_private_key(data, None)
     except (ValueError, TypeError) as error:  # the latter: it has a password
-        raise UsageError(f"{path} is no private key without a password: {_said(error)}") from error
+        raise UsageError(
+            f"{path} is not a private key without a password: {_said(error)}"
+        ) from error
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise UsageError(f"{path} is not an Ed25519 key; make one with scaleport sign --new-key")
     return key
@@ -163,7 +165,7 @@ def _public_key(path: Path) -> Any:
     try:
         key = serialization.load_pem_public_key(data)
     except (ValueError, TypeError) as error:
-        raise UsageError(f"{path} is no public key: {_said(error)}") from error
+        raise UsageError(f"{path} is not a public key: {_said(error)}") from error
     if not isinstance(key, ed25519.Ed25519PublicKey):
         raise UsageError(f"{path} is not an Ed25519 key; make one with scaleport sign --new-key")
     return key

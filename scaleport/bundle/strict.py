@@ -26,7 +26,7 @@ def refuse_duplicates(data: bytes) -> None:
         if len(found) != len(pairs):
             seen: set[str] = set()
             twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            raise ValueError(f"the key {twice[:80]!r} is there twice")
+            raise ValueError(f"duplicate key {twice[:80]!r}")
         return found
 
     json.loads(data, object_pairs_hook=unique)

@@ -121,7 +121,7 @@ class _Work:
         every = [layer for found in self.layers.values() for layer in found]
         free = [layer for layer in every if not layer.fixed]
         if not free:
-            raise ExportError(f"{self.manifest.name} has no layer that int8 could be used for")
+            raise ExportError(f"{self.manifest.name} has no layer that int8 can be used for")
         if math.isinf(self.options.max_loss):
             return self._everything(tuple(every))
         scorer = Judge(self.images, self.options.sampling, judged_scales(self.manifest))

@@ -47,16 +47,21 @@ def bench(
     ] = None,
     threads: Annotated[
         int,
-        typer.Option(min=0, metavar="N", help="Processor threads of everyone; 0 for all cores."),
+        typer.Option(
+            min=0, metavar="N", help="Processor threads of every contender; 0 for all cores."
+        ),
     ] = 0,
     turns: Annotated[
-        int, typer.Option("--rounds", min=1, metavar="N", help="How often each has its turn.")
+        int,
+        typer.Option(
+            "--rounds", min=1, metavar="N", help="Rounds; every contender runs once in each."
+        ),
     ] = 5,
     pytorch: Annotated[
         list[str] | None,
         typer.Option(
             metavar="LIST",
-            help="Beside it: eager (the training form), compile (torch.compile), or none. "
+            help="PyTorch contenders: eager (the training form), compile (torch.compile), or none. "
             "[default: eager,compile]",
         ),
     ] = None,
@@ -75,9 +80,9 @@ def bench(
 ) -> None:
     """Measure time, throughput and peak memory per backend, precision, size and scale.
 
-    Contenders take turns, round by round, and ratios are medians over rounds, with their quartiles.
-    Matrix products take turns with them: the fastest is the ceiling that arithmetic is compared
-    with. Other programs on the machine make every figure worse; the load is part of the result.
+    Contenders take turns, round by round; ratios are medians over rounds, with their quartiles.
+    Matrix products take turns with them, and the fastest is the ceiling that arithmetic is compared
+    with. Other programs on the machine make every figure worse; the result includes the load.
     """
     from scaleport.benchmark.plot import check_plot
     from scaleport.benchmark.plot import plot as draw

@@ -40,7 +40,7 @@ def bisect(
     ] = "fp32",
     checkpoint: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The reference. [default: that of the bundle]"),
+        typer.Option(metavar="FILE", help="Reference checkpoint. [default: the bundle's]"),
     ] = None,
     stages: Annotated[
         list[str] | None,
@@ -93,8 +93,8 @@ def bisect(
     _print(out, found)
     if found.divergence is not None:
         raise GateFailed(
-            f"{found.backend} {precision} leaves PyTorch in {found.divergence.place}, tensor "
-            f"{found.divergence.tensor!r}: {found.divergence.reason}"
+            f"{found.backend} {precision} differs from PyTorch first in "
+            f"{found.divergence.place}, tensor {found.divergence.tensor!r}: {found.divergence.reason}"
         )
 
 

@@ -41,14 +41,15 @@ Examples:
 def calibrate(
     checkpoint: Checkpoint,
     data: Annotated[
-        Path, typer.Option("--data", metavar="DIR", help="Folder of images like yours.")
+        Path,
+        typer.Option("--data", metavar="DIR", help="Folder of images like those you will upscale."),
     ],
     max_loss: Annotated[
         str,
         typer.Option(
             "--max-loss",
             metavar="DB",
-            help="Most PSNR that may be lost on held-out images, such as 0.1dB.",
+            help="Largest loss of PSNR on held-out images, such as 0.1dB.",
         ),
     ] = "0.1dB",
     output: BundleOutput = None,
@@ -76,14 +77,14 @@ def calibrate(
             metavar="N",
             min=1,
             show_default=False,
-            help="Images that judge and are not calibrated on, at most half of them. "
+            help="Images that are kept for judging, at most half of them. "
             "[default: 8, or half of fewer than 16]",
         ),
     ] = None,
     least: Annotated[
         float,
         typer.Option(
-            "--least-int8", metavar="X", help="Least fraction of layers that must be int8."
+            "--least-int8", metavar="X", help="Smallest fraction of layers that must be int8."
         ),
     ] = 0.5,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the sampling.")] = 0,
@@ -105,9 +106,9 @@ def calibrate(
 ) -> None:
     """Export a checkpoint with int8 graphs that lose no more than the budget.
 
-    Layers are ranked by their own effect; the worst stay float until the loss on held-out images is
-    within the budget on every backend that can run here. If it never is, the exit code is 1 and
-    nothing is written.
+    Layers are ranked by the loss that each causes alone. The worst stay float until the loss on
+    held-out images is within the budget, on every backend that can run here. If no plan meets the
+    budget, the exit code is 1 and nothing is written.
     """
     out = Output(as_json, quiet, verbose)
     source = find_checkpoint(checkpoint)

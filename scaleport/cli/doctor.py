@@ -58,11 +58,11 @@ def doctor(
 ) -> None:
     """Show which backends can run here, why the others cannot, and what to install for them.
 
-    Every usable backend computes a tiny network that comes with the package, and is compared with
-    what PyTorch made of it. With a bundle, every file is compared with its hash, every usable
-    backend loads every graph and upscales a small image, and the operations of the graphs are
-    counted by what they really run on. A backend that is not installed is not a failure, unless it
-    was asked for with --backend; -v also imports torch, to see its device.
+    Every usable backend runs a tiny network from the package, and its output is compared with
+    that of PyTorch. With a bundle, the hash of every file is checked, every usable backend loads
+    every graph and upscales a small image, and operations are counted by the device that runs
+    them. A missing backend is a failure only if --backend names it. -v also imports torch, to find
+    its device.
     """
     from scaleport.bundle.reader import open_bundle
     from scaleport.runtimes.registry import availability, backend_names, get_backend, require

@@ -68,7 +68,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="LIST",
-            help="What LR goes through first, in this order: jpeg:75, webp:75, noise:10, "
+            help="Degradations of LR, in this order: jpeg:75, webp:75, noise:10, "
             "poisson:10, blur:1.",
         ),
     ] = None,

@@ -80,7 +80,7 @@ def export(
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
 ) -> None:
-    """Write a checkpoint as a bundle: graphs for every runtime, and what is known of them.
+    """Write a checkpoint as a bundle: graphs for every runtime, with a manifest.
 
     A format whose tools are not installed is skipped, and the bundle says why. A copy is kept in
     the user's cache folder, up to 2 GiB of them: the same export is there in a moment next time,

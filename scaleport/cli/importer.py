@@ -55,8 +55,8 @@ def import_(
         typer.Option(
             "--set",
             metavar="PART.OPTION=VALUE",
-            help="What the file does not say: an option of encoder, upsampler, normalisation or "
-            "scale, e.g. encoder.residual_scale=0.1. Repeat it for more.",
+            help="Set what the file does not say: an option of encoder, upsampler, normalisation "
+            "or scale, e.g. encoder.residual_scale=0.1. Repeat it for more.",
         ),
     ] = None,
     spandrel: Annotated[
@@ -72,8 +72,8 @@ def import_(
 ) -> None:
     """Convert published weights to a checkpoint that carries its own configuration.
 
-    The network is recognised by the names and shapes of its weights. What they do not tell is set
-    as published and said; --set says otherwise.
+    The network is recognised by the names and shapes of its weights. Settings that these do not
+    show are assumed as published and printed; --set overrides them.
     """
     out = Output(as_json, quiet, verbose)
     if not holds(source.is_file):

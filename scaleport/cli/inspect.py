@@ -62,7 +62,7 @@ def inspect(
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
 ) -> None:
-    """Show what a model, a bundle or a checkpoint holds, or which networks there are."""
+    """Show a model, the contents of a bundle or checkpoint, or the networks that can be built."""
     out = Output(as_json, quiet, verbose)
     if models:
         list_networks(out, path)

@@ -63,8 +63,8 @@ VERBS = {
     "export": Verb("export", "export", "Write a checkpoint as a bundle for every runtime."),
     "calibrate": Verb("calibrate", "calibrate", "Export with int8 graphs in a quality budget."),
     "validate": Verb("validate", "validate", "Compare a bundle's graphs with PyTorch."),
-    "bisect": Verb("bisect", "bisect", "Name the first layer in which a graph leaves PyTorch."),
-    "inspect": Verb("inspect", "inspect", "Show what a bundle or checkpoint holds."),
+    "bisect": Verb("bisect", "bisect", "Name the first layer where a graph differs from PyTorch."),
+    "inspect": Verb("inspect", "inspect", "Show the contents of a bundle or checkpoint."),
     "sign": Verb("sign", "sign", "Sign a bundle, so that others can tell it is yours."),
     "doctor": Verb("doctor", "doctor", "Show which backends can run here, and why not."),
     "web": Verb("web", "web", "Serve the demo page to browsers on this machine."),
@@ -150,7 +150,7 @@ def _unknown_verb(args: Sequence[str]) -> str:
     word = args[0]
     if holds(Path(word).exists) or "." in word or "/" in word:
         return (
-            f"{word} is no verb: to upscale it, scaleport upscale {' '.join(map(quote, args))}; "
+            f"{word} is not a verb; to upscale it: scaleport upscale {' '.join(map(quote, args))}; "
             "see scaleport --help"
         )
     meant = OTHER_WORDS.get(word.lower()) or next(
@@ -191,8 +191,8 @@ def root(
 ) -> None:
     """Arbitrary-scale super-resolution: one checkpoint, every scale, every runtime.
 
-    Every verb takes --json (the result on stdout, nothing else there), -q and -v, which may also
-    stand before it, and explains itself with --help.
+    Every verb takes --json (only the result, on stdout), -q and -v, before or after the verb. For
+    details: scaleport VERB --help.
     """
     if version:
         from scaleport import __version__

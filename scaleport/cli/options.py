@@ -61,7 +61,7 @@ Device = Annotated[
     typer.Option(
         "--device",
         metavar="NAME",
-        help="The backend's own name of a device, e.g. GPU or cuda:1.",
+        help="Device, by the backend's own name, e.g. GPU or cuda:1.",
     ),
 ]
 InferencePrecision = Annotated[
@@ -77,7 +77,7 @@ InferencePrecision = Annotated[
 Threads = Annotated[
     int,
     typer.Option(
-        "--threads", metavar="N", min=0, help="Processor threads; 0 is up to the backend."
+        "--threads", metavar="N", min=0, help="Processor threads; 0 lets the backend decide."
     ),
 ]
 

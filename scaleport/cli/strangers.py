@@ -20,6 +20,6 @@ Allow = Annotated[
     typer.Option(
         "--allow",
         metavar="NAME",
-        help="Let graphs ask for what runs code from elsewhere: custom-ops. [default: nothing]",
+        help="Allow operations whose code comes from elsewhere: custom-ops. [default: nothing]",
     ),
 ]

@@ -35,7 +35,9 @@ class Streams:
         self._result: Path | None = None
         if any(path in _STDIN for path in inputs):
             if len(inputs) > 1:
-                raise UsageError("- is an input of its own: the one image of the standard input")
+                raise UsageError(
+                    "- reads one image from the standard input; leave out other inputs"
+                )
             self.output = output or "-"
             self.inputs = [str(self._read_from())]
         if self.output in _STDOUT:

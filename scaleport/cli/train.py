@@ -15,7 +15,7 @@ from scaleport.training.shipped import RECIPES, shipped_recipes
 NAMES = ", ".join(path.stem for path in shipped_recipes() if path.parent == RECIPES)
 
 EXAMPLES = f"""Recipes: {NAMES}; of a minute or two, for trying: smoke/liif and others; of
-the papers: paper/igconv-plus-rdn and others. A name that is none lists them all.
+the papers: paper/igconv-plus-rdn and others. An unknown name lists them all.
 
 \b
 Examples:
@@ -47,16 +47,22 @@ def train(
     ] = None,
     grow: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Smaller EDSR with IGConv to begin with, enlarged."),
+        typer.Option(
+            metavar="FILE", help="Checkpoint of a smaller network, which is enlarged to begin with."
+        ),
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Instead of the recipe's; may change when resuming."),
+        typer.Option(
+            metavar="N", help="Number of steps, instead of the recipe's; may change when resuming."
+        ),
     ] = None,
     minutes: Annotated[
         float,
         typer.Option(
-            metavar="X", min=0, help="Lay the recipe's schedule over this time, not its steps."
+            metavar="X",
+            min=0,
+            help="Fit the recipe's schedule into this time, instead of its steps.",
         ),
     ] = 0.0,
     resident: Annotated[
@@ -72,7 +78,9 @@ def train(
     ] = None,
     lr: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Highest rate of the leg that --resume --steps adds."),
+        typer.Option(
+            metavar="X", help="Highest learning rate of the steps that --resume --steps adds."
+        ),
     ] = None,
     workers: Annotated[
         int, typer.Option(metavar="N", min=0, help="Processes that prepare batches.")

@@ -88,15 +88,16 @@ def upscale(
         ),
     ] = None,
     fit: Annotated[
-        str | None, typer.Option(metavar="WxH", help="Largest size of the input's shape in a box.")
+        str | None,
+        typer.Option(metavar="WxH", help="Largest size of the same shape that fits into this box."),
     ] = None,
     width: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Output width in pixels; height by the input."),
+        typer.Option(metavar="N", min=1, help="Output width in pixels; the height follows."),
     ] = None,
     height: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Output height in pixels; width by the input."),
+        typer.Option(metavar="N", min=1, help="Output height in pixels; the width follows."),
     ] = None,
     longest: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Pixels of the output's longer side.")
@@ -107,7 +108,7 @@ def upscale(
             "--output",
             "-o",
             metavar="FILE|DIR",
-            help="Output file, or a directory, which is made; - is stdout. "
+            help="Output file or directory; missing directories are made; - is stdout. "
             "[default: NAME_x2.7.png beside the input]",
         ),
     ] = None,
@@ -137,7 +138,7 @@ def upscale(
         typer.Option(
             "--max-memory",
             metavar="SIZE",
-            help="E.g. 1GiB: a tile of at most --tile that keeps the process within it.",
+            help="Memory limit of the process, e.g. 1GiB; chooses the tile, at most --tile.",
         ),
     ] = "",
     device: Device = "",
@@ -158,7 +159,7 @@ def upscale(
         ),
     ] = 0,
     quality: Annotated[
-        int, typer.Option(min=1, max=100, metavar="N", help="Of JPEG, AVIF and lossy WebP.")
+        int, typer.Option(min=1, max=100, metavar="N", help="Quality of JPEG, AVIF and lossy WebP.")
     ] = 95,
     lossless: Annotated[
         bool, typer.Option("--lossless", help="Write WebP and AVIF without loss.")
@@ -167,35 +168,36 @@ def upscale(
         str, typer.Option(metavar="NAME", help="local, or ray for many processes or machines.")
     ] = "local",
     address: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Of a Ray cluster. [default: this machine]")
+        str,
+        typer.Option(metavar="ADDRESS", help="Address of a Ray cluster. [default: this machine]"),
     ] = "",
     allow: Allow = None,
     verify_key: VerifyKey = None,
     codec: Annotated[
-        str, typer.Option(metavar="NAME", help="Of videos: an encoder of FFmpeg, e.g. libx265.")
+        str, typer.Option(metavar="NAME", help="Video encoder of FFmpeg, e.g. libx265.")
     ] = "libx264",
     crf: Annotated[
-        int, typer.Option(min=0, max=51, metavar="N", help="Of x264 and x265: 0 is best.")
+        int, typer.Option(min=0, max=51, metavar="N", help="Quality of x264 and x265; 0 is best.")
     ] = 18,
     recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Take images of folders within folders, too.")
+        bool, typer.Option("--recursive", "-r", help="Include images in subfolders.")
     ] = False,
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Keep outputs that are finished, unaltered and made the same way."
+            "--resume", help="Keep outputs that are finished, unchanged and of the same settings."
         ),
     ] = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
 ) -> None:
-    """Upscale images by any scale that the model allows.
+    """Upscale images, folders of images and videos to any scale in the model's range.
 
-    Alpha, colour profile and EXIF are kept; an output of the same name is replaced. A folder
-    stands for the images in it; below -o DIR, outputs lie as the images do in their folder. Of
-    several images, one that fails is reported and the others go on; what is finished is recorded
-    beside the outputs for --resume. Videos that are named keep their audio and their time stamps.
+    Alpha, colour profile and EXIF are kept. An existing output of the same name is replaced. With
+    -o DIR, outputs keep the folder structure of their inputs. If one of several images fails, the
+    others are still upscaled; finished ones are recorded beside the outputs for --resume. A video
+    has to be named or match a pattern; it keeps its audio and its time stamps.
     """
     streams = Streams(inputs, output, kind)
     out = streams.reporter(as_json, quiet, verbose)

@@ -52,7 +52,7 @@ def validate(
     data: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Ground-truth images: int8 is judged by the PSNR that it loses."
+            metavar="DIR", help="Ground-truth images, on which int8 may lose PSNR up to its gate."
         ),
     ] = None,
     int8_loss: Annotated[
@@ -63,7 +63,7 @@ def validate(
         bool, typer.Option("--quick", help="Every scale and shape once, not all combinations.")
     ] = False,
     rejudge: Annotated[
-        bool, typer.Option("--rejudge", help="Run nothing, judge the stored results again.")
+        bool, typer.Option("--rejudge", help="Run nothing; judge the stored results again.")
     ] = False,
     page: Annotated[
         Path | None,
@@ -76,14 +76,12 @@ def validate(
         typer.Option(
             "--save-outputs",
             metavar="DIR",
-            help="Judge nothing: keep the outputs, for a machine that has PyTorch.",
+            help="Only run the graphs; save the outputs, for a machine that has PyTorch.",
         ),
     ] = None,
     saved_in: Annotated[
         Path | None,
-        typer.Option(
-            "--load-outputs", metavar="DIR", help="Run nothing: judge outputs that were kept."
-        ),
+        typer.Option("--load-outputs", metavar="DIR", help="Run nothing; judge saved outputs."),
     ] = None,
     store: Annotated[
         bool | None,
@@ -135,18 +133,16 @@ def validate(
 ) -> None:
     """Compare a bundle's graphs with the PyTorch network, over many image shapes and scales.
 
-    The results are stored in the bundle's manifest, unless that is signed: a signature covers the
-    manifest and would be void. A backend that cannot run here is listed as not run. The exit code
-    is 1 if a case is outside its gate.
+    The results are stored in the bundle's manifest, unless the bundle is signed: another manifest
+    would void its signature. A backend that cannot run here is listed as not run. The exit code is
+    1 if a case is outside its gate.
     """
     out = Output(as_json, quiet, verbose)
     asked = words_of(precisions) if precisions else ()
     if "int8" in asked or data is not None or int8_loss is not None:
         others = (quick, rejudge, page, saved_to, saved_in, inference_precision)
         if asked not in ((), ("int8",)) or data is None or any(others):
-            raise UsageError(
-                "int8 is judged by itself, on ground truth: --precision int8 --data DIR"
-            )
+            raise UsageError("int8 is judged alone, on ground truth: --precision int8 --data DIR")
         _judge_int8(out, bundle, words_of(backends) if backends else None, data, int8_loss, threads)
         return
     if page is not None:
@@ -155,7 +151,10 @@ def validate(
         check_place(page)
     if saved_to is not None:
         if saved_in is not None or rejudge or page is not None:
-            raise UsageError("--save-outputs judges nothing: it goes with what is run only")
+            raise UsageError(
+                "--save-outputs only runs the graphs; leave out --load-outputs, "
+                "--rejudge and --report"
+            )
         chosen = [words_of(values) if values else None for values in (backends, precisions)]
         _save(out, bundle, saved_to, chosen[0], chosen[1], quick, threads, inference_precision)
         return
@@ -163,11 +162,11 @@ def validate(
     gates = _gates(fp32_max_abs, fp32_psnr, fp16_max_abs, fp16_psnr, tf32_psnr, bf16_psnr)
     if saved_in is not None:
         if backends or precisions or inference_precision or quick or rejudge:
-            raise UsageError("--load-outputs judges all that was kept: it goes with gates only")
+            raise UsageError("--load-outputs judges every saved output; combine it with gates only")
         opened, parity = _judge_saved(out, bundle, saved_in, gates, threads, keep)
     elif rejudge:
         if backends or precisions or inference_precision or quick:
-            raise UsageError("--rejudge judges all stored results: it goes with gates only")
+            raise UsageError("--rejudge judges every stored result; combine it with gates only")
         opened, parity = _rejudge(bundle, gates, keep)
     else:
         chosen = [words_of(values) if values else None for values in (backends, precisions)]

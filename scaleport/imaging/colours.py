@@ -48,7 +48,7 @@ def to_gray_or_rgb(path: Path, image: Any, alpha: bool | None, negative: bool) -
         largest = ((1 << bits) - 1) << (16 - bits)
         image = (image * (0xFFFF / largest)).rint().cast("ushort")
     if image.bands == 4 and not (image.hasalpha() if alpha is None else alpha):
-        raise ImageError(f"{path} has 4 colour channels, which no conversion is known for")
+        raise ImageError(f"{path} has 4 colour channels; no conversion to RGB is known")
     return image
 
 

@@ -59,11 +59,11 @@ def read_header(data: bytes) -> Header:
     for _ in range(2 if magic in (b"P1", b"P4") else 3):
         match = _FIELD.match(head, at)
         if match is None:
-            raise ValueError("the header breaks off")
+            raise ValueError("the header is cut off")
         fields.append(match[1])
         at = match.end()
     if not head[at : at + 1].isspace():
-        raise ValueError("the header breaks off")
+        raise ValueError("the header is cut off")
     if magic in (b"PF", b"Pf"):
         scale = float(fields[2])
         if not math.isfinite(scale) or scale == 0:
@@ -95,7 +95,7 @@ def _arbitrary(head: bytes) -> Header:
             return _checked(b"P7", fields, depth, int(found.get(b"MAXVAL", b"0")), at)
         if len(words) == 2 and not words[0].startswith(b"#"):
             found[words[0]] = words[1]
-    raise ValueError("the header breaks off")
+    raise ValueError("the header is cut off")
 
 
 def _checked(magic: bytes, size: list[bytes], channels: int, largest: float, start: int) -> Header:
@@ -136,7 +136,7 @@ def decode(data: bytes, header: Header) -> tuple[Pixels, bool]:
 def _binary(data: bytes, start: int, count: int, kind: str) -> tuple[Pixels, int]:
     end = start + count * np.dtype(kind).itemsize
     if end > len(data):
-        raise ValueError(f"it breaks off, {end - len(data)} bytes are missing")
+        raise ValueError(f"it is cut off, {end - len(data)} bytes are missing")
     return np.frombuffer(data, kind, count, start), end
 
 
@@ -150,18 +150,18 @@ def _plain(data: bytes, header: Header, count: int) -> Pixels:
         digits = np.frombuffer(b"".join(text.split())[:count], np.uint8)
         values: Any = digits - np.uint8(48)
         if values.size < count or values.max() > 1:
-            raise ValueError("it breaks off, or has digits other than 0 and 1")
+            raise ValueError("it is cut off, or has digits other than 0 and 1")
         return _bilevel(values)
     words = text.split(maxsplit=count)
     ends = len(words) <= count and not text[-1:].isspace()
     words = words[:count]
     if len(words) < count:
-        raise ValueError(f"it breaks off, {count - len(words)} values are missing")
+        raise ValueError(f"it is cut off, {count - len(words)} values are missing")
     if any(not word.isdigit() or len(word) > 5 for word in words):
         raise ValueError("a value is not a number from 0 to 65535")
     if ends and 0 < 10 * int(words[-1]) <= header.largest:
         # The last value may have had more digits.
-        raise ValueError("it breaks off in its last value, or lacks the end of its last line")
+        raise ValueError("it is cut off in its last value, or lacks the end of its last line")
     return _spread(np.array(words).astype(np.int64), int(header.largest))
 
 

@@ -279,7 +279,7 @@ def _fault(path: Path, error: Exception, kind: Kind | None = None) -> ImageError
     system = system_fault(error)
     # libvips names the file again, and each place that it tried to go to.
     parts = [part for part in reason(error).split("; ") if ": bad seek to " not in part]
-    why = "; ".join(part.removeprefix(f"{path}: ") for part in parts) or "it breaks off"
+    why = "; ".join(part.removeprefix(f"{path}: ") for part in parts) or "it is cut off"
     if why.startswith("unable to "):  # libvips tells which call failed and not why
         why = "it cannot be decoded"
     if system:

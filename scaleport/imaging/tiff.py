@@ -81,7 +81,7 @@ class Reader:
     """The directories of an open TIFF file.
 
     Raises:
-        ValueError: here and in all methods, if the file breaks off or contradicts itself.
+        ValueError: here and in all methods, if the file is cut off or contradicts itself.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -137,7 +137,7 @@ class Reader:
         self._file.seek(place)
         data = self._file.read(size)
         if len(data) != size:
-            raise ValueError("the file breaks off")
+            raise ValueError("the file is cut off")
         return data
 
     def _at(self, place: int, code: str) -> int:
@@ -145,7 +145,7 @@ class Reader:
 
     def _unpack(self, code: str, data: bytes) -> int:
         if len(data) != struct.calcsize(code):
-            raise ValueError("the file breaks off")
+            raise ValueError("the file is cut off")
         return int(struct.unpack(self.order + code, data)[0])
 
 
@@ -195,8 +195,8 @@ def read_facts(path: Path, file: BinaryIO) -> TiffFacts:
         ]
         if not whole and directories and SUB_IFDS in directories[0].entries:
             raise ImageError(
-                f"{path} shows only a preview of what lies in an inner directory of it; save the "
-                "picture itself as a plain TIFF or PNG first"
+                f"{path} holds only a preview first, and the picture in an inner directory; "
+                "save the picture itself as a plain TIFF or PNG first"
             )
         page = whole[0] if whole else 0
         found = directories[page]
@@ -290,7 +290,7 @@ def check_deflate(place: Path, path: Path, page: int) -> None:
             counts = directory.numbers(STRIP_BYTES) or directory.numbers(TILE_BYTES)
             for start, count in zip(places, counts, strict=True):
                 if count and not _sound(reader, start, count):
-                    raise ImageError(f"{path} is damaged: a strip breaks off before its checksum")
+                    raise ImageError(f"{path} is damaged: a strip is cut off before its checksum")
     except ImageError:
         raise
     except zlib.error as error:

@@ -274,7 +274,7 @@ class Backend(Protocol):
             UsageError: if this backend shows no tensors, which is the default.
             BackendError: if a library is missing, or it refuses the graph.
         """
-        raise UsageError(f"no tensors can be read from inside {self.name!r}")
+        raise UsageError(f"backend {self.name!r} cannot show the tensors inside a graph")
 
     def operations(self, path: Path, graph: Graph) -> Operations:
         """Count the operations of a graph of :func:`source_format`, by what runs them here.
@@ -284,7 +284,7 @@ class Backend(Protocol):
             ImportError: if its library is not installed.
             BackendError: if it refuses the graph.
         """
-        raise UsageError(f"coverage is not known of backend {self.name!r}")
+        raise UsageError(f"backend {self.name!r} does not tell which operations it runs")
 
 
 def offers(backend: Backend, method: str) -> bool:

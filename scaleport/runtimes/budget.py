@@ -170,5 +170,5 @@ def fitting_policy(
             return replace(upscaler.policy, tile=tile)
     how = "in one piece, as this network has to be," if whole else f"in tiles of {TILES[-1]} pixels"
     raise OutOfMemoryError(
-        f"{limit / 2**20:.0f} MiB are too little: {how} it takes about {need / 2**20:.0f} MiB"
+        f"{limit / 2**20:.0f} MiB is too little memory: {how} it takes about {need / 2**20:.0f} MiB"
     )

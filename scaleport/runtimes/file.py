@@ -163,7 +163,7 @@ class FileUpscale:
         tile = view.policy.tile or 0
         notes = self._result.notes
         if tile != self._upscaler.policy.tile:
-            notes += (f"memory ran out; went on with tiles of {tile} pixels",)
+            notes += (f"memory ran out; continued with tiles of {tile} pixels",)
         notes += _float_notes(view.source)
         self._result = replace(self._result, notes=notes, tile=tile)
         self._picture = self._view = None

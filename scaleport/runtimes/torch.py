@@ -252,7 +252,7 @@ class TorchBackend(Backend):
         device = options.device or found.device
         asked = options.inference_precision
         if asked == "tf32" and not device.startswith("cuda"):
-            raise BackendError(f"tf32 is arithmetic of NVIDIA GPUs, and the device is {device}")
+            raise BackendError(f"tf32 needs an NVIDIA GPU; the device is {device}")
         if asked and asked not in self.inference_precisions(device):
             raise UsageError(f"torch knows no inference precision {asked!r}")
         try:

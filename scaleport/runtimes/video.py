@@ -235,7 +235,7 @@ class VideoUpscale:
         """
         pts, last = frame.pts, self._last_time
         if pts is None or (last is not None and pts <= last):
-            self._notes.append("some frames had no time of their own; they got the next one")
+            self._notes.append("some frames had no time stamp; they got the next one")
             # Without any times, as in a bare stream of MPEG, frames follow at the rate of the film.
             step = 1 if pts is not None else max(1, round(1 / (self._rate * frame.time_base)))
             if pts is not None and (last - pts) * frame.time_base > 1:
@@ -254,7 +254,7 @@ class VideoUpscale:
         view = View(self._upscaler.stages, pixels, policy)
         large = view.render(size=self._result.output_size)
         if view.policy.tile != policy.tile:
-            self._notes.append(f"memory ran out; went on with tiles of {view.policy.tile} pixels")
+            self._notes.append(f"memory ran out; continued with tiles of {view.policy.tile} pixels")
         self._result = replace(self._result, tile=view.policy.tile or 0)
         return large
 

@@ -208,16 +208,16 @@ def lost(video: Any, made: Any, indices: Sequence[int]) -> list[str]:
             "purpose": (_names(_dispositions(old)), _names(_dispositions(new))),
         }
         notes += [
-            f"the {what} of stream {old.index} is lost ({was}): this container cannot hold it"
+            f"the {what} of stream {old.index} is lost ({was}): this container cannot store it"
             for what, (was, is_) in pairs.items()
             if was and was != "und" and was != is_
         ]
     if covers > 0:
-        notes.append("left out: cover art, which this container cannot hold")
+        notes.append("left out: cover art, which this container cannot store")
     kept = {key.lower() for key in made.metadata}
     gone = [key for key in tags(video.metadata) if key.lower() not in kept]
     if gone:
-        notes.append(f"tags are lost ({', '.join(gone)}): this container cannot hold them")
+        notes.append(f"tags are lost ({', '.join(gone)}): this container cannot store them")
     return notes
 
 

@@ -42,7 +42,7 @@ def coverage_of(bundle: Bundle, backend: str, precision: str) -> tuple[Coverage,
         UsageError: if this is not known of the backend.
     """
     if not is_known(backend):
-        raise UsageError(f"coverage is not known of backend {backend!r}")
+        raise UsageError(f"backend {backend!r} does not tell which operations it runs")
     runner = get_backend(backend)
     form = source_format(runner)
     found = []

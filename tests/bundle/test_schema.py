@@ -24,7 +24,7 @@ BEYOND = (
     "is not min <= opt <= max",
     "hold more than 64 GiB",
     "the model's configuration",
-    "is there twice",
+    "duplicate key",
     "newer version",
 )
 

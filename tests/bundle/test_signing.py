@@ -186,12 +186,16 @@ def test_keys_that_are_none(bundle: Path, key: Path, tmp_path: Path) -> None:
     for wrong, word in (
         (text, "no private key"),
         (other, "not an Ed25519"),
-        (public(key), "no pr"),
+        (public(key), "not a private key"),
         (tmp_path / "none", "^cannot read the key"),
     ):
         with pytest.raises(UsageError, match=word):
             sign_bundle(bundle, wrong)
-    for wrong, word in ((text, "no public key"), (key, "is a private key"), (tmp_path, "cannot")):
+    for wrong, word in (
+        (text, "not a public key"),
+        (key, "is a private key"),
+        (tmp_path, "cannot"),
+    ):
         with pytest.raises(UsageError, match=word):
             open_bundle(bundle, verify_key=wrong)
     assert not (bundle / SIGNATURE_NAME).exists()

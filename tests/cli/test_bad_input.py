@@ -161,8 +161,8 @@ def test_input_that_is_no_input(refused, checkpoint, files, line, code, word) ->
 @pytest.mark.parametrize(
     ("line", "word"),
     [
-        (f"{RUN} -o file/out.png", "there is no directory file"),
-        (f"{RUN} -o file/", "there is no directory file"),
+        (f"{RUN} -o file/out.png", "file is a file, not a directory"),
+        (f"{RUN} -o file/", "file is a file, not a directory"),
         ("upscale cut.png -m photo.bundle -s 2 -o gone/deeper/", "damaged"),
         ("upscale photo.png -m photo.bundle -s 2 -o gone/out.bmp", ".png"),
         (RUN, "photo_x2.png: it is a directory"),

@@ -44,7 +44,7 @@ def test_stdout_that_is_closed(folder) -> None:
 
 def test_what_streams_cannot_be(run, folder) -> None:
     ran = run("upscale - photo.png -m photo.bundle -s 2")
-    assert (ran.code, "input of its own" in ran.err) == (2, True)
+    assert (ran.code, "leave out other inputs" in ran.err) == (2, True)
     ran = run("upscale photo.png -m photo.bundle -s 2 -o - --json")
     assert (ran.code, "--json" in ran.err) == (2, True)
     ran = shell(f"{UPSCALE} - -m photo.bundle -s 2 -o out.png <&-")

@@ -243,7 +243,7 @@ def test_command_line_names_the_module(tiny_bundle, tmp_path, capsys):
     shown = capsys.readouterr()
     assert f"first divergence: encode: {CONV}" in shown.out
     assert "worst at" in shown.out
-    assert f"error: onnxruntime fp32 leaves PyTorch in encode: {CONV}" in shown.err
+    assert f"error: onnxruntime fp32 differs from PyTorch first in encode: {CONV}" in shown.err
     assert main([*line, "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert told["divergence"]["module"] == CONV

@@ -112,7 +112,7 @@ def test_memory_that_runs_out_halves_the_tile_and_goes_on(tmp_path, bundle):
     want = View(numpy_stages(bundle), pixels, TilePolicy(tile=0)).render(1.7)
     np.testing.assert_array_equal(load_image(tmp_path / "out.png").pixels, want)
     assert made.tile == 15
-    assert made.notes == ("memory ran out; went on with tiles of 15 pixels",)
+    assert made.notes == ("memory ran out; continued with tiles of 15 pixels",)
 
 
 def test_memory_that_runs_out_in_the_middle_loses_no_row(bundle):

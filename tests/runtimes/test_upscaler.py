@@ -144,7 +144,7 @@ def test_unknown_device_is_an_error(tiny_bundle):
     ("backend", "asked", "words"),
     [
         ("onnxruntime", "bf16", "in the precision of the graph"),
-        ("torch", "tf32", "tf32 is arithmetic of NVIDIA GPUs"),
+        ("torch", "tf32", "tf32 needs an NVIDIA GPU"),
     ],
 )
 def test_lower_arithmetic_is_refused_where_it_cannot_be_had(tiny_bundle, backend, asked, words):

@@ -238,7 +238,7 @@ def test_cover_art_is_not_the_film_and_is_kept(tmp_path, upscaler, source, targe
         (big,) = [s for s in video.streams.video if not s.disposition & Use.attached_pic]
         assert (big.width, big.height, big.frames or 5) == (64, 48, 5)
         if target.endswith(".mov"):
-            assert result.notes == ("left out: cover art, which this container cannot hold",)
+            assert result.notes == ("left out: cover art, which this container cannot store",)
             return
         assert result.notes == ()
         (cover,) = covers
@@ -429,7 +429,7 @@ def timed(path, times):
 def test_frames_at_one_time_are_all_kept_in_order(tmp_path, upscaler):
     clip = timed(tmp_path / "clip.mkv", (0, 40, 40, 80, 120))
     result = upscaled(upscaler, clip, tmp_path / "big.mkv")
-    assert result.notes == ("some frames had no time of their own; they got the next one",)
+    assert result.notes == ("some frames had no time stamp; they got the next one",)
     with av.open(str(tmp_path / "big.mkv")) as video:
         frames = [(round(f.time * 1000), f.to_ndarray(format="rgb24")) for f in video.decode()]
     assert [time for time, _ in frames] == [0, 40, 41, 80, 120]

@@ -180,5 +180,5 @@ def test_command_line(tiny_bundle, kept, tmp_path, capsys):
     line = ["validate", own, "--load-outputs", str(kept), "--gate-fp32-psnr", "900"]
     assert main(line) == 1
     assert main([*line, "--quick"]) == 2
-    assert "goes with gates only" in capsys.readouterr().err
+    assert "combine it with gates only" in capsys.readouterr().err
     assert main(["validate", own, "--save-outputs", str(kept), "--rejudge"]) == 2

@@ -107,7 +107,7 @@ def test_an_operation_that_is_not_known_is_named(tiny_bundle, tmp_path, monkeypa
     monkeypatch.setattr(bundle, "file", lambda _: tmp_path / "bad.onnx")
     for item in coverage_of(bundle, "onnxruntime", "fp32"):
         assert "Telepathy" in item.note
-    with pytest.raises(UsageError, match="coverage is not known"):
+    with pytest.raises(UsageError, match="does not tell which operations"):
         coverage_of(bundle, "torch", "fp32")
 
 

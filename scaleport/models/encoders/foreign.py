@@ -84,7 +84,7 @@ def describe(state: dict[str, Tensor]) -> Any:
         raise UsageError(f"spandrel cannot build this network: {first_line(error)}") from error
     plain = isinstance(found, spandrel.ImageModelDescriptor)
     if not plain or (found.input_channels, found.output_channels) != (3, 3):
-        raise UsageError("this network does not map images of three colours to such images")
+        raise UsageError("this network does not map RGB images to RGB images")
     if found.scale < 1 or found.size_requirements.square:
         raise UsageError("this network does not take images of every shape at a whole scale")
     return found
