@@ -22,7 +22,8 @@ from scaleport.benchmark.timing import machine, ratio, rounds
 from scaleport.export.onnx import export_stage
 from scaleport.grid import Grid
 from scaleport.models import Network, build_network
-from scaleport.models.base import GRID_PORTS, Stage, grid_tensors
+from scaleport.models.base import GRID_PORTS, Stage
+from scaleport.models.positions import GridTensors
 
 SCALE = 4
 UPSAMPLERS = ("liif", "ipe-liif", "metasr", "hiif", "msit", "igconv-plus", "spconv-plus")
@@ -42,7 +43,7 @@ def contenders(
     """Every way to upscale the image, by name; the training form first."""
     grid = Grid.from_scale(image.shape[2], image.shape[3], SCALE)
     form = network.deploy()
-    known = dict(zip([p.name for p in GRID_PORTS], grid_tensors(grid), strict=True))
+    known = dict(zip([p.name for p in GRID_PORTS], GridTensors.of(grid), strict=True))
 
     def training() -> object:
         with torch.inference_mode():

@@ -99,7 +99,7 @@ def capture(stage: Stage, sizes: TraceSizes | None = None) -> torch.export.Expor
             return torch.export.export(
                 stage.module.eval(),
                 example_inputs(stage, sizes or TraceSizes()),
-                dynamic_shapes=tuple(dynamic_shapes(stage)),
+                dynamic_shapes=dynamic_shapes(stage),
                 strict=False,
                 prefer_deferred_runtime_asserts_over_guards=True,
             )

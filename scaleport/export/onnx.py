@@ -66,7 +66,7 @@ def _export(stage: Stage, sizes: TraceSizes) -> torch.onnx.ONNXProgram:
                 stage.module.eval(),
                 example_inputs(stage, sizes),
                 dynamo=True,
-                dynamic_shapes=tuple(dynamic_shapes(stage)),
+                dynamic_shapes=dynamic_shapes(stage),
                 opset_version=OPSET,
                 custom_translation_table=translations(),
                 verbose=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Any
 
 import torch
@@ -65,11 +66,19 @@ def example_inputs(stage: Stage, sizes: TraceSizes) -> tuple[Tensor, ...]:
     return tuple(make(port) for port in stage.inputs)
 
 
-def dynamic_shapes(stage: Stage) -> list[dict[int, Any]]:
-    """Dynamic dimensions of every input, for ``torch.export`` and ``torch.onnx.export``."""
+def dynamic_shapes(stage: Stage) -> tuple[Any, ...]:
+    """Dynamic dimensions of every input, for ``torch.export`` and ``torch.onnx.export``.
+
+    Both want those of a variable number of arguments, as in ``forward(feature, *grid)``, as one
+    tuple.
+    """
     dims: dict[str, Any] = {}
     result = []
     for port in stage.inputs:
         named = {i: d for i, d in enumerate(port.shape) if isinstance(d, str)}
         result.append({i: dims.setdefault(d, torch.export.Dim(d)) for i, d in named.items()})
-    return result
+    kinds = [p.kind for p in inspect.signature(stage.module.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return tuple(result)
+    first = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    return (*result[:first], tuple(result[first:]))

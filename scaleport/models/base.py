@@ -13,13 +13,14 @@ import abc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from scaleport.grid import Grid
 from scaleport.models.padding import Padding
+from scaleport.models.positions import GridTensors
 
 Constants = dict[str, Tensor]
 Features = dict[str, Tensor]
@@ -67,6 +68,8 @@ GRID_PORTS = (
     Port("col_offset", ("Wo",)),
     Port("scale", (2,)),
 )
+"""A :class:`scaleport.models.positions.GridTensors` at the border of a graph. A render stage takes
+them last, as ``*grid``; one that reads no scale goes without the last of them."""
 
 
 @dataclass(frozen=True)
@@ -227,15 +230,26 @@ class Upsampler(nn.Module, abc.ABC):
         """
 
 
+@runtime_checkable
+class TrainsOnPoints(Protocol):
+    """What training asks of an upsampler, to train it on chosen pixels instead of whole patches.
+
+    Patches of one batch may then differ in scale. An upsampler without it is trained on patches of
+    one scale per call.
+    """
+
+    def train_points(self, feature: Tensor, at: GridTensors) -> Tensor:
+        """Normalised pixels float[N, Q, 3] of queries ``[N, Q]``, as :meth:`Upsampler.render` has.
+
+        Args:
+            feature: float[N, in_channels, H, W], the encoder's.
+            at: the queries; scales are ``[N, 2]`` and may differ.
+        """
+
+
 def border_dtype(dtype: torch.dtype) -> torch.dtype:
     """Type of the float tensors between stages: float32, or float64 in a double-precision build."""
     return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def grid_tensors(grid: Grid, device: torch.device | str = "cpu") -> list[Tensor]:
-    """The tensors of :data:`GRID_PORTS` for a grid, in order."""
-    feeds = grid.feeds()
-    return [torch.from_numpy(feeds[port.name]).to(device) for port in GRID_PORTS]
 
 
 def image_constant(values: Sequence[float], dtype: torch.dtype = torch.float32) -> Tensor:

@@ -18,9 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scaleport.catalogue import Counts, Work
 from scaleport.grid import Grid, subpixel_centres
-from scaleport.models.base import GRID_PORTS, DeployForm, Stage, grid_tensors
+from scaleport.models.base import GRID_PORTS, DeployForm, Stage
 from scaleport.models.network import Network
 from scaleport.models.padding import Padding
+from scaleport.models.positions import GridTensors
 
 LR_SIZE = (192, 192)
 """A multiple of every window of the published networks, so that no padding is counted."""
@@ -59,7 +60,7 @@ def _training(network: Network, grid: Grid) -> Work:
 def _deployed(
     form: DeployForm, bound: Stage | None, encoder: nn.Module, padding: Padding, grid: Grid
 ) -> tuple[Work, float | None]:
-    known = dict(zip([port.name for port in GRID_PORTS], grid_tensors(grid), strict=True))
+    known = dict(zip([port.name for port in GRID_PORTS], GridTensors.of(grid), strict=True))
     known["image"] = torch.rand(1, 3, *LR_SIZE)
     known["cell"] = torch.from_numpy(grid.cell)
     known["subpixel"] = torch.from_numpy(subpixel_centres(round(grid.scale[0])))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from scaleport.errors import UsageError
 from scaleport.models.base import DeployForm, Port, Stage
 from scaleport.models.padding import Padding
-from scaleport.models.upsamplers.lattice import EncodeStage
+from scaleport.models.stages import EncodeStage
 
 KEPT = (Port("kept_rows", ("H",)), Port("kept_cols", ("W",)))
 """Rows and columns of the continued features that are the image's: whole numbers as floats."""
@@ -80,17 +80,8 @@ class CutRender(nn.Module):
         self._width = _place(stage, "W")
         self._scale = None if scale is not None else _place(stage, "S")
 
-    def forward(
-        self,
-        kept_rows: Tensor,
-        kept_cols: Tensor,
-        first: Tensor,
-        second: Tensor | None = None,
-        third: Tensor | None = None,
-        fourth: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, kept_rows: Tensor, kept_cols: Tensor, *inputs: Tensor) -> Tensor:
         """Map float32[H], float32[W] and the stage's inputs to float32[N, 3, s * H, s * W]."""
-        inputs = [value for value in (first, second, third, fourth) if value is not None]
         out: Tensor = self.whole(*inputs)
 
         def length(place: tuple[int, int]) -> int:

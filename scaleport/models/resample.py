@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from scaleport.grid import Axis
+from scaleport.models.positions import Positions
 
 
 def cubic_kernel(x: Tensor) -> Tensor:
@@ -57,18 +58,18 @@ class Resample(nn.Module):
         super().__init__()
         self.taps = taps
 
-    def forward(
-        self,
-        image: Tensor,
-        row_index: Tensor,
-        row_offset: Tensor,
-        col_index: Tensor,
-        col_offset: Tensor,
-        ratio: Tensor,
-    ) -> Tensor:
-        """Map float[N, C, n_y, n_x] to float[N, C, Ho, Wo]; ``ratio`` float32[2] is n/N, >= 1."""
-        image = self._axis(image, row_index, row_offset, ratio[0:1], dim=2)
-        return self._axis(image, col_index, col_offset, ratio[1:2], dim=3)
+    def forward(self, image: Tensor, *given: Tensor) -> Tensor:
+        """Map float[N, C, n_y, n_x] to float[N, C, Ho, Wo].
+
+        Args:
+            image: float[N, C, n_y, n_x].
+            given: the tensors of :class:`scaleport.models.positions.Positions`, then the ratio
+                n/N, float32[2] of at least 1.
+        """
+        *places, ratio = given
+        at = Positions(*places)
+        image = self._axis(image, at.row_index, at.row_offset, ratio[0:1], dim=2)
+        return self._axis(image, at.col_index, at.col_offset, ratio[1:2], dim=3)
 
     def _axis(
         self, image: Tensor, index: Tensor, offset: Tensor, ratio: Tensor, dim: int

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scaleport.models.positions import GridTensors
 from scaleport.training.data import LocatedGroup
 
 Work = Callable[[list[LocatedGroup]], Tensor]
@@ -116,7 +117,7 @@ class CapturedSteps:
 def _tensors(group: LocatedGroup) -> list[Tensor]:
     found = [group["lr"], group["target"]]
     if not group["window"]:
-        found += [*group["query"], group["scales"]]
+        found += [*group["at"]]
     return found
 
 
@@ -133,6 +134,5 @@ def _copy(group: LocatedGroup) -> LocatedGroup:
     made = group.copy()
     made["lr"], made["target"] = group["lr"].clone(), group["target"].clone()
     if not group["window"]:
-        made["query"] = [part.clone() for part in group["query"]]
-        made["scales"] = group["scales"].clone()
+        made["at"] = GridTensors(*(part.clone() for part in group["at"]))
     return made

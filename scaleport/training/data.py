@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import Dataset
 
 from scaleport.errors import UsageError
+from scaleport.models.positions import GridTensors
 from scaleport.training.cache import ImageCache, Pixels
 from scaleport.training.degrading import degraded
 from scaleport.training.recipe import Recipe
@@ -52,10 +53,8 @@ class LocatedGroup(Group, total=False):
     Made by :func:`scaleport.training.objective.located`.
     """
 
-    query: list[Any]
-    """Row index int32[n, Q], row offset float32[n, Q], column index and column offset."""
-    scales: Any
-    """float32[n, 2]: output pixels per LR pixel, vertical and horizontal."""
+    at: GridTensors
+    """Where the points lie, as queries ``[n, Q]``."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ from torch.nn import functional
 from scaleport.errors import UsageError
 from scaleport.grid import Axis, Grid
 from scaleport.models import Network, build_network
+from scaleport.models.base import TrainsOnPoints
 from scaleport.models.compositions import COMPOSITIONS
+from scaleport.models.positions import GridTensors
 from scaleport.training.data import Group, LocatedGroup, Supervision
 from scaleport.training.devices import upload
 from scaleport.training.recipe import Loss, Recipe
@@ -45,7 +47,7 @@ def supervision_of(network: Network, recipe: Recipe) -> tuple[Supervision, bool]
         raise UsageError(f"this network trains at scales.set out of {list(native)}")
     if network.upsampler.family == "lattice":
         return "image", False
-    if hasattr(network.upsampler, "points"):
+    if isinstance(network.upsampler, TrainsOnPoints):
         if not recipe.queries and recipe.scales.per != "sample":
             return "image", False
         if recipe.loss.fft:
@@ -128,9 +130,8 @@ class Objective(nn.Module):
     def _points(self, group: LocatedGroup) -> Tensor:
         features, _, _ = self._features(group)
         norm, upsampler = self.network.normalisation, self.network.upsampler
-        points = getattr(upsampler, "points_hoisted", None) or getattr(upsampler, "points", None)
-        assert points is not None  # see supervision_of
-        out = points(features["feature"], *group["query"], group["scales"])
+        assert isinstance(upsampler, TrainsOnPoints)  # see supervision_of
+        out = upsampler.train_points(features["feature"], group["at"])
         pixels = out.float() * norm.std + self.network.mean.reshape(1, 1, 3)
         return self._loss(pixels, group["target"].float() / 255)
 
@@ -153,10 +154,15 @@ def located(group: Group) -> LocatedGroup:
     index = torch.stack([table[0] for table in tables])
     offset = torch.stack([table[1] for table in tables])
     across = upload(sides, device)[:, None]
-    places = [chosen // across, chosen % across]
-    query = [table.gather(1, place) for place in places for table in (index, offset)]
+    row, col = chosen // across, chosen % across
     scales = [[Axis.whole(length, side).scale] * 2 for side in sides]
-    made["query"], made["scales"] = query, upload(scales, device)
+    made["at"] = GridTensors(
+        index.gather(1, row),
+        offset.gather(1, row),
+        index.gather(1, col),
+        offset.gather(1, col),
+        upload(scales, device),
+    )
     return made
 
 

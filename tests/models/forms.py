@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from scaleport.export import coreml, onnx
 from scaleport.grid import Grid, subpixel_centres
 from scaleport.models import Network, build_network
-from scaleport.models.base import GRID_PORTS, DeployForm, Stage, grid_tensors
+from scaleport.models.base import GRID_PORTS, DeployForm, Stage
+from scaleport.models.positions import GridTensors
 from scaleport.models.resample import resample
 from scaleport.runtimes.mil import Evaluator, read_program
 from scaleport.runtimes.openvino import shared_core
@@ -65,7 +66,7 @@ def answers(
     scale = network.native_scale(grid)
     if scale is None:
         assert form.render is not None
-        known.update(zip([port.name for port in GRID_PORTS], grid_tensors(grid), strict=True))
+        known.update(zip([port.name for port in GRID_PORTS], GridTensors.of(grid), strict=True))
         known["cell"] = torch.from_numpy(grid.cell)
         if form.prepare is not None:
             step(form.prepare)

@@ -13,6 +13,7 @@ from torch.nn import functional
 from scaleport.errors import UsageError
 from scaleport.grid import Axis, Grid
 from scaleport.models import UPSAMPLERS
+from scaleport.models.positions import GridTensors
 from scaleport.models.upsamplers.encoding import axis_code
 
 CONFIG: dict[str, Any] = {
@@ -123,8 +124,8 @@ def test_hoisted_queries_equal_the_training_form() -> None:
     tensors = [t.double() if t.dtype == torch.float32 else t for t in tensors]
     scale = torch.tensor([[2.75, 16 / 6], [1.5, 3.0]], dtype=torch.float64)
     results = []
-    for form in (upsampler.points, upsampler.points_hoisted):
-        out = form(feature, *tensors, scale)
+    for form in (upsampler.points, upsampler.train_points):
+        out = form(feature, GridTensors(*tensors, scale))
         results.append(
             [out, *torch.autograd.grad(out.square().sum(), [feature, *upsampler.parameters()])]
         )

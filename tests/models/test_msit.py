@@ -14,6 +14,7 @@ from scaleport.errors import UsageError
 from scaleport.export import coreml, onnx
 from scaleport.grid import Grid
 from scaleport.models import UPSAMPLERS
+from scaleport.models.upsamplers.msit import MSIT
 from scaleport.models.upsamplers.msit_deploy import DeployedMixing, merged, wrapped
 from scaleport.models.upsamplers.msit_parts import (
     Mixing,
@@ -118,7 +119,7 @@ def published(net: Any, features: dict[str, Tensor], size: tuple[int, int]) -> T
 def test_against_the_published_formulas(
     scale: float | tuple[float, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scaleport.models.upsamplers.msit._QUERIES_PER_CHUNK", 100)
+    monkeypatch.setattr(MSIT, "queries_per_chunk", 100)
     net = upsampler(**{k: v for k, v in HEAD.items() if k != "name"}).double().eval()
     nn.init.normal_(net.position.linear.weight)
     features = {

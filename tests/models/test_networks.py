@@ -13,7 +13,8 @@ from torch.nn import functional
 from scaleport.errors import UsageError
 from scaleport.grid import Grid, subpixel_centres
 from scaleport.models import ENCODERS, UPSAMPLERS, Network, build_network
-from scaleport.models.base import Upsampler, grid_tensors
+from scaleport.models.base import Upsampler
+from scaleport.models.positions import GridTensors
 from scaleport.models.resample import resample
 
 SCALES: list[float | tuple[float, float]] = [2, 3, 4, 2.7, (2, 3.5)]
@@ -59,7 +60,7 @@ def deployed(net: Network, image: Tensor, grid: Grid, dtype: torch.dtype) -> lis
     feature = form.encode.module(image)
     if net.upsampler.family == "query":
         assert form.render is not None
-        return [form.render.module(feature, *grid_tensors(grid))]
+        return [form.render.module(feature, *GridTensors.of(grid))]
     scale = net.native_scale(grid)
     assert scale is not None
     results = [form.bound[scale].module(feature)]

@@ -243,6 +243,7 @@ def test_a_finished_run_goes_on_with_a_leg_of_its_own(cache, tmp_path):
 
 
 def test_hoisted_queries_equal_the_training_form():
+    from scaleport.models.positions import GridTensors
     from scaleport.models.upsamplers.liif import LIIF
 
     torch.manual_seed(0)
@@ -259,8 +260,8 @@ def test_hoisted_queries_equal_the_training_form():
     scale = torch.tensor([[2.75, 16 / 6], [1.5, 3.0]], dtype=torch.float64)
     grads = []
     parameters = [feature, *upsampler.parameters()]
-    for form in (upsampler.points, upsampler.points_hoisted):
-        out = form(feature, *query, scale)
+    for form in (upsampler.points, upsampler.train_points):
+        out = form(feature, GridTensors(*query, scale))
         grads.append([out, *torch.autograd.grad(out.square().sum(), parameters)])
     for one, other in zip(*grads, strict=True):
         assert (one - other).abs().max() <= 1e-10

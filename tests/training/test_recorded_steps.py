@@ -68,7 +68,7 @@ def test_batches_ahead_are_all_batches(cache):
     assert [len(batch) for batch in made] == [len(batch) for batch in batches]
     for one, other in zip(made, batches, strict=True):
         assert torch.equal(one[0]["points"], other[0]["points"])
-        assert [tuple(part.shape) for part in one[0]["query"]] == [(2, 50)] * 4
+        assert [tuple(part.shape) for part in one[0]["at"]] == [*[(2, 50)] * 4, (2, 2)]
 
 
 def test_an_optimiser_of_another_device_goes_on():

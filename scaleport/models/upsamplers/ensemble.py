@@ -27,8 +27,9 @@ from scaleport.models.base import (
     border_dtype,
     image_constant,
 )
-from scaleport.models.upsamplers.lattice import EncodeStage
-from scaleport.models.upsamplers.query import QueryUpsampler, clamp_index, unfolded
+from scaleport.models.positions import GridTensors, Positions, clamp_index, nearest_place
+from scaleport.models.stages import EncodeStage
+from scaleport.models.upsamplers.query import PointUpsampler, unfolded
 
 _UNFOLDED = 9
 
@@ -47,47 +48,28 @@ class Neighbour:
     weight: Tensor
 
 
-def neighbours(
-    size: tuple[int, int],
-    row_index: Tensor,
-    row_offset: Tensor,
-    col_index: Tensor,
-    col_offset: Tensor,
-) -> Iterator[Neighbour]:
+def neighbours(size: tuple[int, int], at: Positions) -> Iterator[Neighbour]:
     """The four neighbours of queries, top left first, with the weights of the ensemble."""
     for step_y in (0, 1):
-        row = clamp_index(row_index + step_y, size[0])
+        row = clamp_index(at.row_index + step_y, size[0])
         for step_x in (0, 1):
-            col = clamp_index(col_index + step_x, size[1])
+            col = clamp_index(at.col_index + step_x, size[1])
             # Opposite corner: the weight of a neighbour is the area towards the other one.
             # Where clamping joins two neighbours they predict the same, and any split is right.
-            weight_y = row_offset if step_y else 1 - row_offset
-            weight_x = col_offset if step_x else 1 - col_offset
-            yield Neighbour(row, col, row_index - row, col_index - col, weight_y * weight_x)
+            weight_y = at.row_offset if step_y else 1 - at.row_offset
+            weight_x = at.col_offset if step_x else 1 - at.col_offset
+            yield Neighbour(row, col, at.row_index - row, at.col_index - col, weight_y * weight_x)
 
 
-def nearest(
-    size: tuple[int, int],
-    row_index: Tensor,
-    row_offset: Tensor,
-    col_index: Tensor,
-    col_offset: Tensor,
-) -> Iterator[Neighbour]:
+def nearest(size: tuple[int, int], at: Positions) -> Iterator[Neighbour]:
     """The LR pixel nearest to queries, the later one of two, with a weight of 1."""
-    row = nearest_place(row_index, row_offset, size[0])
-    col = nearest_place(col_index, col_offset, size[1])
-    yield Neighbour(row, col, row_index - row, col_index - col, torch.ones_like(row_offset))
+    row = nearest_place(at.row_index, at.row_offset, size[0])
+    col = nearest_place(at.col_index, at.col_offset, size[1])
+    one = torch.ones_like(at.row_offset)
+    yield Neighbour(row, col, at.row_index - row, at.col_index - col, one)
 
 
-def nearest_place(index: Tensor, offset: Tensor, length: int) -> Tensor:
-    """The LR pixel of an axis that is nearest to positions, the later one of two.
-
-    The published code rounds the float coordinate of a position half-way between two to either.
-    """
-    return clamp_index(index + (offset >= 0.5).to(index.dtype), length)
-
-
-class LocalEnsemble(QueryUpsampler):
+class LocalEnsemble(PointUpsampler):
     """An MLP on the features of a neighbour and a code of the query's position.
 
     Input of the MLP: 9 C unfolded features (``c * 9 + ky * 3 + kx``), then the position. Where
@@ -112,23 +94,8 @@ class LocalEnsemble(QueryUpsampler):
         """The layers of the MLP; the last one makes the pixel."""
 
     @abc.abstractmethod
-    def position(
-        self,
-        row_offset: Tensor,
-        row_distance: Tensor,
-        col_offset: Tensor,
-        col_distance: Tensor,
-        scale: Tensor,
-    ) -> Tensor:
-        """Code of positions, float[N, Q, positions].
-
-        Args:
-            row_offset: float[N, Q], see :meth:`points`.
-            row_distance: int[N, Q], see :class:`Neighbour`.
-            col_offset: float[N, Q].
-            col_distance: int[N, Q].
-            scale: float[N, 2].
-        """
+    def position(self, at: GridTensors, near: Neighbour) -> Tensor:
+        """Code of the places of queries as a neighbour sees them, float[N, Q, positions]."""
 
     @property
     def area(self) -> int:
@@ -141,9 +108,9 @@ class LocalEnsemble(QueryUpsampler):
         weights = [layer.weight[:, at : at + self.area * c] for layer, at in self.readers()]
         return torch.cat(weights).reshape(-1, c, side, side)
 
-    def neighbours(self, size: tuple[int, int], *query: Tensor) -> Iterator[Neighbour]:
-        """The LR pixels that predict queries, of which :meth:`points` has the arguments."""
-        return (neighbours if self.ensemble else nearest)(size, *query)
+    def neighbours(self, size: tuple[int, int], at: Positions) -> Iterator[Neighbour]:
+        """The LR pixels that predict queries."""
+        return (neighbours if self.ensemble else nearest)(size, at)
 
     def readers(self) -> list[tuple[nn.Linear, int]]:
         """Layers that read the input, each with the column at which the input begins."""
@@ -151,26 +118,16 @@ class LocalEnsemble(QueryUpsampler):
         later = [(layer, last.out_features) for last, layer in pairwise(hidden)]
         return [(hidden[0], 0), *(later if self.skips else [])]
 
-    def points(
-        self,
-        feature: Tensor,
-        row_index: Tensor,
-        row_offset: Tensor,
-        col_index: Tensor,
-        col_offset: Tensor,
-        scale: Tensor,
-    ) -> Tensor:
-        """Training form at arbitrary positions, see :meth:`QueryUpsampler.points`."""
+    def points(self, feature: Tensor, at: GridTensors) -> Tensor:
+        """Training form at queries, see :meth:`PointUpsampler.points`."""
         _, c, h, w = feature.shape
         columns = unfolded(feature) if self.unfold else feature.flatten(2).transpose(1, 2)
         *hidden, last = self.linears()
         total: Tensor | None = None
-        for near in self.neighbours((h, w), row_index, row_offset, col_index, col_offset):
+        for near in self.neighbours((h, w), at):
             place = (near.row.long() * w + near.col.long())[..., None]
             place = place.expand(-1, -1, self.area * c)
-            code = self.position(
-                row_offset, near.row_distance, col_offset, near.col_distance, scale
-            )
+            code = self.position(at, near)
             inputs = torch.cat([columns.gather(1, place), code.to(feature.dtype)], dim=-1)
             x = inputs
             for count, layer in enumerate(hidden):
@@ -181,16 +138,8 @@ class LocalEnsemble(QueryUpsampler):
         assert total is not None
         return total
 
-    def points_hoisted(
-        self,
-        feature: Tensor,
-        row_index: Tensor,
-        row_offset: Tensor,
-        col_index: Tensor,
-        col_offset: Tensor,
-        scale: Tensor,
-    ) -> Tensor:
-        """The same function of the same parameters as :meth:`points`, cheaper, for training.
+    def train_points(self, feature: Tensor, at: GridTensors) -> Tensor:
+        """The same function of the same parameters as :meth:`points`, cheaper.
 
         The feature columns of every layer that reads the input run as 3x3 convolutions at LR
         size, so that each query gathers hidden values instead of 9 C features, and the last,
@@ -206,11 +155,9 @@ class LocalEnsemble(QueryUpsampler):
         position = torch.cat([layer.weight[:, at + self.area * c :] for layer, at in readers])
         widths = [layer.out_features for layer, _ in readers]
         total: Tensor | None = None
-        for near in self.neighbours((h, w), row_index, row_offset, col_index, col_offset):
+        for near in self.neighbours((h, w), at):
             place = image + near.row.long() * w + near.col.long()
-            code = self.position(
-                row_offset, near.row_distance, col_offset, near.col_distance, scale
-            )
+            code = self.position(at, near)
             code = functional.linear(code.to(feature.dtype), position)
             gathered = table.index_select(0, place.flatten()).reshape(code.shape)
             read = torch.split(gathered + code, widths, dim=-1)
@@ -286,7 +233,7 @@ class EnsembleRender(nn.Module):
         # Transposed: one row per value of the position code.
         self.register_buffer("position", torch.cat(columns).t().contiguous())
         self.widths = [layer.out_features for layer, _ in readers]
-        self.ensemble = upsampler.ensemble
+        self.ensemble, self.scaled = upsampler.ensemble, upsampler.scaled
         later: list[nn.Module] = []
         for count, layer in enumerate(hidden[1:], start=1):
             if count < len(readers):
@@ -338,37 +285,30 @@ class EnsembleRender(nn.Module):
         out: Tensor = self.last(x)
         return out.to(border_dtype(self.dtype))
 
-    def forward(
-        self,
-        base: Tensor,
-        row_index: Tensor,
-        row_offset: Tensor,
-        col_index: Tensor,
-        col_offset: Tensor,
-        scale: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, base: Tensor, *grid: Tensor) -> Tensor:
         """Map float32[N, H, W, sum of widths] and the grid to float32[N, 3, Ho, Wo]."""
+        at, scale = Positions(*grid[:4]), grid[4] if self.scaled else None
         h, w = base.shape[1], base.shape[2]
         base = base.to(self.dtype)
         if not self.ensemble:
-            row = nearest_place(row_index, row_offset, h)
-            col = nearest_place(col_index, col_offset, w)
-            table_y = self.table(0, row_offset, row_index - row, scale).to(self.dtype)
-            table_x = self.table(1, col_offset, col_index - col, scale).to(self.dtype)
+            row = nearest_place(at.row_index, at.row_offset, h)
+            col = nearest_place(at.col_index, at.col_offset, w)
+            table_y = self.table(0, at.row_offset, at.row_index - row, scale).to(self.dtype)
+            table_x = self.table(1, at.col_offset, at.col_index - col, scale).to(self.dtype)
             lines = base.index_select(1, row) + table_y[None, :, None, :]
             return self._decode(lines, col, table_x).permute(0, 3, 1, 2)
         border = border_dtype(self.dtype)
-        weight_y = row_offset.to(border)[None, :, None, None]
-        weight_x = col_offset.to(border)[None, None, :, None]
+        weight_y = at.row_offset.to(border)[None, :, None, None]
+        weight_x = at.col_offset.to(border)[None, None, :, None]
         cols, tables = [], []
         for step_x in (0, 1):
-            cols.append(clamp_index(col_index + step_x, w))
-            table = self.table(1, col_offset, col_index - cols[-1], scale)
+            cols.append(clamp_index(at.col_index + step_x, w))
+            table = self.table(1, at.col_offset, at.col_index - cols[-1], scale)
             tables.append(table.to(self.dtype))
         rows_out = []
         for step_y in (0, 1):
-            row = clamp_index(row_index + step_y, h)
-            table_y = self.table(0, row_offset, row_index - row, scale).to(self.dtype)
+            row = clamp_index(at.row_index + step_y, h)
+            table_y = self.table(0, at.row_offset, at.row_index - row, scale).to(self.dtype)
             lines = base.index_select(1, row) + table_y[None, :, None, :]
             cols_out = []
             for step_x in (0, 1):

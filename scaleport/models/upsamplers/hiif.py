@@ -32,12 +32,11 @@ from scaleport.models.base import (
     Stage,
     Tiling,
     Upsampler,
-    grid_tensors,
 )
 from scaleport.models.layers import LayerNorm
+from scaleport.models.positions import GridTensors, around, bilinear, blocks
 from scaleport.models.registry import UPSAMPLERS
-from scaleport.models.upsamplers.bilinear import bilinear, neighbours
-from scaleport.models.upsamplers.lattice import EncodeStage
+from scaleport.models.stages import EncodeStage
 
 _QUERIES_PER_CHUNK = 16_384
 # The largest float32 below 1: the last cell of every level.
@@ -52,12 +51,12 @@ class Lines:
     weight: tuple[Tensor, Tensor]
     digits: tuple[Tensor, ...]
 
-    def part(self, start: int, stop: int) -> Lines:
+    def part(self, chosen: slice) -> Lines:
         """A range of the queries."""
         return Lines(
-            (self.index[0][start:stop], self.index[1][start:stop]),
-            (self.weight[0][start:stop], self.weight[1][start:stop]),
-            tuple(digit[start:stop] for digit in self.digits),
+            (self.index[0][chosen], self.index[1][chosen]),
+            (self.weight[0][chosen], self.weight[1][chosen]),
+            tuple(digit[chosen] for digit in self.digits),
         )
 
 
@@ -71,7 +70,7 @@ def axis_lines(index: Tensor, offset: Tensor, length: int, levels: int, shift: f
         levels: number of binary digits.
         shift: added to the local coordinate before it is split into digits.
     """
-    low, high = neighbours(index, length)
+    low, high = around(index, length)
     # Weights are the distances to the opposite neighbour. Where clamping joins both, the
     # distances are equal, and the concatenated features share the weight.
     upper = torch.where(low == high, torch.full_like(offset, 0.5), offset)
@@ -215,32 +214,30 @@ class HIIF(Upsampler):
     def render(self, features: Features, grid: Grid, constants: Constants) -> Tensor:
         """Training form: float[N, 3, rows, columns].
 
-        Levels run in bands of rows; the attention's averages are over all of them.
+        Levels run block by block; the attention's averages are over all of them.
         """
         del constants
         feature, skip = self.project(features["feature"]), features["skip"]
         n, _, height, width = feature.shape
-        row_index, row_offset, col_index, col_offset, scale = grid_tensors(grid, feature.device)
-        rows = self.lines(row_index, row_offset, height)
-        cols = self.lines(col_index, col_offset, width)
-        count, length = grid.shape
-        band = max(1, _QUERIES_PER_CHUNK // length)
-        bands = [rows.part(y, min(count, y + band)) for y in range(0, count, band)]
+        at = GridTensors.of(grid, feature.device)
+        rows = self.lines(at.row_index, at.row_offset, height)
+        cols = self.lines(at.col_index, at.col_offset, width)
+        cut = [(rows.part(y), cols.part(x)) for y, x in blocks(*grid.shape, _QUERIES_PER_CHUNK)]
 
-        def with_digits(x: Tensor, rows: Lines, level: int) -> Tensor:
-            digit_y = rows.digits[level].repeat_interleave(length)
-            digit_x = cols.digits[level].repeat(len(rows.index[0]))
-            digits = torch.stack([digit_y, digit_x], dim=-1).to(x.dtype)
+        def with_digits(x: Tensor, block: tuple[Lines, Lines], level: int) -> Tensor:
+            down, across = (lines.digits[level] for lines in block)
+            places = down.repeat_interleave(len(across)), across.repeat(len(down))
+            digits = torch.stack(places, dim=-1).to(x.dtype)
             return torch.cat([x, digits[None].expand(n, -1, -1)], dim=-1)
 
-        parts = [self._first(feature, part, cols, 2 / scale) for part in bands]
-        parts = [self.levels[0](with_digits(x, b, 0)) for x, b in zip(parts, bands, strict=True)]
+        parts = [self._first(feature, *block, 2 / at.scale) for block in cut]
+        parts = [self.levels[0](with_digits(x, b, 0)) for x, b in zip(parts, cut, strict=True)]
         for unit in self.attention:
             parts = unit(parts)
         for j, level in enumerate(self.levels[1:], 1):
-            parts = [level(with_digits(x, b, j)) for x, b in zip(parts, bands, strict=True)]
-        out = torch.cat(parts, dim=1).transpose(1, 2).reshape(n, 3, count, length)
-        return out + bilinear(skip, row_index, row_offset, col_index, col_offset)
+            parts = [level(with_digits(x, b, j)) for x, b in zip(parts, cut, strict=True)]
+        out = torch.cat(parts, dim=1).transpose(1, 2).reshape(n, 3, *grid.shape)
+        return out + bilinear(skip, at)
 
     def deploy(self, encoder: nn.Module, norm: Normalisation, dtype: torch.dtype) -> DeployForm:
         """Deploy form: the first LayerNorm and Linear at LR size, attention as one matrix."""

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from scaleport.models.base import Normalisation, border_dtype, image_constant
 from scaleport.models.layers import LayerNorm, widened
-from scaleport.models.upsamplers.bilinear import bilinear
+from scaleport.models.positions import GridTensors, bilinear
 from scaleport.models.upsamplers.hiif import Lines, axis_lines
 
 if TYPE_CHECKING:
@@ -231,26 +231,16 @@ class HIIFRender(nn.Module):
             spread = spread + (value - mean) ** 2
         return level.finish(product, spread / count)
 
-    def forward(
-        self,
-        base: Tensor,
-        moments: Tensor,
-        skip: Tensor,
-        row_index: Tensor,
-        row_offset: Tensor,
-        col_index: Tensor,
-        col_offset: Tensor,
-        scale: Tensor,
-    ) -> Tensor:
+    def forward(self, base: Tensor, moments: Tensor, skip: Tensor, *grid: Tensor) -> Tensor:
         """Map float32 features at LR size and the grid to float32[N, 3, Ho, Wo]."""
-        levels = len(self.levels)
-        rows = axis_lines(row_index, row_offset, base.shape[1], levels, self.shift)
-        cols = axis_lines(col_index, col_offset, base.shape[2], levels, self.shift)
-        x = self._first(base, moments, rows, cols, 2 / scale)
+        at, levels = GridTensors(*grid), len(self.levels)
+        rows = axis_lines(at.row_index, at.row_offset, base.shape[1], levels, self.shift)
+        cols = axis_lines(at.col_index, at.col_offset, base.shape[2], levels, self.shift)
+        x = self._first(base, moments, rows, cols, 2 / at.scale)
         for unit in self.attention:
             x = unit(x)
         for j, level in enumerate(self.levels):
             if j:
                 x = level(x, rows.digits[j], cols.digits[j])
-        low = bilinear(skip, row_index, row_offset, col_index, col_offset)
+        low = bilinear(skip, at)
         return x.permute(0, 3, 1, 2).to(low.dtype) + low * self.std + self.mean

@@ -29,7 +29,7 @@ from scaleport.models.base import (
     image_constant,
 )
 from scaleport.models.registry import UPSAMPLERS
-from scaleport.models.upsamplers.lattice import bound_stage, encode_stage
+from scaleport.models.stages import bound_stage, encode_stage
 
 KERNEL_AREA = 9
 

@@ -25,7 +25,9 @@ from scaleport.models.base import (
     border_dtype,
     image_constant,
 )
+from scaleport.models.positions import clamp_index
 from scaleport.models.registry import UPSAMPLERS
+from scaleport.models.stages import encode_stage
 from scaleport.models.upsamplers.igconv import (
     KERNEL_AREA,
     IGConv,
@@ -34,8 +36,6 @@ from scaleport.models.upsamplers.igconv import (
     times_patches,
     waves,
 )
-from scaleport.models.upsamplers.lattice import encode_stage
-from scaleport.models.upsamplers.query import clamp_index
 
 _FAR = float(1 << 24)
 """Offsets beyond the longest image; an integer of this size is still exact in float32."""

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from scaleport.errors import UsageError
 from scaleport.models.base import Normalisation
+from scaleport.models.positions import GridTensors
 from scaleport.models.registry import UPSAMPLERS
 from scaleport.models.upsamplers.encoding import axis_code, check_encoding
-from scaleport.models.upsamplers.ensemble import EnsembleRender, LocalEnsemble
+from scaleport.models.upsamplers.ensemble import EnsembleRender, LocalEnsemble, Neighbour
 
 
 @UPSAMPLERS.register("ipe-liif")
@@ -62,19 +63,12 @@ class IPELIIF(LocalEnsemble):
         """The layers of the MLP."""
         return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
-    def position(
-        self,
-        row_offset: Tensor,
-        row_distance: Tensor,
-        col_offset: Tensor,
-        col_distance: Tensor,
-        scale: Tensor,
-    ) -> Tensor:
+    def position(self, at: GridTensors, near: Neighbour) -> Tensor:
         """Codes of height and width, float[N, Q, 4 L]."""
-        scale = scale.to(row_offset.dtype)
+        scale = at.scale.to(at.row_offset.dtype)
         options = (self.bands, self.radius_unit)
-        code_y = axis_code(row_offset, row_distance, scale[:, 0:1], *options)
-        code_x = axis_code(col_offset, col_distance, scale[:, 1:2], *options)
+        code_y = axis_code(at.row_offset, near.row_distance, scale[:, 0:1], *options)
+        code_x = axis_code(at.col_offset, near.col_distance, scale[:, 1:2], *options)
         return torch.cat([code_y, code_x], dim=-1)
 
     def renderer(self, norm: Normalisation, dtype: torch.dtype) -> EnsembleRender:

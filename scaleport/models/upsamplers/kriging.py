@@ -31,14 +31,13 @@ from scaleport.models.base import (
     Tiling,
     Upsampler,
     border_dtype,
-    grid_tensors,
     image_constant,
 )
 from scaleport.models.layers import ChannelNorm, widened
 from scaleport.models.octaves import Octaves
+from scaleport.models.positions import GridTensors, Positions, clamp_index
 from scaleport.models.registry import UPSAMPLERS
-from scaleport.models.upsamplers.lattice import EncodeStage
-from scaleport.models.upsamplers.query import clamp_index
+from scaleport.models.stages import EncodeStage
 
 _TAPS = 9
 
@@ -211,17 +210,17 @@ class NeuralKriging(Upsampler):
         h, w = feature.shape[2:]
         (ho, wo), dtype = grid.output_size, feature.dtype
         whole = Grid.from_size(h, w, ho, wo)
-        row_index, row_offset, col_index, col_offset, _ = grid_tensors(whole, feature.device)
-        row = nearest_index(row_index, row_offset, h)
-        col = nearest_index(col_index, col_offset, w)
-        y = self.octaves(distance(row_index, row_offset, row), dtype).t()
-        x = self.octaves(distance(col_index, col_offset, col), dtype).t()
+        at = GridTensors.of(whole, feature.device)
+        row = nearest_index(at.row_index, at.row_offset, h)
+        col = nearest_index(at.col_index, at.col_offset, w)
+        y = self.octaves(distance(at.row_index, at.row_offset, row), dtype).t()
+        x = self.octaves(distance(at.col_index, at.col_offset, col), dtype).t()
         code = torch.stack([x[:, None, :].expand(-1, ho, -1), y[:, :, None].expand(-1, -1, wo)], 1)
         code = code.flatten(0, 1)[None].expand(len(feature), -1, -1, -1)
         picked = feature.index_select(2, row).index_select(3, col)
         z = functional.relu(self.head(torch.cat([picked, code], dim=1)))
-        apart_y = neighbour_distances(row_index, row_offset, row).to(dtype)
-        apart_x = neighbour_distances(col_index, col_offset, col).to(dtype)
+        apart_y = neighbour_distances(at.row_index, at.row_offset, row).to(dtype)
+        apart_x = neighbour_distances(at.col_index, at.col_offset, col).to(dtype)
         square = apart_y[:, None, :, None] ** 2 + apart_x[None, :, None, :] ** 2
         prior = torch.exp(-square / (2 * self.length**2)).flatten(0, 1)
         out = self.refined(z, prior)
@@ -295,18 +294,12 @@ class KrigingRender(nn.Module):
         apart = neighbour_distances(index, offset, nearest).to(self.tables.dtype)
         return nearest, share, torch.exp(-(apart * apart) * self.inverse_length)
 
-    def forward(
-        self,
-        base: Tensor,
-        row_index: Tensor,
-        row_offset: Tensor,
-        col_index: Tensor,
-        col_offset: Tensor,
-    ) -> Tensor:
+    def forward(self, base: Tensor, *grid: Tensor) -> Tensor:
         """Map float32[N, width, H, W] and the whole grid to float32[N, 3, Ho, Wo]."""
-        row, share_y, prior_y = self._axis(row_index, row_offset, base.shape[2], 1)
-        col, share_x, prior_x = self._axis(col_index, col_offset, base.shape[3], 0)
-        ho, wo = row_index.shape[0], col_index.shape[0]
+        at = Positions(*grid)
+        row, share_y, prior_y = self._axis(at.row_index, at.row_offset, base.shape[2], 1)
+        col, share_x, prior_x = self._axis(at.col_index, at.col_offset, base.shape[3], 0)
+        ho, wo = at.row_index.shape[0], at.col_index.shape[0]
         z = base.to(self.dtype).index_select(2, row) + share_y[None, :, :, None]
         z = functional.relu(z.index_select(3, col) + share_x[None, :, None, :])
         prior = prior_y[:, None, :, None] * prior_x[None, :, None, :]

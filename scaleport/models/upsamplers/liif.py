@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from scaleport.errors import UsageError
 from scaleport.models.base import Normalisation
+from scaleport.models.positions import GridTensors
 from scaleport.models.registry import UPSAMPLERS
-from scaleport.models.upsamplers.ensemble import EnsembleRender, LocalEnsemble
+from scaleport.models.upsamplers.ensemble import EnsembleRender, LocalEnsemble, Neighbour
 
 
 @UPSAMPLERS.register("liif")
@@ -51,21 +52,14 @@ class LIIF(LocalEnsemble):
         """The layers of the MLP."""
         return [layer for layer in self.mlp if isinstance(layer, nn.Linear)]
 
-    def position(
-        self,
-        row_offset: Tensor,
-        row_distance: Tensor,
-        col_offset: Tensor,
-        col_distance: Tensor,
-        scale: Tensor,
-    ) -> Tensor:
+    def position(self, at: GridTensors, near: Neighbour) -> Tensor:
         """Relative coordinates and cell, float[N, Q, 4], or without the cell float[N, Q, 2]."""
-        rel_y = 2 * (row_distance.to(row_offset.dtype) + row_offset)
-        rel_x = 2 * (col_distance.to(col_offset.dtype) + col_offset)
+        rel_y = 2 * (near.row_distance.to(at.row_offset.dtype) + at.row_offset)
+        rel_x = 2 * (near.col_distance.to(at.col_offset.dtype) + at.col_offset)
         rel = torch.stack([rel_y, rel_x], dim=-1)
         if not self.scaled:
             return rel
-        cell = (2 / scale)[:, None, :].expand(-1, row_offset.shape[1], -1)
+        cell = (2 / at.scale)[:, None, :].expand(-1, rel.shape[1], -1)
         return torch.cat([rel, cell.to(rel.dtype)], dim=-1)
 
     def renderer(self, norm: Normalisation, dtype: torch.dtype) -> EnsembleRender:

@@ -7,8 +7,9 @@ Source: Lee and Jin, "Local Texture Estimator for Implicit Representation Functi
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,24 +27,20 @@ from scaleport.models.base import (
     Normalisation,
     Port,
     Stage,
-    Upsampler,
     border_dtype,
-    grid_tensors,
     image_constant,
 )
 from scaleport.models.layers import widened
+from scaleport.models.positions import GridTensors, bilinear, clamp_index
 from scaleport.models.registry import UPSAMPLERS
-from scaleport.models.upsamplers.bilinear import bilinear
+from scaleport.models.stages import EncodeStage
 from scaleport.models.upsamplers.encoding import half_turns_to_radians
 from scaleport.models.upsamplers.ensemble import neighbours
-from scaleport.models.upsamplers.lattice import EncodeStage
-from scaleport.models.upsamplers.query import clamp_index
-
-_QUERIES_PER_CHUNK = 32_768
+from scaleport.models.upsamplers.query import Decode, QueryUpsampler
 
 
 @UPSAMPLERS.register("lte")
-class LTE(Upsampler):
+class LTE(QueryUpsampler):
     """Local texture estimator: coefficients, frequencies and a phase of the cell, then an MLP.
 
     With ``F`` one pair of frequencies of an LR pixel, ``d`` the query's place relative to it (one
@@ -60,7 +57,7 @@ class LTE(Upsampler):
             never.
     """
 
-    family: ClassVar[Literal["lattice", "query"]] = "query"
+    queries_per_chunk: ClassVar[int] = 32_768
     reads_skip: ClassVar[bool] = True
     rewrites: tuple[str, ...] = ("waves summed along rows before columns",)
 
@@ -84,40 +81,27 @@ class LTE(Upsampler):
         layers = [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), nn.ReLU())]
         self.mlp = nn.Sequential(*layers, nn.Linear(sizes[-1], 3))
 
-    def at(
-        self,
-        maps: tuple[Tensor, Tensor],
-        row_index: Tensor,
-        row_offset: Tensor,
-        col_index: Tensor,
-        col_offset: Tensor,
-        scale: Tensor,
-    ) -> Tensor:
-        """Training form at arbitrary positions, without the bilinear image.
+    def waves(self, maps: tuple[Tensor, Tensor], at: GridTensors) -> Tensor:
+        """Training form at queries, without the bilinear image.
 
         Args:
             maps: coefficients and frequencies, float[N, width, H, W] each.
-            row_index: int[N, Q], integer part of each query's row.
-            row_offset: float[N, Q], its fraction.
-            col_index: int[N, Q].
-            col_offset: float[N, Q].
-            scale: float[2].
+            at: the queries, ``[N, Q]``.
 
         Returns:
             float[N, Q, 3], normalised pixels.
         """
         coefficient, frequency = (m.flatten(2).transpose(1, 2) for m in maps)
         size, dtype = (maps[0].shape[2], maps[0].shape[3]), maps[0].dtype
-        phase = self.phase(clipped_cell(scale, self.scale_max).to(dtype))
-        row_offset, col_offset = row_offset.to(dtype), col_offset.to(dtype)
+        phase = self.phase(clipped_cell(at.scale, self.scale_max).to(dtype))[:, None]
         total: Tensor | None = None
-        for near in neighbours(size, row_index, row_offset, col_index, col_offset):
+        for near in neighbours(size, at):
             place = (near.row.long() * size[1] + near.col.long())[..., None]
             place = place.expand(-1, -1, coefficient.shape[2])
             chosen = frequency.gather(1, place)
             rows, cols = chosen[..., 0::2], chosen[..., 1::2]
-            rel_y = 2 * (near.row_distance.to(dtype) + row_offset)
-            rel_x = 2 * (near.col_distance.to(dtype) + col_offset)
+            rel_y = 2 * (near.row_distance.to(dtype) + at.row_offset)
+            rel_x = 2 * (near.col_distance.to(dtype) + at.col_offset)
             turned = rows * rel_y[..., None] + cols * rel_x[..., None] + phase
             angle = half_turns_to_radians(turned)
             waves = torch.cat([angle.cos(), angle.sin()], dim=-1)
@@ -127,26 +111,16 @@ class LTE(Upsampler):
         assert total is not None
         return total
 
+    def decoder(self, features: Features) -> Decode:
+        """Coefficients and frequencies of an image, and what makes pixels of them."""
+        feature = features["feature"]
+        return partial(self.waves, (self.coefficient(feature), self.frequency(feature)))
+
     def render(self, features: Features, grid: Grid, constants: Constants) -> Tensor:
         """Training form: float[N, 3, rows, columns]."""
-        del constants
-        feature = features["feature"]
-        maps = self.coefficient(feature), self.frequency(feature)
-        n = feature.shape[0]
-        row_index, row_offset, col_index, col_offset, scale = grid_tensors(grid, feature.device)
-        rows, cols = grid.shape
-        parts = []
-        for chosen in torch.split(
-            torch.arange(rows * cols, device=feature.device), _QUERIES_PER_CHUNK
-        ):
-            y, x = chosen // cols, chosen % cols
-            down, below, across, right = (
-                t[None].expand(n, -1)
-                for t in (row_index[y], row_offset[y], col_index[x], col_offset[x])
-            )
-            parts.append(self.at(maps, down, below, across, right, scale))
-        out = torch.cat(parts, dim=1).transpose(1, 2).reshape(n, 3, rows, cols)
-        return out + bilinear(features["skip"], row_index, row_offset, col_index, col_offset)
+        skip = features["skip"]
+        out = super().render(features, grid, constants)
+        return out + bilinear(skip, GridTensors.of(grid, skip.device))
 
     def deploy(self, encoder: nn.Module, norm: Normalisation, dtype: torch.dtype) -> DeployForm:
         """Deploy form: maps at LR size, waves summed along rows before columns are gathered."""
@@ -171,7 +145,7 @@ class LTE(Upsampler):
 
 
 def clipped_cell(scale: Tensor, scale_max: float) -> Tensor:
-    """Cell (2 / s_y, 2 / s_x), float32[2], which no longer shrinks beyond ``scale_max``."""
+    """Cell (2 / s_y, 2 / s_x) of a scale, which no longer shrinks beyond ``scale_max``."""
     if scale_max:
         scale = torch.clamp(scale, max=scale_max)
     return 2 / scale
@@ -239,25 +213,22 @@ class LTERender(nn.Module):
         coefficient: Tensor,
         frequency: Tensor,
         skip: Tensor,
-        row_index: Tensor,
-        row_offset: Tensor,
-        col_index: Tensor,
-        col_offset: Tensor,
-        scale: Tensor,
+        *grid: Tensor,
     ) -> Tensor:
         """Map float32 maps at LR size and the grid to float32[N, 3, Ho, Wo]."""
+        at = GridTensors(*grid)
         h, w = skip.shape[2], skip.shape[3]
         frequency = frequency.to(border_dtype(self.dtype))
-        cell = clipped_cell(scale, self.scale_max).to(frequency.dtype)
+        cell = clipped_cell(at.scale, self.scale_max).to(frequency.dtype)
         phase = cell[0:1] * widened(self.phase)[0] + cell[1:2] * widened(self.phase)[1]
         coefficient = coefficient.to(self.dtype)
         total: Tensor | None = None
-        for row, rel_y, weight_y in self._sides(row_index, row_offset, h):
+        for row, rel_y, weight_y in self._sides(at.row_index, at.row_offset, h):
             lines = coefficient.index_select(1, row)
             turned = frequency.index_select(1, row)
             along, across = turned[..., : self.waves], turned[..., self.waves :]
             along = along * rel_y[None, :, None, None] + phase
-            for col, rel_x, weight_x in self._sides(col_index, col_offset, w):
+            for col, rel_x, weight_x in self._sides(at.col_index, at.col_offset, w):
                 angle = along.index_select(2, col)
                 angle = angle + across.index_select(2, col) * rel_x[None, None, :, None]
                 angle = half_turns_to_radians(angle)
@@ -266,5 +237,5 @@ class LTERender(nn.Module):
                 x = x * (weight_y[:, None] * weight_x)[None, :, :, None]
                 total = x if total is None else total + x
         assert total is not None
-        low = bilinear(skip, row_index, row_offset, col_index, col_offset)
+        low = bilinear(skip, at)
         return total.permute(0, 3, 1, 2) + low * self.std + self.mean

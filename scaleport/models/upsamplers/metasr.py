@@ -22,9 +22,10 @@ from scaleport.models.base import (
     border_dtype,
     image_constant,
 )
+from scaleport.models.positions import GridTensors, clamp_index
 from scaleport.models.registry import UPSAMPLERS
-from scaleport.models.upsamplers.lattice import bound_stage, encode_stage
-from scaleport.models.upsamplers.query import QueryUpsampler, clamp_index, unfolded
+from scaleport.models.stages import bound_stage, encode_stage
+from scaleport.models.upsamplers.query import PointUpsampler, unfolded
 
 _TIE = 2.0**-21
 """LR pixels within which a corner counts as lying on the border between two LR pixels.
@@ -57,7 +58,7 @@ def corner(offset: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @UPSAMPLERS.register("metasr")
-class MetaSR(QueryUpsampler):
+class MetaSR(PointUpsampler):
     """Meta-upscale: per output pixel a bias-free 3x3 filter from C to 3 channels.
 
     The output pixel belongs to the LR pixel in which its top left corner lies; with ``rel`` the
@@ -102,23 +103,15 @@ class MetaSR(QueryUpsampler):
         inside_y, inside_x = corner(row_offset, scale_y)[1], corner(col_offset, scale_x)[1]
         return torch.stack([inside_y, inside_x, (1 / scale_y).expand_as(inside_y)], dim=-1)
 
-    def points(
-        self,
-        feature: Tensor,
-        row_index: Tensor,
-        row_offset: Tensor,
-        col_index: Tensor,
-        col_offset: Tensor,
-        scale: Tensor,
-    ) -> Tensor:
-        """Training form at arbitrary positions, see :meth:`QueryUpsampler.points`."""
+    def points(self, feature: Tensor, at: GridTensors) -> Tensor:
+        """Training form at queries, see :meth:`PointUpsampler.points`."""
         _, c, h, w = feature.shape
-        scale_y, scale_x = scale.to(row_offset.dtype).unsqueeze(-1).unbind(dim=1)
-        row = clamp_index(row_index + corner(row_offset, scale_y)[0], h)
-        col = clamp_index(col_index + corner(col_offset, scale_x)[0], w)
+        scale_y, scale_x = at.scale.to(at.row_offset.dtype).unsqueeze(-1).unbind(dim=1)
+        row = clamp_index(at.row_index + corner(at.row_offset, scale_y)[0], h)
+        col = clamp_index(at.col_index + corner(at.col_offset, scale_x)[0], w)
         place = (row.long() * w + col.long())[..., None].expand(-1, -1, 9 * c)
         patch = unfolded(feature).gather(1, place)
-        inputs = self.position(row_offset, col_offset, scale_y, scale_x)
+        inputs = self.position(at.row_offset, at.col_offset, scale_y, scale_x)
         filters = self.mlp(inputs.to(feature.dtype)).reshape(*row.shape, 9 * c, 3)
         return torch.matmul(patch[..., None, :], filters).squeeze(-2)
 
@@ -214,23 +207,16 @@ class MetaRender(nn.Module):
         out = inside[:, None] * self.position[axis]
         return out if axis else out + (1 / scale) * self.position[2] + self.bias
 
-    def forward(
-        self,
-        feature: Tensor,
-        row_index: Tensor,
-        row_offset: Tensor,
-        col_index: Tensor,
-        col_offset: Tensor,
-        scale: Tensor,
-    ) -> Tensor:
+    def forward(self, feature: Tensor, *grid: Tensor) -> Tensor:
         """Map float32[N, C, H, W] and the grid to float32[N, 3, Ho, Wo]."""
+        at = GridTensors(*grid)
         border = border_dtype(self.dtype)
         base: Tensor = self.conv(feature.to(self.dtype)).permute(0, 2, 3, 1).contiguous()
         h, w = base.shape[1], base.shape[2]
         places, tables = [], []
-        sides = ((row_index, row_offset, h), (col_index, col_offset, w))
+        sides = ((at.row_index, at.row_offset, h), (at.col_index, at.col_offset, w))
         for axis, (index, offset, length) in enumerate(sides):
-            wide, factor = offset.to(border), scale[axis : axis + 1].to(border)
+            wide, factor = offset.to(border), at.scale[axis : axis + 1].to(border)
             step, inside = corner(wide, factor)
             places.append(clamp_index(index + step, length))
             tables.append(self.table(axis, wide, step, inside, factor))

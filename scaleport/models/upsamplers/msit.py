@@ -7,23 +7,20 @@ takes the later one as its centre; there the published float coordinates decide 
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from scaleport.errors import UsageError
-from scaleport.grid import Grid
 from scaleport.models.base import (
-    Constants,
     DeployForm,
     Features,
     Normalisation,
     Tiling,
-    Upsampler,
-    grid_tensors,
 )
+from scaleport.models.positions import GridTensors, clamp_index
 from scaleport.models.registry import UPSAMPLERS
 from scaleport.models.upsamplers.msit_parts import (
     MultiScaleOperator,
@@ -31,9 +28,7 @@ from scaleport.models.upsamplers.msit_parts import (
     QueryFeatures,
     convolution,
 )
-from scaleport.models.upsamplers.query import clamp_index
-
-_QUERIES_PER_CHUNK = 2048
+from scaleport.models.upsamplers.query import Decode, QueryUpsampler
 
 
 def centre(index: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,7 +46,7 @@ def picked(image: Tensor, row: Tensor, col: Tensor) -> Tensor:
 
 
 @UPSAMPLERS.register("msit")
-class MSIT(Upsampler):
+class MSIT(QueryUpsampler):
     """A multi-scale operator at LR size, then attention of every query to its surroundings.
 
     6 903 563 parameters at 64 channels with plain convolutions. With ``rim`` 4 826 891 are
@@ -72,7 +67,7 @@ class MSIT(Upsampler):
             weights by name, ``load_state_dict(state, strict=False)``.
     """
 
-    family: ClassVar[Literal["lattice", "query"]] = "query"
+    queries_per_chunk: ClassVar[int] = 2048  # each reads (2 radius + 1)^2 keys and values
     reads_skip: ClassVar[bool] = True
     binds_scales: ClassVar[bool] = True
     tiling = Tiling("approximate", "FEM wraps around the border of whatever it is given")
@@ -124,35 +119,22 @@ class MSIT(Upsampler):
         """Split the last dimension into heads."""
         return x.reshape(*x.shape[:-1], self.heads, self.width // self.heads)
 
-    def at(
-        self,
-        maps: tuple[Tensor, Tensor],
-        skip: Tensor,
-        row_index: Tensor,
-        row_offset: Tensor,
-        col_index: Tensor,
-        col_offset: Tensor,
-        scale: Tensor,
-    ) -> Tensor:
-        """Training form at arbitrary positions.
+    def attended(self, maps: tuple[Tensor, Tensor], skip: Tensor, at: GridTensors) -> Tensor:
+        """Training form at queries.
 
         Args:
             maps: result of :meth:`maps`.
             skip: float[N, 3, H, W], the normalised image.
-            row_index: int[N, Q], integer part of each query's row.
-            row_offset: float[N, Q], its fraction.
-            col_index: int[N, Q].
-            col_offset: float[N, Q].
-            scale: float[N, 2], (scale_y, scale_x).
+            at: the queries, ``[N, Q]``.
 
         Returns:
             float[N, Q, 3], normalised pixels.
         """
         r, dtype = self.radius, maps[0].dtype
-        n, count = row_index.shape
+        n, count = at.row_index.shape
         shared, value = (functional.pad(m, (r, r, r, r)) for m in maps)
-        row_offset, col_offset = row_offset.to(dtype), col_offset.to(dtype)
-        (row, down), (col, across) = centre(row_index, row_offset), centre(col_index, col_offset)
+        row, down = centre(at.row_index, at.row_offset)
+        col, across = centre(at.col_index, at.col_offset)
         steps = torch.arange(2 * r + 1, device=row.device)
         rows = (row[..., None] + steps)[..., None].expand(-1, -1, -1, 2 * r + 1).flatten(2)
         cols = (col[..., None] + steps)[:, :, None].expand(-1, -1, 2 * r + 1, -1).flatten(2)
@@ -163,10 +145,10 @@ class MSIT(Upsampler):
         height, width = skip.shape[2:]
         for step_y in (0, 1):
             for step_x in (0, 1):
-                weight_y = row_offset if step_y else 1 - row_offset
-                weight_x = col_offset if step_x else 1 - col_offset
+                weight_y = at.row_offset if step_y else 1 - at.row_offset
+                weight_x = at.col_offset if step_x else 1 - at.col_offset
                 weight = (weight_y * weight_x)[..., None]
-                y, x = row_index + step_y, col_index + step_x
+                y, x = at.row_index + step_y, at.col_index + step_x
                 query = query + picked(shared, y + r, x + r) * weight
                 low = low + picked(skip, clamp_index(y, height), clamp_index(x, width)) * weight
         query = self._heads(query)[:, :, None]
@@ -174,29 +156,13 @@ class MSIT(Upsampler):
         logits = logits + self.position(down, across)
         weights = torch.softmax(logits, dim=2)
         attended = (values * weights[..., None]).flatten(2)
-        cell = (2 / scale).to(dtype)[:, None, :].expand(-1, count, -1)
+        cell = (2 / at.scale).to(dtype)[:, None, :].expand(-1, count, -1)
         out: Tensor = self.mlp(torch.cat([attended, cell], dim=-1))
         return out + low
 
-    def render(self, features: Features, grid: Grid, constants: Constants) -> Tensor:
-        """Training form: float[N, 3, rows, columns]."""
-        del constants
-        skip = features["skip"]
-        maps = self.maps(features["feature"])
-        n = skip.shape[0]
-        row_index, row_offset, col_index, col_offset, scale = grid_tensors(grid, skip.device)
-        rows, cols = grid.shape
-        place = torch.arange(rows * cols, device=skip.device)
-        parts = []
-        for chosen in torch.split(place, _QUERIES_PER_CHUNK):
-            y, x = chosen // cols, chosen % cols
-            down, below, across, right = (
-                t[None].expand(n, -1)
-                for t in (row_index[y], row_offset[y], col_index[x], col_offset[x])
-            )
-            scales = scale[None].expand(n, -1)
-            parts.append(self.at(maps, skip, down, below, across, right, scales))
-        return torch.cat(parts, dim=1).transpose(1, 2).reshape(n, 3, rows, cols)
+    def decoder(self, features: Features) -> Decode:
+        """Queries, keys and values of an image, and what makes pixels of them."""
+        return partial(self.attended, self.maps(features["feature"]), features["skip"])
 
     def deploy(self, encoder: nn.Module, norm: Normalisation, dtype: torch.dtype) -> DeployForm:
         """Deploy form: kernels merged, logits interpolated from products made at LR size.

@@ -26,15 +26,14 @@ from scaleport.models.base import (
     image_constant,
 )
 from scaleport.models.layers import widened
-from scaleport.models.upsamplers.bilinear import bilinear
-from scaleport.models.upsamplers.lattice import EncodeStage
+from scaleport.models.positions import GridTensors, bilinear, clamp_index
+from scaleport.models.stages import EncodeStage
 from scaleport.models.upsamplers.msit_parts import (
     Mixing,
     MultiScaleOperator,
     QueryFeatures,
     RefinedConv,
 )
-from scaleport.models.upsamplers.query import clamp_index
 
 if TYPE_CHECKING:
     from scaleport.models.upsamplers.msit import MSIT
@@ -139,6 +138,11 @@ class MSITLift(nn.Module):
                 product = shared * around[:, :, dy : dy + h, dx : dx + w]
                 products.append(product.reshape(n, self.heads, depth, h, w).sum(dim=2))
         return torch.cat(products, dim=1).permute(0, 2, 3, 1), self.value(x).permute(0, 2, 3, 1)
+
+
+def from_nearest(offset: Tensor) -> Tensor:
+    """Distance to the nearest pixel's centre, in [-0.5, 0.5), from the fraction of a place."""
+    return offset - (offset >= 0.5).to(offset.dtype)
 
 
 class Decoder(nn.Module):
@@ -248,23 +252,14 @@ class MSITRender(Decoder):
             weights.append(weight.to(self.border))
         return places, weights, nearest
 
-    def forward(
-        self,
-        products: Tensor,
-        value: Tensor,
-        skip: Tensor,
-        row_index: Tensor,
-        row_offset: Tensor,
-        col_index: Tensor,
-        col_offset: Tensor,
-        scale: Tensor,
-    ) -> Tensor:
+    def forward(self, products: Tensor, value: Tensor, skip: Tensor, *grid: Tensor) -> Tensor:
         """Map float32 maps at LR size and the grid to float32[N, 3, Ho, Wo]."""
+        at = GridTensors(*grid)
         n, h, w = value.shape[0], value.shape[1], value.shape[2]
         side, span, heads = self.side, self.side + 2, self.heads
-        rows, cols = row_index.shape[0], col_index.shape[0]
-        places_y, weights_y, row = self._corners(row_index, row_offset, h)
-        places_x, weights_x, col = self._corners(col_index, col_offset, w)
+        rows, cols = at.row_index.shape[0], at.col_index.shape[0]
+        places_y, weights_y, row = self._corners(at.row_index, at.row_offset, h)
+        places_x, weights_x, col = self._corners(at.col_index, at.col_offset, w)
         # Rows of (pixel, dy), then columns of (pixel, dx); never more than 5 dimensions.
         table = products.reshape(n * h, w, span, span * heads).permute(0, 2, 1, 3)
         table = table.reshape(n, h * span, w, span * heads)
@@ -279,8 +274,8 @@ class MSITRender(Decoder):
             * weight[:, None]
             for place, weight in zip(places_x, weights_x, strict=True)
         ]
-        bias_y = self.bias(row_offset - (row_offset >= 0.5).to(row_offset.dtype), self.bias_y)
-        bias_x = self.bias(col_offset - (col_offset >= 0.5).to(col_offset.dtype), self.bias_x)
+        bias_y = self.bias(from_nearest(at.row_offset), self.bias_y)
+        bias_x = self.bias(from_nearest(at.col_offset), self.bias_x)
         # [N, rows, side (dy), columns, side (dx) heads]
         logits = (cells[0] + cells[1]).reshape(n, rows, side, cols, side * heads)
         down = (bias_y + self.constant).repeat(1, 1, side)
@@ -290,7 +285,7 @@ class MSITRender(Decoder):
         r = self.radius
         padded = functional.pad(value.to(self.dtype), (0, 0, r, r, r, r))
         depth = self.width // heads
-        total = self.shift(scale)
+        total = self.shift(at.scale)
         for ky in range(side):
             around = padded.index_select(1, row + ky)
             for kx in range(side):
@@ -299,7 +294,7 @@ class MSITRender(Decoder):
                 found = (found * weights[:, :, k, :, None]).reshape(n * rows, cols, self.width)
                 total = total + torch.matmul(found, self.keys[k])
         out = self.decode(total).reshape(n, rows, cols, 3).permute(0, 3, 1, 2)
-        low = bilinear(skip, row_index, row_offset, col_index, col_offset)
+        low = bilinear(skip, at)
         return out.to(self.border) + low * self.std + self.mean
 
 

@@ -1,8 +1,10 @@
-"""What query upsamplers share: a training form that is defined point by point."""
+"""What query upsamplers share: a training form that is defined query by query."""
 
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -10,13 +12,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from scaleport.grid import Grid
-from scaleport.models.base import Constants, Features, Upsampler, grid_tensors
+from scaleport.models.base import Constants, Features, Upsampler
+from scaleport.models.positions import GridTensors, blocks
 
-
-def clamp_index(index: Tensor, length: int) -> Tensor:
-    """Clamp int32 indices to ``0 .. length - 1`` without leaving int32 (also in Core ML)."""
-    last = torch.full_like(index, length - 1)
-    return torch.minimum(torch.maximum(index, torch.zeros_like(index)), last)
+Decode = Callable[[GridTensors], Tensor]
+"""Normalised pixels float[N, Q, 3] of queries."""
 
 
 def unfolded(feature: Tensor) -> Tensor:
@@ -28,62 +28,52 @@ def unfolded(feature: Tensor) -> Tensor:
 
 
 class QueryUpsampler(Upsampler):
-    """An upsampler that computes every output pixel by itself, from :meth:`points`."""
+    """An upsampler whose training form computes every output pixel by itself."""
 
     family: ClassVar[Literal["lattice", "query"]] = "query"
     queries_per_chunk: ClassVar[int] = 65_536
-    """Most points that :meth:`render` works on at once."""
+    """Most queries that :meth:`render` works on at once."""
 
     @abc.abstractmethod
-    def points(
-        self,
-        feature: Tensor,
-        row_index: Tensor,
-        row_offset: Tensor,
-        col_index: Tensor,
-        col_offset: Tensor,
-        scale: Tensor,
-    ) -> Tensor:
-        """Training form at arbitrary positions.
-
-        Args:
-            feature: float[N, C, H, W].
-            row_index: int[N, Q], integer part of each query's row.
-            row_offset: float[N, Q], its fraction.
-            col_index: int[N, Q].
-            col_offset: float[N, Q].
-            scale: float[N, 2], (scale_y, scale_x).
-
-        Returns:
-            float[N, Q, 3], normalised pixels.
-        """
+    def decoder(self, features: Features) -> Decode:
+        """Run what is computed once per image, and return what then makes pixels of queries."""
 
     def render(self, features: Features, grid: Grid, constants: Constants) -> Tensor:
         """Training form: float[N, 3, rows, columns]."""
         del constants
         feature = features["feature"]
-        n = feature.shape[0]
-        row_index, row_offset, col_index, col_offset, scale = grid_tensors(grid, feature.device)
-        rows, cols = grid.shape
-        scales = scale[None].expand(n, -1)
-        band = max(1, self.queries_per_chunk // cols)
-        bands = []
-        for start in range(0, rows, band):
-            stop = min(rows, start + band)
+        n, (rows, cols) = feature.shape[0], grid.shape
+        at = GridTensors.of(grid, feature.device).with_offsets(feature.dtype)
+        decode = self.decoder(features)
+        parts = [
+            decode(at.queries(n, *block)) for block in blocks(rows, cols, self.queries_per_chunk)
+        ]
+        return torch.cat(parts, dim=1).transpose(1, 2).reshape(n, 3, rows, cols)
 
-            def over_rows(t: Tensor, start: int = start, stop: int = stop) -> Tensor:
-                return t[start:stop].repeat_interleave(cols)[None].expand(n, -1)
 
-            def over_cols(t: Tensor, height: int = stop - start) -> Tensor:
-                return t.repeat(height)[None].expand(n, -1)
+class PointUpsampler(QueryUpsampler):
+    """A query upsampler that reads nothing but the encoder's features.
 
-            out = self.points(
-                feature,
-                over_rows(row_index),
-                over_rows(row_offset.to(feature.dtype)),
-                over_cols(col_index),
-                over_cols(col_offset.to(feature.dtype)),
-                scales,
-            )
-            bands.append(out.transpose(1, 2).reshape(n, 3, stop - start, cols))
-        return torch.cat(bands, dim=2)
+    It can be trained on chosen pixels of differently scaled patches in one call, see
+    :class:`scaleport.models.base.TrainsOnPoints`.
+    """
+
+    @abc.abstractmethod
+    def points(self, feature: Tensor, at: GridTensors) -> Tensor:
+        """Training form at queries.
+
+        Args:
+            feature: float[N, C, H, W].
+            at: the queries, ``[N, Q]``.
+
+        Returns:
+            float[N, Q, 3], normalised pixels.
+        """
+
+    def train_points(self, feature: Tensor, at: GridTensors) -> Tensor:
+        """The same function of the same parameters as :meth:`points`, cheaper where it can be."""
+        return self.points(feature, at)
+
+    def decoder(self, features: Features) -> Decode:
+        """:meth:`points` of the encoder's features."""
+        return partial(self.points, features["feature"])

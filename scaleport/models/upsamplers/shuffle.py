@@ -23,7 +23,7 @@ from scaleport.models.base import (
     image_constant,
 )
 from scaleport.models.registry import UPSAMPLERS
-from scaleport.models.upsamplers.lattice import encode_stage
+from scaleport.models.stages import encode_stage
 
 
 @UPSAMPLERS.register("shuffle")

@@ -12,7 +12,7 @@ from scaleport.errors import UsageError
 from scaleport.grid import Grid
 from scaleport.models.base import Constants, DeployForm, Features, Normalisation, Upsampler
 from scaleport.models.registry import UPSAMPLERS
-from scaleport.models.upsamplers.lattice import bound_stage, encode_stage
+from scaleport.models.stages import bound_stage, encode_stage
 
 
 @UPSAMPLERS.register("spconv")

@@ -28,7 +28,7 @@ from scaleport.models.base import (
     image_constant,
 )
 from scaleport.models.registry import UPSAMPLERS
-from scaleport.models.upsamplers.lattice import EncodeStage
+from scaleport.models.stages import EncodeStage
 
 _REACH = 2
 """LR pixels that an output pixel looks away from its own: 1 + 1/2 + 1/4 + ..., rounded up."""

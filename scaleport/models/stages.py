@@ -1,4 +1,4 @@
-"""What lattice upsamplers share: the stages around a convolution and a pixel shuffle."""
+"""Stages that upsamplers of both families are exported with: encode, and render at one scale."""
 
 from __future__ import annotations
 
