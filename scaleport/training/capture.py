@@ -109,7 +109,7 @@ class CapturedSteps:
         kept = [_copy(group) for group in groups]
         self.fresh()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             loss = self.work(kept)
         return _Recorded(graph, kept, loss)
 
