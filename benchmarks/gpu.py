@@ -146,6 +146,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
 
 def parity(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Cases of the quick grid that are outside of the gate of fp32, per backend."""
+    from scaleport.validation.options import ValidationOptions
     from scaleport.validation.parity import validate
 
     rows = []
@@ -154,13 +155,10 @@ def parity(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         for backend in arguments.backends:
             for asked in ("fp32", "tf32"):
                 try:
-                    results = validate(
-                        bundle,
-                        backends=[backend],
-                        precisions=["fp32"],
-                        selection="quick",
-                        inference_precision=asked,
-                    ).results
+                    options = ValidationOptions(
+                        [backend], ["fp32"], "quick", inference_precision=asked
+                    )
+                    results = validate(bundle, options).results
                 except ScaleportError as error:
                     rows.append(
                         {"network": name, "backend": backend, "asked": asked, "note": str(error)}

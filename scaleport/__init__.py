@@ -31,6 +31,8 @@ if _TYPE_CHECKING:
     from scaleport.benchmark.run import BenchOptions as BenchOptions
     from scaleport.benchmark.run import bench as bench
     from scaleport.bundle.manifest import Manifest as Manifest
+    from scaleport.bundle.manifest import Parity as Parity
+    from scaleport.bundle.manifest import ParityResult as ParityResult
     from scaleport.bundle.manifest import SizeRange as SizeRange
     from scaleport.bundle.reader import Bundle as Bundle
     from scaleport.bundle.reader import open_bundle as open_bundle
@@ -79,16 +81,43 @@ if _TYPE_CHECKING:
     from scaleport.runtimes.upscaler import load as load
     from scaleport.runtimes.video import VideoOptions as VideoOptions
     from scaleport.runtimes.view import View as View
+    from scaleport.validation.bisect import Bisection as Bisection
+    from scaleport.validation.bisect import BisectOptions as BisectOptions
+    from scaleport.validation.bisect import bisect as bisect
+    from scaleport.validation.gates import Gate as Gate
+    from scaleport.validation.gates import Gates as Gates
+    from scaleport.validation.gates import passed as passed
+    from scaleport.validation.options import ValidationOptions as ValidationOptions
+    from scaleport.validation.parity import validate as validate
 
 _HOMES = {
-    "scaleport.batch.files": ("FilesOptions", "FilesRun", "upscale_files"),
+    "scaleport.batch.files": (
+        "FilesOptions",
+        "FilesRun",
+        "upscale_files",
+    ),
     "scaleport.batch.run": ("Report",),
     "scaleport.batch.work": ("Outcome",),
-    "scaleport.benchmark.run": ("BenchOptions", "Benchmark", "bench"),
-    "scaleport.bundle.manifest": ("Manifest", "SizeRange"),
-    "scaleport.bundle.reader": ("Bundle", "open_bundle"),
+    "scaleport.benchmark.run": (
+        "BenchOptions",
+        "Benchmark",
+        "bench",
+    ),
+    "scaleport.bundle.manifest": (
+        "Manifest",
+        "Parity",
+        "ParityResult",
+        "SizeRange",
+    ),
+    "scaleport.bundle.reader": (
+        "Bundle",
+        "open_bundle",
+    ),
     "scaleport.calibration.images": ("Sampling",),
-    "scaleport.calibration.quantiser": ("CalibrationOptions", "OverBudget"),
+    "scaleport.calibration.quantiser": (
+        "CalibrationOptions",
+        "OverBudget",
+    ),
     "scaleport.calibration.run": ("calibrate",),
     "scaleport.errors": (
         "ArtifactError",
@@ -108,22 +137,55 @@ _HOMES = {
         "UnsupportedOpError",
         "UsageError",
     ),
-    "scaleport.evaluation.run": ("Evaluation", "EvaluationOptions", "Score", "evaluate"),
+    "scaleport.evaluation.run": (
+        "Evaluation",
+        "EvaluationOptions",
+        "Score",
+        "evaluate",
+    ),
     "scaleport.export.exporter": ("export",),
     "scaleport.export.plan": ("ExportOptions",),
     "scaleport.grid": ("Grid",),
-    "scaleport.imaging.files": ("Image", "load_image", "save_image"),
+    "scaleport.imaging.files": (
+        "Image",
+        "load_image",
+        "save_image",
+    ),
     "scaleport.imaging.given": ("ImageLike",),
     "scaleport.imaging.writing": ("SaveOptions",),
-    "scaleport.progress": ("Cancellation", "Progress"),
-    "scaleport.runtimes.base": ("Availability", "SessionOptions"),
-    "scaleport.runtimes.file": ("FileResult", "upscale_file"),
+    "scaleport.progress": (
+        "Cancellation",
+        "Progress",
+    ),
+    "scaleport.runtimes.base": (
+        "Availability",
+        "SessionOptions",
+    ),
+    "scaleport.runtimes.file": (
+        "FileResult",
+        "upscale_file",
+    ),
     "scaleport.runtimes.fit": ("Fit",),
     "scaleport.runtimes.policy": ("TilePolicy",),
     "scaleport.runtimes.registry": ("backends",),
-    "scaleport.runtimes.upscaler": ("Upscaler", "load"),
+    "scaleport.runtimes.upscaler": (
+        "Upscaler",
+        "load",
+    ),
     "scaleport.runtimes.video": ("VideoOptions",),
     "scaleport.runtimes.view": ("View",),
+    "scaleport.validation.bisect": (
+        "BisectOptions",
+        "Bisection",
+        "bisect",
+    ),
+    "scaleport.validation.gates": (
+        "Gate",
+        "Gates",
+        "passed",
+    ),
+    "scaleport.validation.options": ("ValidationOptions",),
+    "scaleport.validation.parity": ("validate",),
 }
 """Public names by the module that defines them."""
 _EXTRAS = {

@@ -30,6 +30,7 @@ from scaleport.export.exporter import export_bundle
 from scaleport.export.plan import ExportOptions
 from scaleport.ready import CHECKPOINTS, PURPOSES, READY, SUFFIX
 from scaleport.shipped import shipped_weights
+from scaleport.validation.options import ValidationOptions
 from scaleport.validation.parity import validate
 
 WITHOUT_WHOLE = {"scaleport-m"}
@@ -54,7 +55,7 @@ def make(name: str, checkpoint: Path, scratch: Path) -> None:
     export_bundle(checkpoint, made, ExportOptions(("onnx",), ("fp32",)))
     manifest = kept(read_manifest(made), name)
     update_manifest(made, manifest)
-    parity = validate(made, backends=BACKENDS, selection="quick")
+    parity = validate(made, ValidationOptions(BACKENDS, selection="quick"))
     failed = [case for case in parity.results if not case.passed]
     if failed:
         raise SystemExit(f"{name}: {len(failed)} cases outside the gates, such as {failed[0]}")

@@ -74,19 +74,19 @@ def bisect(
     """
     out = Output(as_json, quiet, verbose)
     with needs("export", "bisect"):
+        from scaleport.validation.bisect import BisectOptions
         from scaleport.validation.bisect import bisect as search
+    options = BisectOptions(
+        backend=backend,
+        precision=precision,
+        shape=size_of(size),
+        scale=None if scale is None else scale_of(scale),
+        tolerance=tolerance,
+        stages=words_of(stages) if stages else (),
+        checkpoint=checkpoint,
+    )
     with out.progress() as progress, out.libraries():
-        found = search(
-            bundle,
-            backend,
-            precision,
-            size_of(size),
-            None if scale is None else scale_of(scale),
-            tolerance,
-            words_of(stages) if stages else (),
-            checkpoint,
-            progress,
-        )
+        found = search(bundle, options, progress)
     out.result(found)
     for note in found.notes:
         out.note(note)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,13 +14,13 @@ from scaleport.cli.options import Backends, InferencePrecision, Threads
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, table
 from scaleport.cli.parse import decibels_of, words_of
 from scaleport.errors import GateFailed, UsageError
-from scaleport.extras import needs
 
 if TYPE_CHECKING:
     from scaleport.bundle.manifest import Parity
     from scaleport.bundle.reader import Bundle
     from scaleport.progress import Progress
     from scaleport.validation.gates import Gates
+    from scaleport.validation.options import ValidationOptions
 
 EXAMPLES = """\b
 Examples:
@@ -145,54 +146,60 @@ def validate(
             raise UsageError("int8 is judged alone, on ground truth: --precision int8 --data DIR")
         _judge_int8(out, bundle, words_of(backends) if backends else None, data, int8_loss, threads)
         return
+    _check_modes(
+        saved_to is not None,
+        saved_in is not None,
+        rejudge,
+        page is not None,
+        bool(backends or precisions or inference_precision or quick),
+    )
+    from scaleport.validation.options import ValidationOptions
+
+    options = ValidationOptions(
+        backends=words_of(backends) if backends else None,
+        precisions=asked or None,
+        selection="quick" if quick else "full",
+        gates=_gates(fp32_max_abs, fp32_psnr, fp16_max_abs, fp16_psnr, tf32_psnr, bf16_psnr),
+        threads=threads,
+        inference_precision=inference_precision,
+    )
     if page is not None:
         from scaleport.validation.page import check_place
 
         check_place(page)
     if saved_to is not None:
-        if saved_in is not None or rejudge or page is not None:
-            raise UsageError(
-                "--save-outputs only runs the graphs; leave out --load-outputs, "
-                "--rejudge and --report"
-            )
-        chosen = [words_of(values) if values else None for values in (backends, precisions)]
-        _save(out, bundle, saved_to, chosen[0], chosen[1], quick, threads, inference_precision)
+        _save(out, bundle, saved_to, options)
         return
-    keep = _keeps(out, bundle, store)
-    gates = _gates(fp32_max_abs, fp32_psnr, fp16_max_abs, fp16_psnr, tf32_psnr, bf16_psnr)
+    options = replace(options, store=_keeps(out, bundle, store))
     if saved_in is not None:
-        if backends or precisions or inference_precision or quick or rejudge:
-            raise UsageError("--load-outputs judges every saved output; combine it with gates only")
-        opened, parity = _judge_saved(out, bundle, saved_in, gates, threads, keep)
+        opened, parity = _judge_saved(out, bundle, saved_in, options)
     elif rejudge:
-        if backends or precisions or inference_precision or quick:
-            raise UsageError("--rejudge judges every stored result; combine it with gates only")
-        opened, parity = _rejudge(bundle, gates, keep)
+        opened, parity = _rejudge(bundle, options)
     else:
-        chosen = [words_of(values) if values else None for values in (backends, precisions)]
-        opened, parity = _run(
-            out,
-            bundle,
-            chosen[0],
-            chosen[1],
-            quick,
-            gates,
-            threads,
-            keep,
-            inference_precision,
-        )
+        opened, parity = _run(out, bundle, options)
     if page is not None:
         _page(out, opened, parity, page, threads, pictures=not rejudge and not saved_in)
     _report(out, parity)
 
 
-def _counted(progress: Progress) -> Progress:
-    """The same, with the number of the case in words."""
+def _check_modes(saves: bool, loads: bool, rejudges: bool, page: bool, chooses: bool) -> None:
+    """Refuse options that contradict each other.
 
-    def tell(done: float, total: float | None, text: str, /) -> None:
-        progress(done, total, f"{text}, {done:g} of {total:g}")
-
-    return tell
+    Args:
+        saves: whether outputs are kept and not judged.
+        loads: whether outputs that were kept are judged.
+        rejudges: whether stored results are judged again.
+        page: whether a page is written.
+        chooses: whether it was said which cases to run.
+    """
+    if saves and (loads or rejudges or page):
+        raise UsageError(
+            "--save-outputs only runs the graphs; leave out --load-outputs, --rejudge and --report"
+        )
+    if loads and (chooses or rejudges):
+        raise UsageError("--load-outputs judges every saved output; combine it with gates only")
+    if rejudges and chooses:
+        raise UsageError("--rejudge judges every stored result; combine it with gates only")
 
 
 def _keeps(out: Output, bundle: Path, store: bool | None) -> bool:
@@ -267,7 +274,7 @@ def _gates(
     )
 
 
-def _rejudge(bundle: Path, gates: Gates, keep: bool) -> tuple[Bundle, Parity]:
+def _rejudge(bundle: Path, options: ValidationOptions) -> tuple[Bundle, Parity]:
     import msgspec
 
     from scaleport.bundle.reader import open_bundle
@@ -278,71 +285,37 @@ def _rejudge(bundle: Path, gates: Gates, keep: bool) -> tuple[Bundle, Parity]:
     manifest = opened.manifest
     if manifest.parity is None:
         raise UsageError(f"{bundle} holds no parity results yet; run it without --rejudge")
-    parity = rejudge(manifest.parity, gates)
-    if keep:
+    parity = rejudge(manifest.parity, options.gates)
+    if options.store:
         changed = msgspec.structs.replace(manifest, parity=parity)
         update_manifest(opened, changed, void_signature=True)
     return opened, parity
 
 
-def _run(
-    out: Output,
-    bundle: Path,
-    backends: tuple[str, ...] | None,
-    precisions: tuple[str, ...] | None,
-    quick: bool,
-    gates: Gates,
-    threads: int,
-    keep: bool,
-    inference_precision: str,
-) -> tuple[Bundle, Parity]:
+def _run(out: Output, bundle: Path, options: ValidationOptions) -> tuple[Bundle, Parity]:
     from scaleport.bundle.reader import open_bundle
-    from scaleport.validation import parity as proof
+    from scaleport.validation.parity import validate
 
     opened = open_bundle(bundle)
-    with needs("torch", "the reference of validate"):
-        import torch  # noqa: F401
-    # Share of the cases: how many there are is known only when the first one is done.
     with out.progress() as progress, out.libraries():
-        parity = proof.validate(
-            opened,
-            backends,
-            precisions,
-            "quick" if quick else "full",
-            gates,
-            threads,
-            _counted(progress),
-            inference_precision,
-        )
-    if keep:
-        proof.store(opened, opened.manifest, parity, gates, void_signature=True)
-    return opened, parity
+        return opened, validate(opened, options, _counted(progress))
 
 
-def _save(
-    out: Output,
-    bundle: Path,
-    folder: Path,
-    backends: tuple[str, ...] | None,
-    precisions: tuple[str, ...] | None,
-    quick: bool,
-    threads: int,
-    inference_precision: str,
-) -> None:
+def _counted(progress: Progress) -> Progress:
+    """The same, with the number of the case in words."""
+
+    def tell(done: float, total: float | None, text: str, /) -> None:
+        progress(done, total, f"{text}, {done:g} of {total:g}")
+
+    return tell
+
+
+def _save(out: Output, bundle: Path, folder: Path, options: ValidationOptions) -> None:
     from scaleport.runtimes.base import precision_text
     from scaleport.validation.outputs import save_outputs
 
     with out.progress() as progress, out.libraries():
-        index = save_outputs(
-            bundle,
-            folder,
-            backends,
-            precisions,
-            "quick" if quick else "full",
-            threads,
-            _counted(progress),
-            inference_precision,
-        )
+        index = save_outputs(bundle, folder, options, _counted(progress))
     runs = [
         (
             run.backend,
@@ -372,26 +345,14 @@ def _save(
 
 
 def _judge_saved(
-    out: Output, bundle: Path, folder: Path, gates: Gates, threads: int, keep: bool
+    out: Output, bundle: Path, folder: Path, options: ValidationOptions
 ) -> tuple[Bundle, Parity]:
     from scaleport.bundle.reader import open_bundle
     from scaleport.validation.outputs import judge_outputs
-    from scaleport.validation.parity import store
 
     opened = open_bundle(bundle)
-    with needs("torch", "the reference of validate"):
-        import torch  # noqa: F401
     with out.progress() as progress, out.libraries():
-        parity = judge_outputs(
-            opened,
-            folder,
-            gates,
-            threads,
-            _counted(progress),
-        )
-    if keep:
-        store(opened, opened.manifest, parity, gates, void_signature=True)
-    return opened, parity
+        return opened, judge_outputs(opened, folder, options, _counted(progress))
 
 
 def _page(

@@ -76,15 +76,44 @@ class Bisection:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class BisectOptions:
+    """What is compared.
+
+    Attributes:
+        backend: one that shows the tensors inside of a graph, such as ``onnxruntime``,
+            ``openvino``, ``coreml`` or ``tensorrt``; empty for the first that can run here, in
+            the order in which an export writes formats.
+        precision: ``fp32`` or ``fp16``; both are held against float32.
+        shape: LR size of the made-up picture that is fed.
+        scale: requested scale; 2.7, or the nearest that the model answers, if None.
+        tolerance: largest difference of a tensor, as a share of its largest value or of 1,
+            whichever is more; that of :data:`TOLERANCES` if None.
+        stages: only these; ``whole`` is the whole graph, ``whole_size`` that of TensorRT. Empty
+            for all.
+        checkpoint: the reference's weights, if not those that the bundle carries.
+    """
+
+    backend: str = ""
+    precision: str = "fp32"
+    shape: tuple[int, int] = SHAPE
+    scale: float | tuple[float, float] | None = None
+    tolerance: float | None = None
+    stages: tuple[str, ...] = ()
+    checkpoint: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Check the precision."""
+        if self.precision not in TOLERANCES:
+            raise UsageError(
+                f"bisect compares {' and '.join(TOLERANCES)}, not {self.precision!r}: int8 is "
+                "judged by the quality that it loses"
+            )
+
+
 def bisect(
     bundle: Path | str,
-    backend: str = "",
-    precision: str = "fp32",
-    shape: tuple[int, int] = SHAPE,
-    scale: float | tuple[float, float] | None = None,
-    tolerance: float | None = None,
-    stages: tuple[str, ...] = (),
-    checkpoint: Path | None = None,
+    options: BisectOptions | None = None,
     progress: Progress | None = None,
 ) -> Bisection:
     """Find the first tensor in which a bundle's graphs leave the PyTorch network.
@@ -94,16 +123,7 @@ def bisect(
 
     Args:
         bundle: the bundle directory.
-        backend: one that shows the tensors inside of a graph, such as ``onnxruntime``,
-            ``openvino``, ``coreml`` or ``tensorrt``; empty for the first that can run here, in
-            the order in which an export writes formats.
-        precision: ``fp32`` or ``fp16``; both are held against float32.
-        shape: LR size of the made-up picture that is fed.
-        scale: requested scale; 2.7, or the nearest that the model answers, if left out.
-        tolerance: largest difference of a tensor, as a share of its largest value or of 1,
-            whichever is more; that of :data:`TOLERANCES` if left out.
-        stages: only these; ``whole`` is the whole graph, ``whole_size`` that of TensorRT.
-        checkpoint: the reference's weights, if not those that the bundle carries.
+        options: what is compared.
         progress: told of each step, see :mod:`scaleport.progress`.
 
     Raises:
@@ -112,22 +132,18 @@ def bisect(
         ArtifactError: if the bundle or checkpoint is damaged.
         ExportError: if a stage cannot be traced here, or TensorRT refuses a graph.
     """
-    if precision not in TOLERANCES:
-        raise UsageError(
-            f"bisect compares {' and '.join(TOLERANCES)}, not {precision!r}: int8 is judged by the "
-            "quality that it loses"
-        )
+    options = options or BisectOptions()
     opened = open_bundle(Path(bundle))
-    backend = searched(opened, backend, precision)
-    work = _Work(opened, backend, precision, shape, scale, tolerance, checkpoint, Steps(progress))
-    unknown = set(stages) - set(work.stages)
+    backend = searched(opened, options.backend, options.precision)
+    work = _Work(opened, backend, options, Steps(progress))
+    unknown = set(options.stages) - set(work.stages)
     if unknown:
         raise UsageError(
             f"there is no stage {sorted(unknown)[0]!r} in these graphs; known: "
             f"{', '.join(work.stages)}"
         )
     found: list[Compared] = []
-    for compared in work.run(stages or tuple(work.stages)):
+    for compared in work.run(options.stages or tuple(work.stages)):
         found.append(compared)
         if compared.divergence is not None:
             break
@@ -139,9 +155,9 @@ def bisect(
         )
     return Bisection(
         backend,
-        precision,
+        options.precision,
         work.device,
-        shape,
+        options.shape,
         work.scale,
         work.tolerance,
         tuple(found),
@@ -153,17 +169,9 @@ def bisect(
 class _Work:
     """One search: the network in both forms, the graphs, the feeds of every stage."""
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        backend: str,
-        precision: str,
-        shape: tuple[int, int],
-        scale: float | tuple[float, float] | None,
-        tolerance: float | None,
-        checkpoint: Path | None,
-        step: Steps,
-    ) -> None:
+    def __init__(self, bundle: Bundle, backend: str, options: BisectOptions, step: Steps) -> None:
+        precision, tolerance = options.precision, options.tolerance
+        shape, scale = options.shape, options.scale
         self.bundle, self.backend, self.precision, self.step = bundle, backend, precision, step
         self.tolerance = TOLERANCES[precision] if tolerance is None else tolerance
         self.notes: list[str] = []
@@ -188,7 +196,7 @@ class _Work:
         self.scale: tuple[float, float] = (float(pair[0]), float(pair[1]))
         self.image = picture(*shape)
         step("loading the network")
-        path = bundle.checkpoint() if checkpoint is None else checkpoint
+        path = options.checkpoint or bundle.checkpoint()
         self._checkpoint = path
         self.network = self._load()
         self.exact: DeployForm = self._load().deploy(torch.float32)

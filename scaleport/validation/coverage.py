@@ -28,6 +28,7 @@ from scaleport.export.plan import ExportOptions
 from scaleport.models import Network, build_network, save_checkpoint
 from scaleport.models.compositions import COMPOSITIONS
 from scaleport.validation.gates import not_run
+from scaleport.validation.options import ValidationOptions
 from scaleport.validation.parity import validate
 
 BACKENDS = ("onnxruntime", "openvino", "coreml", "tensorrt")
@@ -135,7 +136,7 @@ def measure(name: str) -> Row:
         except ScaleportError as error:
             cells = {key: Cell(status="fail", reason=str(error)) for key in _keys()}
         else:
-            parity = validate(target, selection="quick")
+            parity = validate(target, ValidationOptions(selection="quick"))
             reasons = not_run(parity)
             cells = {
                 key: _cell(manifest, key, parity.results, reasons, network.tiling.reason)

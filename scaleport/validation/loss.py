@@ -48,7 +48,7 @@ def measure_losses(
     backends: Sequence[str] | None = None,
     scales: Sequence[float] | None = None,
     threads: int = 0,
-    progress: Progress = silent,
+    progress: Progress | None = None,
 ) -> tuple[QuantisationLoss, ...]:
     """Measure the loss of a bundle's int8 graphs on all images of a folder.
 
@@ -68,6 +68,7 @@ def measure_losses(
         BackendError: if a backend cannot run here.
         ImageError: if a file is not an image.
     """
+    progress = progress or silent
     files = images_in(folder) if folder.is_dir() else ()
     if not files:
         raise UsageError(f"{folder} holds no images to judge int8 by")

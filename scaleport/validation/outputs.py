@@ -13,7 +13,6 @@ import os
 import platform
 import secrets
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -34,6 +33,7 @@ from scaleport.bundle.manifest import (
 )
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import ArtifactError, OutputError, UsageError
+from scaleport.extras import needs
 from scaleport.grid import Grid
 from scaleport.progress import Progress, silent
 from scaleport.runtimes.base import precision_text, source_format
@@ -42,12 +42,14 @@ from scaleport.runtimes.upscaler import load
 from scaleport.validation.cases import Case, Mode, Selection, Shape
 from scaleport.validation.combinations import Combination, combinations_of, plan_of
 from scaleport.validation.gates import Gates, judge
+from scaleport.validation.options import ValidationOptions
 from scaleport.validation.parity import (
     actions,
     device_of,
     measure,
     one_line,
     refusals,
+    store,
 )
 from scaleport.validation.pictures import pictures
 from scaleport.validation.report import scale_text
@@ -108,24 +110,16 @@ class Index(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
 def save_outputs(
     bundle: Path | str,
     folder: Path,
-    backends: Sequence[str] | None = None,
-    precisions: Sequence[str] | None = None,
-    selection: Selection = "full",
-    threads: int = 0,
-    progress: Progress = silent,
-    inference_precision: str = "",
+    options: ValidationOptions | None = None,
+    progress: Progress | None = None,
 ) -> Index:
     """Run the parity grid and keep the outputs. Needs no torch, and judges nothing.
 
     Args:
         bundle: the bundle directory.
         folder: the folder to be; it may be there if it is empty. It appears when complete.
-        backends: names to run; None for all that can.
-        precisions: ``fp32`` and ``fp16``; None for those that there are.
-        selection: ``full`` or ``quick``.
-        threads: processor threads; 0 leaves it to the backends.
+        options: which cases are run; gates are not looked at.
         progress: told of each case that is done.
-        inference_precision: as :func:`scaleport.validation.parity.validate` takes it.
 
     Raises:
         UsageError: if a name is unknown, or there are no such graphs.
@@ -133,9 +127,14 @@ def save_outputs(
         ArtifactError: if the bundle is damaged.
         OutputError: if the folder cannot be written, or holds something.
     """
+    options, progress = options or ValidationOptions(), progress or silent
     opened = open_bundle(Path(bundle))
     combinations, left_out = combinations_of(
-        opened, backends, precisions, selection, inference_precision
+        opened,
+        options.backends,
+        options.precisions,
+        options.selection,
+        options.inference_precision,
     )
     _check_folder(folder)
     total = sum(c.count for c in combinations)
@@ -145,14 +144,14 @@ def save_outputs(
         runs: list[SavedRun] = []
         done = 0
         for combination in combinations:
-            run = _save_run(opened, combination, scratch, threads, done, total, progress)
+            run = _save_run(opened, combination, scratch, options.threads, done, total, progress)
             done += combination.count
             runs.append(run)
         index = Index(
             format=FORMAT,
             model=opened.manifest.name,
             checkpoint_sha256=_checkpoint(opened),
-            selection=selection,
+            selection=options.selection,
             system=f"{platform.system()} {platform.release()} {platform.machine()}",
             scaleport=__version__,
             runs=tuple(runs),
@@ -295,17 +294,15 @@ def read_index(folder: Path) -> Index:
 def judge_outputs(
     bundle: Path | str | Bundle,
     folder: Path,
-    gates: Gates | None = None,
-    threads: int = 0,
-    progress: Progress = silent,
+    options: ValidationOptions | None = None,
+    progress: Progress | None = None,
 ) -> Parity:
     """Compare saved outputs with the reference.
 
     Args:
         bundle: the bundle that they were made with.
         folder: what :func:`save_outputs` wrote.
-        gates: thresholds; the default ones when left out.
-        threads: processor threads of PyTorch; 0 leaves them alone.
+        options: gates, threads and whether to store the results; all saved cases are judged.
         progress: told of each case that is done.
 
     Returns:
@@ -316,13 +313,14 @@ def judge_outputs(
         ArtifactError: if it belongs to another checkpoint or other graphs, if an input or output
             is not the one that was hashed, or if cases are missing.
     """
-    gates = gates or Gates()
+    options, progress = options or ValidationOptions(), progress or silent
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(Path(bundle))
     index = read_index(folder)
     _match(opened, index, folder)
-    from scaleport.validation.reference import Reference
+    with needs("torch", "the reference of validate"):
+        from scaleport.validation.reference import Reference
 
-    reference = Reference(opened, threads)
+    reference = Reference(opened, options.threads)
     total = sum(len(run.cases) + len(run.refused) for run in index.runs)
     results: list[ParityResult] = []
     device = dict(index.left_out)
@@ -331,11 +329,14 @@ def judge_outputs(
         versions[run.backend] = run.version
         device[run.backend] = f"{run.device} ({index.system}, saved outputs)"
         for saved in run.cases:
-            results.append(judge(_judged(run, saved, folder, reference), gates))
+            results.append(judge(_judged(run, saved, folder, reference), options.gates))
             progress(len(results), total, _title(run))
         results += run.refused
-    limits = gates.limits(run.inference_precision for run in index.runs)
-    return Parity(gates=limits, device=device, tool_versions=versions, results=tuple(results))
+    limits = options.gates.limits(run.inference_precision for run in index.runs)
+    parity = Parity(gates=limits, device=device, tool_versions=versions, results=tuple(results))
+    if options.store:
+        store(opened, opened.manifest, parity, options.gates, void_signature=True)
+    return parity
 
 
 def _match(bundle: Bundle, index: Index, folder: Path) -> None:

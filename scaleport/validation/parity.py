@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -25,6 +25,7 @@ from scaleport.errors import (
     ScaleError,
     ScaleportError,
 )
+from scaleport.extras import needs
 from scaleport.grid import Grid
 from scaleport.progress import Progress, silent
 from scaleport.runtimes.base import Array
@@ -35,7 +36,6 @@ from scaleport.validation.cases import (
     REFUSED,
     Case,
     Scale,
-    Selection,
     Shape,
     policy_of,
     shapes_of,
@@ -43,6 +43,7 @@ from scaleport.validation.cases import (
 from scaleport.validation.combinations import Combination, Run, combinations_of, run_of
 from scaleport.validation.gates import NOT_RUN, Gates, judge, rejudge
 from scaleport.validation.metrics import max_abs, psnr
+from scaleport.validation.options import ValidationOptions
 from scaleport.validation.overflow import locate
 from scaleport.validation.pictures import picture
 
@@ -54,13 +55,8 @@ _NOTE_LENGTH: Final = 400
 
 def validate(
     bundle: Path | str | Bundle,
-    backends: Sequence[str] | None = None,
-    precisions: Sequence[str] | None = None,
-    selection: Selection = "full",
-    gates: Gates | None = None,
-    threads: int = 0,
+    options: ValidationOptions | None = None,
     progress: Progress | None = None,
-    inference_precision: str = "",
 ) -> Parity:
     """Compare a bundle's graphs with the training-form network of its own checkpoint.
 
@@ -70,33 +66,32 @@ def validate(
 
     Args:
         bundle: the bundle directory, or the bundle if it is open already.
-        backends: names to run, each of which must be able to; None for all that can.
-        precisions: ``fp32`` and ``fp16``; None for those of the two that the bundle has.
-        selection: ``full`` or ``quick``, see :func:`scaleport.validation.cases.plan_cases`.
-        gates: thresholds; the default ones when left out.
-        threads: processor threads; 0 leaves it to PyTorch and the backends.
+        options: which cases are run, and by which gates they are judged.
         progress: told of each case that is done, with its backend and precision.
-        inference_precision: compute in this precision instead of that of the graphs, see
-            :func:`scaleport.runtimes.upscaler.load`; judged by a gate of its own. Backends that
-            cannot are not run.
 
     Returns:
-        Measurements and verdicts, not stored yet: see :func:`store`.
+        Measurements and verdicts.
 
     Raises:
         UsageError: if a name is unknown, or a requested backend or precision has no graphs.
-        BackendError: if a requested backend cannot run here, or none can.
+        BackendError: if a requested backend cannot run here, or none can, or PyTorch is missing.
         ArtifactError: if the bundle or its checkpoint is damaged.
+        OutputError: if the results cannot be stored.
     """
     # Here, because stored results are read and judged without torch too.
-    from scaleport.validation.reference import Reference
+    with needs("torch", "the reference of validate"):
+        from scaleport.validation.reference import Reference
 
-    gates, progress = gates or Gates(), progress or silent
+    options, progress = options or ValidationOptions(), progress or silent
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(Path(bundle))
     combinations, left_out = combinations_of(
-        opened, backends, precisions, selection, inference_precision
+        opened,
+        options.backends,
+        options.precisions,
+        options.selection,
+        options.inference_precision,
     )
-    reference = Reference(opened, threads)
+    reference = Reference(opened, options.threads)
     total = sum(combination.count for combination in combinations)
     results: list[ParityResult] = []
     device = dict(left_out)
@@ -111,20 +106,23 @@ def validate(
             opened,
             name,
             precision,
-            threads=threads,
+            threads=options.threads,
             inference_precision=combination.inference_precision,
         )
         versions[name] = upscaler.stages.found.version
         for result in _run(upscaler, combination, reference):
-            results.append(judge(result, gates))
+            results.append(judge(result, options.gates))
             progress(len(results), total, combination.title)
         device[name] = device_of(upscaler)
-    return Parity(
-        gates=gates.limits([inference_precision]),
+    parity = Parity(
+        gates=options.gates.limits([options.inference_precision]),
         device=device,
         tool_versions=versions,
         results=tuple(results),
     )
+    if options.store:
+        store(opened, opened.manifest, parity, options.gates, void_signature=True)
+    return parity
 
 
 def store(

@@ -19,6 +19,7 @@ from scaleport.export.exporter import export_bundle
 from scaleport.export.plan import ExportOptions
 from scaleport.models import build_network, save_checkpoint
 from scaleport.validation.metrics import psnr
+from scaleport.validation.options import ValidationOptions
 from scaleport.validation.parity import validate
 from scaleport.validation.pictures import picture
 from scaleport.validation.report import failures
@@ -88,7 +89,7 @@ def test_overflow_found_by_validation_names_the_operation(tiny_bundle, tmp_path)
     with pytest.raises(NotFiniteError, match="try precision fp32") as caught:
         scaleport.load(bundle, "onnxruntime", "fp16")(picture(9, 8), scale=2)
     assert caught.value.stage == "encode"
-    parity = validate(bundle, ["onnxruntime"], ["fp16"], "quick")
+    parity = validate(bundle, ValidationOptions(["onnxruntime"], ["fp16"], "quick"))
     staged = next(r for r in failures(parity) if r.mode == "staged")
     assert f"in {TAIL}, whose inputs reach" in staged.note
 

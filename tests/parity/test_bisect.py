@@ -20,7 +20,7 @@ from scaleport.errors import ArtifactError, UsageError
 from scaleport.export import coreml, write_openvino
 from scaleport.models import load_checkpoint
 from scaleport.models.network import build_network
-from scaleport.validation.bisect import bisect
+from scaleport.validation.bisect import BisectOptions, bisect
 
 __all__ = ["traced_once"]
 
@@ -85,7 +85,9 @@ def planted(source, target, fault, precision="fp32"):
 
 def search(bundle, backend, fault):
     stage = FAULTS[fault][0]
-    return bisect(bundle, backend, shape=TELLING, scale=2.7, stages=(stage,)).divergence
+    return bisect(
+        bundle, BisectOptions(backend, shape=TELLING, scale=2.7, stages=(stage,))
+    ).divergence
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
@@ -129,7 +131,9 @@ def test_a_linear_layer_of_the_decoder(tiny_bundle, tmp_path, name):
     module = next(p.value for p in node.metadata_props if p.key == "module")
     change(model, node.input[1], lambda w: w.T)
     onnx.save(model, path)
-    found = bisect(rehash(tmp_path / "bad.bundle"), "onnxruntime", stages=(stage,)).divergence
+    found = bisect(
+        rehash(tmp_path / "bad.bundle"), BisectOptions("onnxruntime", stages=(stage,))
+    ).divergence
     assert found.place == f"{stage}: {module}"
 
 
@@ -169,7 +173,7 @@ def test_overflow_of_float16_in_onnxruntime(tiny_bundle, tmp_path, huge, name):
     onnx.save(model, path)
     bundle = rehash(tmp_path / "bad.bundle")
     found = bisect(
-        bundle, "onnxruntime", "fp16", stages=("encode",), checkpoint=checkpoint
+        bundle, BisectOptions("onnxruntime", "fp16", stages=("encode",), checkpoint=checkpoint)
     ).divergence
     assert found.place == f"encode: {CONV}"
     assert found.statistics.not_finite > 0
@@ -205,7 +209,9 @@ def test_core_ml_programs(tiny_bundle, tiny_checkpoint, huge, tmp_path, monkeypa
         if file.is_file():
             manifest["files"][file.relative_to(bundle).as_posix()] = {"sha256": "", "bytes": 0}
     (bundle / "manifest.json").write_text(json.dumps(manifest))
-    found = bisect(rehash(bundle), "coreml", precision, checkpoint=checkpoint).divergence
+    found = bisect(
+        rehash(bundle), BisectOptions("coreml", precision, checkpoint=checkpoint)
+    ).divergence
     assert found.place == f"encode: {CONV}"
     assert found.operation == "conv"
     assert (found.statistics.not_finite > 0) is overflow
@@ -214,7 +220,7 @@ def test_core_ml_programs(tiny_bundle, tiny_checkpoint, huge, tmp_path, monkeypa
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "coreml"])
 def test_a_clean_bundle_has_none(every_format, backend, precision):
-    found = bisect(every_format("liif"), backend, precision)
+    found = bisect(every_format("liif"), BisectOptions(backend, precision))
     assert found.divergence is None
     assert found.notes == ()
     stages = {c.stage: c for c in found.compared}
@@ -231,7 +237,7 @@ def test_a_clean_bundle_has_none(every_format, backend, precision):
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "coreml"])
 @pytest.mark.parametrize("name", ["liif-small", "igconv-small", "scaleport-s"])
 def test_the_shipped_models_are_clean(shipped_bundle, name, backend, precision):
-    found = bisect(shipped_bundle(name), backend, precision)
+    found = bisect(shipped_bundle(name), BisectOptions(backend, precision))
     assert found.divergence is None
     assert len(found.compared) >= 2
 
@@ -264,7 +270,7 @@ def test_command_line_names_the_module(tiny_bundle, tmp_path, capsys):
 )
 def test_what_cannot_be_searched(tiny_bundle, options, error, words):
     with pytest.raises(error, match=words):
-        bisect(tiny_bundle("liif"), **{"backend": "onnxruntime", **options})
+        bisect(tiny_bundle("liif"), BisectOptions(**{"backend": "onnxruntime", **options}))
 
 
 def test_a_kept_trace_is_of_the_same_structure():
@@ -284,13 +290,11 @@ def test_a_checkpoint_of_another_network(tiny_bundle, tiny_checkpoint):
     with pytest.raises(ArtifactError, match="not this bundle's"):
         bisect(
             tiny_bundle("igconv"),
-            "onnxruntime",
-            stages=("prepare",),
-            checkpoint=tiny_checkpoint("liif"),
+            BisectOptions("onnxruntime", stages=("prepare",), checkpoint=tiny_checkpoint("liif")),
         )
 
 
 def test_manifest_is_left_alone(tiny_bundle):
     before = read_manifest(tiny_bundle("liif"))
-    bisect(tiny_bundle("liif"), "onnxruntime", stages=("encode",))
+    bisect(tiny_bundle("liif"), BisectOptions("onnxruntime", stages=("encode",)))
     assert read_manifest(tiny_bundle("liif")) == before

@@ -17,7 +17,7 @@ from scaleport.runtimes.base import Availability
 from scaleport.runtimes.engine_record import read_record
 from scaleport.runtimes.registry import get_backend
 from scaleport.runtimes.tensorrt_inside import build_marked
-from scaleport.validation.bisect import bisect
+from scaleport.validation.bisect import BisectOptions, bisect
 
 __all__ = ["traced_once"]
 
@@ -76,7 +76,7 @@ def test_search_through_what_tensorrt_is_given(tiny_bundle, tmp_path, gpu, monke
     """The graphs that TensorRT takes, whole ones by size, run by ONNX Runtime in its place."""
     gpu(Availability(True, "", "", "a stand-in", ""))
     monkeypatch.setattr(get_backend("tensorrt"), "inner", onnxruntime_inside.inner)
-    clean = bisect(tiny_bundle(name), "tensorrt", scale=2.7)
+    clean = bisect(tiny_bundle(name), BisectOptions("tensorrt", scale=2.7))
     assert clean.divergence is None
     assert clean.compared[-1].stage == "whole_size"
     assert clean.compared[-1].matched >= 0.7 * clean.compared[-1].tensors
@@ -91,7 +91,7 @@ def test_search_through_what_tensorrt_is_given(tiny_bundle, tmp_path, gpu, monke
     next(n for n in model.graph.node if n.name == "front/y_2N").op_type = "Add"
     onnx.save(model, path)
     bad = rehash(tmp_path / "bad.bundle")
-    found = bisect(bad, "tensorrt", stages=("whole_size",), scale=2.7)
+    found = bisect(bad, BisectOptions("tensorrt", stages=("whole_size",), scale=2.7))
     assert found.divergence is not None
     assert found.divergence.tensor == "front/y_2N"
 
@@ -99,7 +99,7 @@ def test_search_through_what_tensorrt_is_given(tiny_bundle, tmp_path, gpu, monke
 def test_without_a_gpu_one_line_says_so(tiny_bundle, gpu, capsys):
     gpu(Availability(False, "There is no usable NVIDIA GPU"))
     with pytest.raises(BackendError, match="cannot run here: There is no usable NVIDIA GPU"):
-        bisect(tiny_bundle("liif"), "tensorrt")
+        bisect(tiny_bundle("liif"), BisectOptions("tensorrt"))
     assert main(["bisect", str(tiny_bundle("liif")), "--backend", "tensorrt"]) == 3
     shown = capsys.readouterr()
     assert shown.out == ""

@@ -19,6 +19,7 @@ from scaleport.grid import Grid, output_length
 from scaleport.models import load_checkpoint
 from scaleport.validation.cases import REFUSED, SCALES, split_scales
 from scaleport.validation.gates import Gates, passed
+from scaleport.validation.options import ValidationOptions
 from scaleport.validation.parity import validate
 from scaleport.validation.pictures import picture
 from scaleport.validation.report import describe, failures
@@ -121,7 +122,7 @@ def planted(source, target, stage):
 
 def test_one_changed_weight_is_found(tiny_bundle, tmp_path):
     bundle = planted(tiny_bundle("liif"), tmp_path / "bad.bundle", "encode")
-    parity = validate(bundle, selection="quick")
+    parity = validate(bundle, ValidationOptions(selection="quick"))
     assert not passed(parity)
     failed = failures(parity)
     assert {(r.backend, r.precision) for r in failed} == {("onnxruntime", "fp32")}

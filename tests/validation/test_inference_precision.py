@@ -15,6 +15,7 @@ from scaleport.errors import UsageError
 from scaleport.runtimes.base import precision_text
 from scaleport.runtimes.registry import get_backend, refusal_of
 from scaleport.validation.gates import Gate, Gates, judge
+from scaleport.validation.options import ValidationOptions
 from scaleport.validation.parity import validate
 
 
@@ -132,7 +133,7 @@ def test_one_validation_reads_the_manifest_once(own, tmp_path, monkeypatch, caps
     opened = reader.open_bundle(own)
     assert opened.manifest.parity is not None
     count = 0
-    validate(opened, ["onnxruntime"], ["fp32"], "quick")
+    validate(opened, ValidationOptions(["onnxruntime"], ["fp32"], "quick"))
     assert count == 0
     capsys.readouterr()
 

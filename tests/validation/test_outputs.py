@@ -15,17 +15,18 @@ from scaleport.cli.main import main
 from scaleport.errors import ArtifactError, OutputError, UsageError
 from scaleport.runtimes.onnxruntime import OnnxRuntimeSession
 from scaleport.validation.gates import passed
+from scaleport.validation.options import ValidationOptions
 from scaleport.validation.outputs import judge_outputs, read_index, save_outputs
 from scaleport.validation.parity import validate
 from scaleport.validation.report import failures
 
-BACKEND, PRECISION = ["onnxruntime"], ["fp32"]
+QUICK = ValidationOptions(["onnxruntime"], ["fp32"], "quick")
 
 
 @pytest.fixture(scope="module")
 def kept(tiny_bundle, tmp_path_factory):
     folder = tmp_path_factory.mktemp("kept") / "outputs"
-    save_outputs(tiny_bundle("liif"), folder, BACKEND, PRECISION, "quick")
+    save_outputs(tiny_bundle("liif"), folder, QUICK)
     return folder
 
 
@@ -44,7 +45,7 @@ def edited(folder, change):
 
 
 def test_judged_as_if_they_had_been_run_here(tiny_bundle, kept):
-    here = validate(tiny_bundle("liif"), BACKEND, PRECISION, "quick")
+    here = validate(tiny_bundle("liif"), QUICK)
     there = judge_outputs(tiny_bundle("liif"), kept)
     assert passed(there)
     assert there.results == here.results
@@ -106,7 +107,7 @@ def test_a_case_that_failed_there_is_failed_here(tiny_bundle, tmp_path, monkeypa
         raise RuntimeError("the device fell off")
 
     monkeypatch.setattr(OnnxRuntimeSession, "run", broken)
-    save_outputs(tiny_bundle("liif"), tmp_path / "made", BACKEND, PRECISION, "quick")
+    save_outputs(tiny_bundle("liif"), tmp_path / "made", QUICK)
     monkeypatch.undo()
     found = judge_outputs(tiny_bundle("liif"), tmp_path / "made")
     assert not passed(found)
@@ -164,12 +165,12 @@ def test_outputs_of_another_model(tiny_bundle, kept):
 
 def test_folders(tiny_bundle, kept, tmp_path):
     with pytest.raises(OutputError, match="is not empty"):
-        save_outputs(tiny_bundle("liif"), kept, BACKEND, PRECISION, "quick")
+        save_outputs(tiny_bundle("liif"), kept, QUICK)
     with pytest.raises(UsageError, match="holds no saved outputs"):
         judge_outputs(tiny_bundle("liif"), tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="is a file"):
-        save_outputs(tiny_bundle("liif"), tmp_path / "file", BACKEND, PRECISION, "quick")
+        save_outputs(tiny_bundle("liif"), tmp_path / "file", QUICK)
 
 
 def test_command_line(tiny_bundle, kept, tmp_path, capsys):

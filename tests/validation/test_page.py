@@ -19,6 +19,7 @@ from scaleport.models.network import build_network
 from scaleport.runtimes.coreml import EVALUATOR
 from scaleport.validation.evidence import _worst_of, gather, worst_case
 from scaleport.validation.gates import NOT_RUN
+from scaleport.validation.options import ValidationOptions
 from scaleport.validation.page import check_place, render_page, worst_first
 from scaleport.validation.parity import validate
 from scaleport.validation.raster import data_uri, error_map, to_pixels
@@ -207,7 +208,7 @@ def bundle(torch_bundle):
 
 
 def test_pictures_of_a_run(bundle):
-    results = validate(bundle, ["torch"], ["fp16"], "quick")
+    results = validate(bundle, ValidationOptions(["torch"], ["fp16"], "quick"))
     evidence = gather(bundle, results)
     (worst,), (sample,) = evidence.worst, evidence.sample
     expected = worst_case(results.results)

@@ -20,6 +20,7 @@ from scaleport.runtimes.registry import get_backend
 from scaleport.runtimes.torch import TorchSession
 from scaleport.validation.cases import Shape
 from scaleport.validation.gates import NOT_RUN, Gate, Gates, not_run, passed
+from scaleport.validation.options import ValidationOptions
 from scaleport.validation.parity import store, validate
 from scaleport.validation.reference import Reference
 from scaleport.validation.report import failures
@@ -41,8 +42,9 @@ def own(bundle, tmp_path):
     return tmp_path / "own.bundle"
 
 
-def quick(bundle, precision="fp32", **options):
-    return validate(bundle, ["torch"], [precision], "quick", **options)
+def quick(bundle, precision="fp32", progress=None, **options):
+    chosen = ValidationOptions(["torch"], [precision], "quick", **options)
+    return validate(bundle, chosen, progress)
 
 
 def test_a_right_network_passes_and_says_what_ran(bundle):
@@ -57,7 +59,7 @@ def test_a_right_network_passes_and_says_what_ran(bundle):
 
 
 def test_graphs_that_do_not_load_are_failed_cases(bundle):
-    found = validate(bundle, ["onnxruntime"], ["fp32"], "quick")
+    found = validate(bundle, ValidationOptions(["onnxruntime"], ["fp32"], "quick"))
     measured = [r for r in found.results if "outside" not in r.note and "refused" not in r.note]
     assert measured
     assert all(not r.passed and "ONNX Runtime refuses encode.onnx" in r.note for r in measured)
@@ -66,7 +68,7 @@ def test_graphs_that_do_not_load_are_failed_cases(bundle):
 
 def test_backends_without_graphs_are_left_out_with_the_reason(bundle, monkeypatch):
     monkeypatch.setattr("scaleport.runtimes.registry.backend_names", lambda: ["openvino", "torch"])
-    found = validate(bundle, precisions=["fp16"], selection="quick")
+    found = validate(bundle, ValidationOptions(precisions=["fp16"], selection="quick"))
     assert not_run(found) == {"openvino": "the bundle has no openvino graphs to compare"}
     assert {r.backend for r in found.results} == {"torch"}
 
@@ -76,7 +78,7 @@ def test_a_skipped_format_says_why_it_was_skipped(own, monkeypatch):
     changed = msgspec.structs.replace(manifest, skipped={"openvino": "it was not installed"})
     (own / "manifest.json").write_bytes(msgspec.json.encode(changed))
     with pytest.raises(UsageError, match="skipped at export: it was not installed"):
-        validate(own, ["openvino"])
+        validate(own, ValidationOptions(["openvino"]))
 
 
 @pytest.mark.parametrize(
@@ -90,14 +92,14 @@ def test_a_skipped_format_says_why_it_was_skipped(own, monkeypatch):
 )
 def test_what_cannot_be_compared(bundle, backends, precisions, words):
     with pytest.raises(UsageError, match=words):
-        validate(bundle, backends, precisions, "quick")
+        validate(bundle, ValidationOptions(backends, precisions, "quick"))
 
 
 def test_a_backend_that_is_not_installed(bundle, monkeypatch):
     gone = Availability(False, "gone", extra="onnxruntime")
     monkeypatch.setattr(get_backend("onnxruntime"), "availability", lambda: gone)
     with pytest.raises(BackendError, match="gone; install it with"):
-        validate(bundle, ["onnxruntime"], selection="quick")
+        validate(bundle, ValidationOptions(["onnxruntime"], selection="quick"))
 
 
 @pytest.mark.parametrize(
