@@ -93,8 +93,8 @@ def bisect(
     _print(out, found)
     if found.divergence is not None:
         raise GateFailed(
-            f"{found.backend} {precision} differs from PyTorch first in "
-            f"{found.divergence.place}, tensor {found.divergence.tensor!r}: {found.divergence.reason}"
+            f"{found.backend} {precision} differs from PyTorch first in {found.divergence.place}, "
+            f"tensor {found.divergence.tensor!r}: {found.divergence.reason}"
         )
 
 

@@ -184,7 +184,7 @@ def test_keys_that_are_none(bundle: Path, key: Path, tmp_path: Path) -> None:
         )
     )
     for wrong, word in (
-        (text, "no private key"),
+        (text, "not a private key"),
         (other, "not an Ed25519"),
         (public(key), "not a private key"),
         (tmp_path / "none", "^cannot read the key"),
