@@ -6,16 +6,23 @@ that were published, or that their parts make obvious.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 Config = dict[str, Any]
 
-_EDSR_MEAN = {"mean": [0.4488, 0.4371, 0.4040], "std": 1.0}
-_HALF = {"mean": [0.5, 0.5, 0.5], "std": 0.5}
-_PLAIN = {"mean": [0.0, 0.0, 0.0], "std": 1.0}
-_REAL = {"min": 1.0, "max": 30.0}
+_EDSR_MEAN: Config = {"mean": [0.4488, 0.4371, 0.4040], "std": 1.0}
+_HALF: Config = {"mean": [0.5, 0.5, 0.5], "std": 0.5}
+_PLAIN: Config = {"mean": [0.0, 0.0, 0.0], "std": 1.0}
+
+
+def _scales(largest: float) -> Config:
+    return {"min": 1.0, "max": largest}
+
+
+_REAL = _scales(30.0)
+_TO_FOUR = _scales(4.0)
 
 _ENCODERS: dict[str, Config] = {
     "edsr-baseline": {"name": "edsr"},
@@ -33,6 +40,8 @@ _ENCODERS: dict[str, Config] = {
     "hiet-mambairv2": {"name": "hiet", "base": "mambairv2"},
     "eqsr": {"name": "eqsr", "octaves": 40, "scale_input": "size"},
 }
+
+_KRIGING: Config = {"name": "kriging", "octaves": 40}
 
 # What makes an encoder small enough for a test, with every kind of part still in it. Windows keep
 # their published sizes: how many of them an image has is what graphs go wrong with.
@@ -89,85 +98,84 @@ class Composition:
         }
 
 
-def _made(
-    name: str, paper: str, encoder: str, upsampler: Config, norm: Config, scale: Config
+def _named(
+    name: str, paper: str, encoder: str, upsampler: Config | str, norm: Config, scale: Config
 ) -> Composition:
-    parts = {"encoder": dict(_ENCODERS[encoder]), "upsampler": upsampler}
+    tail = {"name": upsampler} if isinstance(upsampler, str) else upsampler
+    parts = {"encoder": dict(_ENCODERS[encoder]), "upsampler": tail}
     return Composition(name, paper, {**parts, "normalisation": norm, "scale": scale})
 
 
-def _fixed_scale() -> Iterator[Composition]:
-    papers = {
-        "edsr-baseline": ("1707.02921", "spconv-plus"),
-        "edsr-large": ("1707.02921", "spconv-plus"),
-        "rdn": ("1802.08797", "spconv-plus"),
-        "smfanet-plus": ("2024 ECCV SMFANet", "spconv"),
-        "swinir-light": ("2108.10257", "spconv"),
-        "srformer-light": ("2303.09735", "spconv"),
-        "hit-sir": ("2407.05878", "spconv"),
-        "hit-srf": ("2407.05878", "spconv"),
-        "mambairv2-light": ("2411.15269", "spconv"),
-    }
+_FIXED = (
+    # name, paper, encoder, upsampler, normalisation
+    ("edsr-baseline", "1707.02921", "edsr-baseline", "spconv-plus", _EDSR_MEAN),
+    ("edsr-large", "1707.02921", "edsr-large", "spconv-plus", _EDSR_MEAN),
+    ("rdn", "1802.08797", "rdn", "spconv-plus", _PLAIN),
+    ("smfanet-plus", "2024 ECCV SMFANet", "smfanet-plus", "spconv", _PLAIN),
+    ("swinir-light", "2108.10257", "swinir-light", "spconv", _EDSR_MEAN),
+    ("srformer-light", "2303.09735", "srformer-light", "spconv", _EDSR_MEAN),
+    ("hit-sir", "2407.05878", "hit-sir", "spconv", _EDSR_MEAN),
+    ("hit-srf", "2407.05878", "hit-srf", "spconv", _EDSR_MEAN),
+    ("mambairv2-light", "2411.15269", "mambairv2-light", "spconv", _EDSR_MEAN),
+    ("c2d-swinir-light", "2503.13740", "hiet-swinir", "spconv", _HALF),
+    ("c2d-srformer-light", "2503.13740", "hiet-srformer", "spconv", _HALF),
+    ("c2d-mambairv2-light", "2503.13740", "hiet-mambairv2", "spconv", _HALF),
+)
+"""Networks of one scale each: x2, x3 and x4 of every line."""
+
+_SEVERAL = (
+    # encoder, normalisation
+    ("edsr-baseline", _EDSR_MEAN),
+    ("edsr-large", _EDSR_MEAN),
+    ("rdn", _PLAIN),
+    ("rcan", _EDSR_MEAN),
+    ("smfanet-plus", _PLAIN),
+    ("hit-srf", _EDSR_MEAN),
+    ("swinir-light", _EDSR_MEAN),
+    ("srformer-light", _EDSR_MEAN),
+    ("mambairv2-light", _EDSR_MEAN),
+)
+"""Networks of several scales: IGConv and IGConv+ on every line's encoder."""
+
+_ANY = (
+    # name, paper, encoder, upsampler, normalisation, range of scales
+    ("edsr-baseline-liif", "2012.09161", "edsr-baseline", "liif", _HALF, _REAL),
+    ("rdn-liif", "2012.09161", "rdn", "liif", _HALF, _REAL),
+    ("edsr-baseline-metasr", "1903.00875", "edsr-baseline", "metasr", _HALF, _REAL),
+    ("rdn-metasr", "1903.00875", "rdn", "metasr", _HALF, _REAL),
+    ("edsr-baseline-ipe-liif", "2112.05756", "edsr-baseline", "ipe-liif", _HALF, _REAL),
+    ("rdn-ipe-liif", "2112.05756", "rdn", "ipe-liif", _HALF, _REAL),
+    ("edsr-baseline-ipe-metasr", "2112.05756", "edsr-baseline", "ipe-metasr", _HALF, _REAL),
+    ("rdn-ipe-metasr", "2112.05756", "rdn", "ipe-metasr", _HALF, _REAL),
+    ("edsr-baseline-hiif", "2412.03748", "edsr-baseline", "hiif", _HALF, _REAL),
+    ("rdn-hiif", "2412.03748", "rdn", "hiif", _HALF, _REAL),
+    ("edsr-baseline-lte", "2111.08918", "edsr-baseline", "lte", _HALF, _REAL),
+    ("rdn-lte", "2111.08918", "rdn", "lte", _HALF, _REAL),
+    ("edsr-large-liif", "2012.09161", "edsr-large", "liif", _HALF, _REAL),
+    ("msit-edsr", "2403.06536", "edsr-baseline", "msit", _HALF, _REAL),
+    ("msit-rdn", "2403.06536", "rdn", "msit", _HALF, _REAL),
+    # The first stage of C2D-ISR: trained at real scales, then the decoder is exchanged.
+    ("c2d-swinir-light-stage1", "2503.13740", "hiet-swinir", "hiif-light", _HALF, _TO_FOUR),
+    ("c2d-srformer-light-stage1", "2503.13740", "hiet-srformer", "hiif-light", _HALF, _TO_FOUR),
+    ("c2d-mambairv2-light-stage1", "2503.13740", "hiet-mambairv2", "hiif-light", _HALF, _TO_FOUR),
+    ("eqsr", "CVPR 2023 EQSR", "eqsr", _KRIGING, _EDSR_MEAN, _scales(8.0)),
+)
+"""Networks of any real scale."""
+
+
+def _all() -> Iterable[Composition]:
     for s in (2, 3, 4):
-        for encoder, (paper, upsampler) in papers.items():
-            norm = _PLAIN if encoder in ("rdn", "smfanet-plus") else _EDSR_MEAN
-            tail = {"name": upsampler, "scale": s}
-            limits = {"min": 1.0, "max": float(s)}
-            yield _made(f"{encoder}-x{s}", paper, encoder, tail, norm, limits)
-        for base in ("swinir", "srformer", "mambairv2"):
-            yield _made(
-                f"c2d-{base}-light-x{s}",
-                "2503.13740",
-                f"hiet-{base}",
-                {"name": "spconv", "scale": s},
-                _HALF,
-                {"min": 1.0, "max": float(s)},
-            )
-
-
-def _multi_scale() -> Iterator[Composition]:
+        for name, paper, encoder, upsampler, norm in _FIXED:
+            tail: Config = {"name": upsampler, "scale": s}
+            yield _named(f"{name}-x{s}", paper, encoder, tail, norm, _scales(float(s)))
     for upsampler in ("igconv", "igconv-plus"):
-        for encoder in ("edsr-baseline", "edsr-large", "rdn", "rcan", "smfanet-plus", "hit-srf"):
-            norm = _PLAIN if encoder in ("rdn", "smfanet-plus") else _EDSR_MEAN
+        for encoder, norm in _SEVERAL:
             tail = {"name": upsampler, "scales": [2, 3, 4]}
-            limits = {"min": 1.0, "max": 4.0}
-            yield _made(f"{encoder}-{upsampler}", "2408.09674", encoder, tail, norm, limits)
-        for encoder in ("swinir-light", "srformer-light", "mambairv2-light"):
-            tail = {"name": upsampler, "scales": [2, 3, 4]}
-            limits = {"min": 1.0, "max": 4.0}
-            yield _made(f"{encoder}-{upsampler}", "2408.09674", encoder, tail, _EDSR_MEAN, limits)
+            name = f"{encoder}-{upsampler}"
+            yield _named(name, "2408.09674", encoder, tail, norm, _TO_FOUR)
+    for line in _ANY:
+        yield _named(*line)
 
 
-def _any_scale() -> Iterator[Composition]:
-    heads = {
-        "liif": "2012.09161",
-        "metasr": "1903.00875",
-        "ipe-liif": "2112.05756",
-        "ipe-metasr": "2112.05756",
-        "hiif": "2412.03748",
-        "lte": "2111.08918",
-    }
-    for head, paper in heads.items():
-        for encoder in ("edsr-baseline", "rdn"):
-            yield _made(f"{encoder}-{head}", paper, encoder, {"name": head}, _HALF, _REAL)
-    yield _made("edsr-large-liif", "2012.09161", "edsr-large", {"name": "liif"}, _HALF, _REAL)
-    for name, encoder in (("msit-edsr", "edsr-baseline"), ("msit-rdn", "rdn")):
-        yield _made(name, "2403.06536", encoder, {"name": "msit"}, _HALF, _REAL)
-    for base in ("swinir", "srformer", "mambairv2"):
-        # The first stage of C2D-ISR: trained at real scales, then the decoder is exchanged.
-        yield _made(
-            f"c2d-{base}-light-stage1",
-            "2503.13740",
-            f"hiet-{base}",
-            {"name": "hiif-light"},
-            _HALF,
-            {"min": 1.0, "max": 4.0},
-        )
-    kriging = {"name": "kriging", "octaves": 40}
-    yield _made("eqsr", "CVPR 2023 EQSR", "eqsr", kriging, _EDSR_MEAN, {"min": 1.0, "max": 8.0})
-
-
-COMPOSITIONS: dict[str, Composition] = {
-    made.name: made for made in (*_fixed_scale(), *_multi_scale(), *_any_scale())
-}
+COMPOSITIONS: dict[str, Composition] = {made.name: made for made in _all()}
 """All of them, by name."""
