@@ -146,8 +146,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
 
 def parity(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Cases of the quick grid that are outside of the gate of fp32, per backend."""
-    from scaleport.validation.options import ValidationOptions
-    from scaleport.validation.parity import validate
+    from scaleport.validation.parity.options import ValidationOptions
+    from scaleport.validation.parity.proof import validate
 
     rows = []
     for name in arguments.networks:

@@ -26,8 +26,8 @@ from scaleport.grid import Grid
 from scaleport.imaging.files import load_image, save_image
 from scaleport.runtimes.registry import backend_names, get_backend
 from scaleport.shipped import shipped_weights
-from scaleport.validation.parity import validate
-from scaleport.validation.report import render_table
+from scaleport.validation.parity.proof import validate
+from scaleport.validation.report.summary import render_table
 
 HERE = Path(__file__).parent
 SCALES = {"x2.7": 2.7, "x2x3.5": (2.0, 3.5)}

@@ -14,8 +14,8 @@ import atheris
 with atheris.instrument_imports(include=["scaleport"]):
     from scaleport.bundle.manifest import FileEntry, Graph, Manifest, ScaleRange, SizeRange
     from scaleport.bundle.reader import Bundle
+    from scaleport.mil import read_program
     from scaleport.runtimes.engine_record import read_record
-    from scaleport.runtimes.mil import read_program
 
 from harness import run, scratch
 

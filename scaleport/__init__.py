@@ -81,14 +81,14 @@ if _TYPE_CHECKING:
     from scaleport.runtimes.upscaler import load as load
     from scaleport.runtimes.video import VideoOptions as VideoOptions
     from scaleport.runtimes.view import View as View
-    from scaleport.validation.bisect import Bisection as Bisection
-    from scaleport.validation.bisect import BisectOptions as BisectOptions
-    from scaleport.validation.bisect import bisect as bisect
-    from scaleport.validation.gates import Gate as Gate
-    from scaleport.validation.gates import Gates as Gates
-    from scaleport.validation.gates import passed as passed
-    from scaleport.validation.options import ValidationOptions as ValidationOptions
-    from scaleport.validation.parity import validate as validate
+    from scaleport.validation.bisection.bisect import Bisection as Bisection
+    from scaleport.validation.bisection.bisect import BisectOptions as BisectOptions
+    from scaleport.validation.bisection.bisect import bisect as bisect
+    from scaleport.validation.parity.gates import Gate as Gate
+    from scaleport.validation.parity.gates import Gates as Gates
+    from scaleport.validation.parity.gates import passed as passed
+    from scaleport.validation.parity.options import ValidationOptions as ValidationOptions
+    from scaleport.validation.parity.proof import validate as validate
 
 _HOMES = {
     "scaleport.batch.files": (
@@ -174,18 +174,18 @@ _HOMES = {
     ),
     "scaleport.runtimes.video": ("VideoOptions",),
     "scaleport.runtimes.view": ("View",),
-    "scaleport.validation.bisect": (
+    "scaleport.validation.bisection.bisect": (
         "BisectOptions",
         "Bisection",
         "bisect",
     ),
-    "scaleport.validation.gates": (
+    "scaleport.validation.parity.gates": (
         "Gate",
         "Gates",
         "passed",
     ),
-    "scaleport.validation.options": ("ValidationOptions",),
-    "scaleport.validation.parity": ("validate",),
+    "scaleport.validation.parity.options": ("ValidationOptions",),
+    "scaleport.validation.parity.proof": ("validate",),
 }
 """Public names by the module that defines them."""
 _EXTRAS = {

@@ -1,7 +1,7 @@
 """What is known of every named network: sizes, multiplications, scales, tiling, formats.
 
 These are facts that do not depend on weights. They are counted once, by
-``python -m scaleport.models.catalogue --write``, and read from a file of the package, so that
+``python -m tools.catalogue --write``, and read from a file of the package, so that
 listing them takes no time and no torch.
 """
 
@@ -18,7 +18,7 @@ import msgspec
 from scaleport.errors import ArtifactError
 
 FILE = Path(str(files("scaleport"))) / "catalogue.json"
-COMMAND = "python -m scaleport.models.catalogue --write"
+COMMAND = "python -m tools.catalogue --write"
 """What makes the file."""
 
 Family = Literal["any scale", "several scales", "one scale"]

@@ -207,7 +207,7 @@ RUNTIME = [
     PACKAGE / "plugins.py",
     *(
         path
-        for room in ("batch", "bundle", "imaging", "runtimes")
+        for room in ("batch", "bundle", "imaging", "mil", "runtimes")
         for path in sorted((PACKAGE / room).rglob("*.py"))
         if path not in NEEDING_MORE
     ),

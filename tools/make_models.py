@@ -30,8 +30,8 @@ from scaleport.export.exporter import export_bundle
 from scaleport.export.plan import ExportOptions
 from scaleport.ready import CHECKPOINTS, PURPOSES, READY, SUFFIX
 from scaleport.shipped import shipped_weights
-from scaleport.validation.options import ValidationOptions
-from scaleport.validation.parity import validate
+from scaleport.validation.parity.options import ValidationOptions
+from scaleport.validation.parity.proof import validate
 
 WITHOUT_WHOLE = {"scaleport-m"}
 """Models too large to ship every weight a second time, in the graph for other programs."""

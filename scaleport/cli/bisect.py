@@ -13,8 +13,8 @@ from scaleport.errors import GateFailed
 from scaleport.extras import needs
 
 if TYPE_CHECKING:
-    from scaleport.validation.bisect import Bisection
-    from scaleport.validation.divergence import Compared, Statistics
+    from scaleport.validation.bisection.bisect import Bisection
+    from scaleport.validation.bisection.divergence import Compared, Statistics
 
 EXAMPLES = """\b
 Examples:
@@ -74,8 +74,8 @@ def bisect(
     """
     out = Output(as_json, quiet, verbose)
     with needs("export", "bisect"):
-        from scaleport.validation.bisect import BisectOptions
-        from scaleport.validation.bisect import bisect as search
+        from scaleport.validation.bisection.bisect import BisectOptions
+        from scaleport.validation.bisection.bisect import bisect as search
     options = BisectOptions(
         backend=backend,
         precision=precision,

@@ -46,7 +46,7 @@ def parity_groups(parity: Parity) -> list[dict[str, Any]]:
 
     ``remark`` says where a stand-in computed the graphs and not the backend itself.
     """
-    from scaleport.validation.gates import evaluated
+    from scaleport.validation.parity.gates import evaluated
 
     remarks = evaluated(parity)
     groups: dict[tuple[str, str, str], dict[str, Any]] = {}

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from scaleport.bundle.manifest import Parity
     from scaleport.bundle.reader import Bundle
     from scaleport.progress import Progress
-    from scaleport.validation.gates import Gates
-    from scaleport.validation.options import ValidationOptions
+    from scaleport.validation.parity.gates import Gates
+    from scaleport.validation.parity.options import ValidationOptions
 
 EXAMPLES = """\b
 Examples:
@@ -153,7 +153,7 @@ def validate(
         page is not None,
         bool(backends or precisions or inference_precision or quick),
     )
-    from scaleport.validation.options import ValidationOptions
+    from scaleport.validation.parity.options import ValidationOptions
 
     options = ValidationOptions(
         backends=words_of(backends) if backends else None,
@@ -164,7 +164,7 @@ def validate(
         inference_precision=inference_precision,
     )
     if page is not None:
-        from scaleport.validation.page import check_place
+        from scaleport.validation.report.page import check_place
 
         check_place(page)
     if saved_to is not None:
@@ -259,7 +259,7 @@ def _gates(
     tf32_psnr: float | None,
     bf16_psnr: float | None,
 ) -> Gates:
-    from scaleport.validation.gates import Gate, Gates
+    from scaleport.validation.parity.gates import Gate, Gates
 
     usual = Gates()
 
@@ -279,7 +279,7 @@ def _rejudge(bundle: Path, options: ValidationOptions) -> tuple[Bundle, Parity]:
 
     from scaleport.bundle.reader import open_bundle
     from scaleport.bundle.writer import update_manifest
-    from scaleport.validation.gates import rejudge
+    from scaleport.validation.parity.gates import rejudge
 
     opened = open_bundle(bundle)
     manifest = opened.manifest
@@ -294,7 +294,7 @@ def _rejudge(bundle: Path, options: ValidationOptions) -> tuple[Bundle, Parity]:
 
 def _run(out: Output, bundle: Path, options: ValidationOptions) -> tuple[Bundle, Parity]:
     from scaleport.bundle.reader import open_bundle
-    from scaleport.validation.parity import validate
+    from scaleport.validation.parity.proof import validate
 
     opened = open_bundle(bundle)
     with out.progress() as progress, out.libraries():
@@ -312,7 +312,7 @@ def _counted(progress: Progress) -> Progress:
 
 def _save(out: Output, bundle: Path, folder: Path, options: ValidationOptions) -> None:
     from scaleport.runtimes.base import precision_text
-    from scaleport.validation.outputs import save_outputs
+    from scaleport.validation.exchange.outputs import save_outputs
 
     with out.progress() as progress, out.libraries():
         index = save_outputs(bundle, folder, options, _counted(progress))
@@ -348,7 +348,7 @@ def _judge_saved(
     out: Output, bundle: Path, folder: Path, options: ValidationOptions
 ) -> tuple[Bundle, Parity]:
     from scaleport.bundle.reader import open_bundle
-    from scaleport.validation.outputs import judge_outputs
+    from scaleport.validation.exchange.outputs import judge_outputs
 
     opened = open_bundle(bundle)
     with out.progress() as progress, out.libraries():
@@ -358,11 +358,11 @@ def _judge_saved(
 def _page(
     out: Output, bundle: Bundle, parity: Parity, target: Path, threads: int, pictures: bool
 ) -> None:
-    from scaleport.validation.page import render_page
+    from scaleport.validation.report.page import render_page
 
     evidence = None
     if pictures:
-        from scaleport.validation.evidence import gather
+        from scaleport.validation.report.evidence import gather
 
         with out.progress() as progress, out.libraries():
             evidence = gather(bundle, parity, threads, progress)
@@ -373,8 +373,14 @@ def _page(
 def _report(out: Output, parity: Parity) -> None:
     from rich.console import Console
 
-    from scaleport.validation.gates import passed
-    from scaleport.validation.report import as_dict, describe, failures, render_table, verdict
+    from scaleport.validation.parity.gates import passed
+    from scaleport.validation.report.summary import (
+        as_dict,
+        describe,
+        failures,
+        render_table,
+        verdict,
+    )
 
     out.result(as_dict(parity))
     if not out.json and not out.quiet:

@@ -24,8 +24,8 @@ from scaleport.export.capture import capture, settled, swift, with_views
 from scaleport.export.coreml_lowering import corrected_frontend
 from scaleport.export.trace import TraceSizes, example_inputs
 from scaleport.grid import output_length
+from scaleport.mil import Evaluator, read_program
 from scaleport.models.base import Port, Stage
-from scaleport.runtimes.mil import Evaluator, read_program
 
 CHECK_SIZES = TraceSizes(1, 10, 19, 41, 22, 2)
 """Sizes that no trace used, for the numerical check of the written package."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import numpy as np
 
 from scaleport.errors import BackendError, OutOfMemoryError, UsageError, first_line
+from scaleport.mil import Evaluator, read_program
 from scaleport.runtimes.base import (
     Array,
     Availability,
@@ -27,7 +28,6 @@ from scaleport.runtimes.base import (
 )
 from scaleport.runtimes.feeds import checked
 from scaleport.runtimes.inside import Inner, Operations
-from scaleport.runtimes.mil import Evaluator, read_program
 
 if TYPE_CHECKING:
     from scaleport.bundle.manifest import Graph

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scaleport.mil import Evaluator, read_program
+from scaleport.mil.call import OPERATIONS
 from scaleport.runtimes.inside import Array, Inner, Operations
-from scaleport.runtimes.mil import Evaluator, read_program
-from scaleport.runtimes.mil.call import OPERATIONS
 
 if TYPE_CHECKING:
-    from scaleport.runtimes.mil.program import Operation
+    from scaleport.mil.program import Operation
 
 
 def inner(path: Path, feeds: Mapping[str, Array]) -> list[Inner]:

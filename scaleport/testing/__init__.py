@@ -21,14 +21,14 @@ from scaleport.bundle.reader import open_bundle
 from scaleport.grid import Grid
 from scaleport.runtimes.upscaler import Upscaler, load
 from scaleport.runtimes.view import View
-from scaleport.validation.cases import Case, Selection, plan_cases, policy_of
-from scaleport.validation.combinations import combinations_of
-from scaleport.validation.gates import Gates, judge
-from scaleport.validation.parity import measure, run_whole
-from scaleport.validation.report import describe, scale_text
+from scaleport.validation.parity.cases import Case, Selection, plan_cases, policy_of
+from scaleport.validation.parity.combinations import combinations_of
+from scaleport.validation.parity.gates import Gates, judge
+from scaleport.validation.parity.proof import measure, run_whole
+from scaleport.validation.report.summary import describe, scale_text
 
 if TYPE_CHECKING:
-    from scaleport.validation.reference import Reference
+    from scaleport.validation.parity.reference import Reference
 
 __all__ = ["Gates", "ParityCase", "ParitySuite"]
 
@@ -67,7 +67,7 @@ class ParitySuite:
     @cached_property
     def reference(self) -> Reference:
         """The network as published, loaded when first needed."""
-        from scaleport.validation.reference import Reference
+        from scaleport.validation.parity.reference import Reference
 
         return Reference(self.bundle, self._threads)
 

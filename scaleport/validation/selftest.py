@@ -18,8 +18,8 @@ import numpy.typing as npt
 from scaleport.errors import ScaleportError
 from scaleport.runtimes.base import Backend
 from scaleport.runtimes.upscaler import load
-from scaleport.validation.gates import Gates
 from scaleport.validation.metrics import max_abs, psnr
+from scaleport.validation.parity.gates import Gates
 
 GOLDEN: Final = Path(str(files("scaleport"))) / "golden"
 BUNDLE: Final = "tile.bundle"

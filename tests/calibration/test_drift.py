@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scaleport.runtimes.upscaler import load
-from scaleport.validation.drift import row_drift
+from scaleport.validation.parity.drift import row_drift
 
 
 @pytest.mark.parametrize(("height", "width"), [(600, 32), (4000, 12)])

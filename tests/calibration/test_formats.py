@@ -67,8 +67,8 @@ def test_core_ml_stores_weights_as_int8_and_computes_in_float(tiny_checkpoint, t
     pytest.importorskip("coremltools")
     from scaleport.export.coreml import CoreMLOptions, export_stage
     from scaleport.export.trace import TraceSizes, example_inputs
+    from scaleport.mil import Evaluator, read_program
     from scaleport.models import load_checkpoint
-    from scaleport.runtimes.mil import Evaluator, read_program
 
     form = load_checkpoint(tiny_checkpoint("liif")).deploy(torch.float16)
     stage = form.stage(name)

@@ -20,11 +20,11 @@ from scaleport.errors import ArtifactError, ExportError, UsageError
 from scaleport.export import coreml
 from scaleport.export.coreml import CoreMLOptions, export_stage
 from scaleport.grid import Grid, subpixel_centres
+from scaleport.mil import read_program
 from scaleport.models.base import GRID_PORTS, Port, Stage
 from scaleport.models.network import build_network
 from scaleport.runtimes.base import GraphFile, SessionOptions
 from scaleport.runtimes.coreml import EVALUATOR, CoreMLBackend
-from scaleport.runtimes.mil import read_program
 
 UPSAMPLERS = {
     "liif": {"name": "liif", "hidden": [16, 16, 16]},

@@ -19,10 +19,10 @@ from scaleport.export.exporter import export_bundle
 from scaleport.export.plan import ExportOptions
 from scaleport.models import build_network, save_checkpoint
 from scaleport.validation.metrics import psnr
-from scaleport.validation.options import ValidationOptions
-from scaleport.validation.parity import validate
+from scaleport.validation.parity.options import ValidationOptions
+from scaleport.validation.parity.proof import validate
 from scaleport.validation.pictures import picture
-from scaleport.validation.report import failures
+from scaleport.validation.report.summary import failures
 
 TAIL = "encoder.tail"
 

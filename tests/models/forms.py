@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from scaleport.export import coreml, onnx
 from scaleport.grid import Grid, subpixel_centres
+from scaleport.mil import Evaluator, read_program
 from scaleport.models import Network, build_network
 from scaleport.models.base import GRID_PORTS, DeployForm, Stage
 from scaleport.models.positions import GridTensors
 from scaleport.models.resample import resample
-from scaleport.runtimes.mil import Evaluator, read_program
 from scaleport.runtimes.openvino import shared_core
 from scaleport.validation.metrics import psnr
 

@@ -10,7 +10,9 @@ from torch import nn
 from scaleport.catalogue import COMMAND, FILE, Catalogue, Entry, catalogue
 from scaleport.errors import ArtifactError, OutputError
 from scaleport.models import ENCODERS, UPSAMPLERS, build_network
-from scaleport.models.catalogue import (
+from scaleport.models.compositions import COMPOSITIONS
+from scaleport.models.macs import count
+from tools.catalogue import (
     DOCUMENT,
     config_hash,
     entry,
@@ -19,8 +21,6 @@ from scaleport.models.catalogue import (
     options,
     table,
 )
-from scaleport.models.compositions import COMPOSITIONS
-from scaleport.models.macs import count
 
 STALE = f"the catalogue is out of date, run: {COMMAND}"
 NETWORKS = {found.name: found for found in catalogue().networks}
@@ -156,7 +156,7 @@ def test_entries_of_known_configurations_are_taken_over(monkeypatch) -> None:
     def refuse(composition: object) -> None:
         raise AssertionError(composition)
 
-    monkeypatch.setattr("scaleport.models.catalogue.entry", refuse)
+    monkeypatch.setattr("tools.catalogue.entry", refuse)
     assert msgspec.json.encode(make(COMPOSITIONS.values(), catalogue())) == msgspec.json.encode(
         catalogue()
     )

@@ -45,7 +45,7 @@ def every_format(tiny_bundle, tiny_checkpoint, shared) -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def full_grid(every_format) -> Callable[[str], Parity]:
     """Function from ``liif`` or ``igconv`` to the results of the whole parity grid."""
-    from scaleport.validation.parity import validate
+    from scaleport.validation.parity.proof import validate
 
     found: dict[str, Parity] = {}
 

@@ -17,12 +17,12 @@ from scaleport.bundle.reader import open_bundle, read_manifest
 from scaleport.cli.main import main
 from scaleport.grid import Grid, output_length
 from scaleport.models import load_checkpoint
-from scaleport.validation.cases import REFUSED, SCALES, split_scales
-from scaleport.validation.gates import Gates, passed
-from scaleport.validation.options import ValidationOptions
-from scaleport.validation.parity import validate
+from scaleport.validation.parity.cases import REFUSED, SCALES, split_scales
+from scaleport.validation.parity.gates import Gates, passed
+from scaleport.validation.parity.options import ValidationOptions
+from scaleport.validation.parity.proof import validate
 from scaleport.validation.pictures import picture
-from scaleport.validation.report import describe, failures
+from scaleport.validation.report.summary import describe, failures
 
 BACKENDS = ("torch", "onnxruntime", "openvino", "coreml")
 MODELS = ("liif", "igconv")

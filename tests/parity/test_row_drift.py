@@ -9,7 +9,7 @@ import torch
 from scaleport.runtimes.base import SessionOptions
 from scaleport.runtimes.stages import Stages
 from scaleport.runtimes.upscaler import Upscaler, load
-from scaleport.validation.drift import MAX_RATIO, Drift, row_drift
+from scaleport.validation.parity.drift import MAX_RATIO, Drift, row_drift
 
 
 def has_bf16() -> bool:

@@ -30,8 +30,8 @@ from scaleport.errors import (
     UnsupportedOpError,
     UsageError,
 )
-from scaleport.runtimes.mil import Evaluator, Operation, read_program
-from scaleport.runtimes.mil.call import OPERATIONS, Call
+from scaleport.mil import Evaluator, Operation, read_program
+from scaleport.mil.call import OPERATIONS, Call
 
 CASES = mil_cases_elementwise.CASES | mil_cases_shape.CASES | mil_cases_compute.CASES
 HALF = {f"{name}:half": case for name, case in mil_cases_compute.HALF_CASES.items()}
@@ -244,7 +244,7 @@ def test_reading_needs_neither_torch_nor_coremltools_itself(package):
     script = (
         "import sys; from pathlib import Path\n"
         "from scaleport.runtimes.coreml import CoreMLBackend\n"
-        "from scaleport.runtimes.mil import Evaluator, read_program\n"
+        "from scaleport.mil import Evaluator, read_program\n"
         f"Evaluator(read_program(Path({str(package)!r})))\n"
         "assert CoreMLBackend().availability().version\n"
         "found = {'torch', 'coremltools', 'sympy'} & set(sys.modules)\n"

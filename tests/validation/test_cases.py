@@ -11,7 +11,7 @@ from validation_samples import manifest
 from scaleport.bundle.manifest import ScaleRange, SizeRange
 from scaleport.errors import UsageError
 from scaleport.grid import output_length
-from scaleport.validation.cases import (
+from scaleport.validation.parity.cases import (
     SCALES,
     TILE,
     UNSEEN,

@@ -9,13 +9,13 @@ import pytest
 
 from scaleport.errors import ArtifactError
 from scaleport.models.compositions import COMPOSITIONS
-from scaleport.validation import coverage
-from scaleport.validation.coverage import BACKENDS, COLUMNS, PRECISIONS, Cell, Row
-from scaleport.validation.coverage_table import table
+from tools import coverage
+from tools.coverage import BACKENDS, COLUMNS, PRECISIONS, Cell, Row
+from tools.coverage_table import table
 
 DOCS = Path(__file__).parents[2] / "docs"
 EVERYWHERE = ("onnxruntime", "openvino", "coreml")
-AGAIN = "run `python -m scaleport.validation.coverage`"
+AGAIN = "run `python -m tools.coverage`"
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_only_formats_that_refuse_a_network_have_no_pass(rows):
 
 def test_the_document_is_the_table(rows):
     assert (DOCS / "coverage.md").read_text(encoding="utf-8") == table(rows), (
-        "run `python -m scaleport.validation.coverage --render`"
+        "run `python -m tools.coverage --render`"
     )
 
 

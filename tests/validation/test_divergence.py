@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from scaleport.validation.divergence import (
+from scaleport.validation.bisection.divergence import (
     Inner,
     first_divergence,
     matched_by_module,
@@ -16,7 +16,7 @@ from scaleport.validation.divergence import (
     statistics,
     without_collisions,
 )
-from scaleport.validation.traced import Tensor
+from scaleport.validation.bisection.traced import Tensor
 
 ONE = np.ones((2, 3), np.float32)
 

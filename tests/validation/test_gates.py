@@ -8,8 +8,8 @@ import pytest
 from validation_samples import parity, result
 
 from scaleport.errors import UsageError
-from scaleport.validation.cases import REFUSED
-from scaleport.validation.gates import NOT_RUN, Gate, Gates, judge, not_run, passed, rejudge
+from scaleport.validation.parity.cases import REFUSED
+from scaleport.validation.parity.gates import NOT_RUN, Gate, Gates, judge, not_run, passed, rejudge
 
 
 def test_default_gates():

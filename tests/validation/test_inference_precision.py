@@ -14,9 +14,9 @@ from scaleport.cli.main import main
 from scaleport.errors import UsageError
 from scaleport.runtimes.base import precision_text
 from scaleport.runtimes.registry import get_backend, refusal_of
-from scaleport.validation.gates import Gate, Gates, judge
-from scaleport.validation.options import ValidationOptions
-from scaleport.validation.parity import validate
+from scaleport.validation.parity.gates import Gate, Gates, judge
+from scaleport.validation.parity.options import ValidationOptions
+from scaleport.validation.parity.proof import validate
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from scaleport.bundle.digest import sha256_file
 from scaleport.cli.main import main
 from scaleport.errors import ArtifactError, OutputError, UsageError
 from scaleport.runtimes.onnxruntime import OnnxRuntimeSession
-from scaleport.validation.gates import passed
-from scaleport.validation.options import ValidationOptions
-from scaleport.validation.outputs import judge_outputs, read_index, save_outputs
-from scaleport.validation.parity import validate
-from scaleport.validation.report import failures
+from scaleport.validation.exchange.outputs import judge_outputs, read_index, save_outputs
+from scaleport.validation.parity.gates import passed
+from scaleport.validation.parity.options import ValidationOptions
+from scaleport.validation.parity.proof import validate
+from scaleport.validation.report.summary import failures
 
 QUICK = ValidationOptions(["onnxruntime"], ["fp32"], "quick")
 

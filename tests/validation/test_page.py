@@ -17,12 +17,12 @@ from scaleport.cli.main import main
 from scaleport.errors import OutputError
 from scaleport.models.network import build_network
 from scaleport.runtimes.coreml import EVALUATOR
-from scaleport.validation.evidence import _worst_of, gather, worst_case
-from scaleport.validation.gates import NOT_RUN
-from scaleport.validation.options import ValidationOptions
-from scaleport.validation.page import check_place, render_page, worst_first
-from scaleport.validation.parity import validate
-from scaleport.validation.raster import data_uri, error_map, to_pixels
+from scaleport.validation.parity.gates import NOT_RUN
+from scaleport.validation.parity.options import ValidationOptions
+from scaleport.validation.parity.proof import validate
+from scaleport.validation.report.evidence import _worst_of, gather, worst_case
+from scaleport.validation.report.page import check_place, render_page, worst_first
+from scaleport.validation.report.raster import data_uri, error_map, to_pixels
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 ADDRESSES = ("src", "href", "srcset", "action", "data", "poster", "formaction", "background")

@@ -18,12 +18,12 @@ from scaleport.models.network import build_network
 from scaleport.runtimes.base import Availability
 from scaleport.runtimes.registry import get_backend
 from scaleport.runtimes.torch import TorchSession
-from scaleport.validation.cases import Shape
-from scaleport.validation.gates import NOT_RUN, Gate, Gates, not_run, passed
-from scaleport.validation.options import ValidationOptions
-from scaleport.validation.parity import store, validate
-from scaleport.validation.reference import Reference
-from scaleport.validation.report import failures
+from scaleport.validation.parity.cases import Shape
+from scaleport.validation.parity.gates import NOT_RUN, Gate, Gates, not_run, passed
+from scaleport.validation.parity.options import ValidationOptions
+from scaleport.validation.parity.proof import store, validate
+from scaleport.validation.parity.reference import Reference
+from scaleport.validation.report.summary import failures
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from rich.console import Console
 from validation_samples import parity, result
 
 from scaleport.runtimes.coreml import EVALUATOR
-from scaleport.validation.cases import REFUSED
-from scaleport.validation.gates import NOT_RUN
-from scaleport.validation.report import (
+from scaleport.validation.parity.cases import REFUSED
+from scaleport.validation.parity.gates import NOT_RUN
+from scaleport.validation.report.summary import (
     as_dict,
     describe,
     failures,

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from scaleport.models.base import Port, Stage
-from scaleport.validation.divergence import Inner, first_divergence
-from scaleport.validation.steps import own_choice, remark
-from scaleport.validation.traced import Tensor, reference_tensors
+from scaleport.validation.bisection.divergence import Inner, first_divergence
+from scaleport.validation.bisection.steps import own_choice, remark
+from scaleport.validation.bisection.traced import Tensor, reference_tensors
 
 GIVEN = np.array([0.5, -1e-7, 2.25], np.float32)
 """What PyTorch rounds down; the second lies a rounding error below 0."""

@@ -10,7 +10,7 @@ from scaleport.bundle.manifest import (
     ScaleRange,
     SizeRange,
 )
-from scaleport.validation.gates import Gates
+from scaleport.validation.parity.gates import Gates
 
 SIZES = SizeRange(min=1, opt=256, max=1024)
 

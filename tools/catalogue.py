@@ -2,7 +2,7 @@
 
 Run it after adding or changing a composition, an encoder or an upsampler::
 
-    python -m scaleport.models.catalogue --write
+    python -m tools.catalogue --write
 
 It takes about a quarter of an hour; with ``--changed`` only networks whose configuration is new are
 counted, which is right as long as no encoder or upsampler has changed. Weights play no part:
@@ -40,7 +40,7 @@ from scaleport.models.macs import count
 from scaleport.models.network import Network, build_network
 from scaleport.models.registry import ENCODERS, UPSAMPLERS, Registry
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "models.md"
 BEGIN, END = "<!-- begin generated: networks -->", "<!-- end generated: networks -->"
 _FIXED = {"encoder": (), "upsampler": ("in_channels",)}
 

@@ -1,6 +1,6 @@
 """Which network runs where: every network through every format, as a table.
 
-``python -m scaleport.validation.coverage`` exports small versions of the named networks, with
+``python -m tools.coverage`` exports small versions of the named networks, with
 random weights, and holds every graph against PyTorch over the quick parity grid. The results are
 kept in a JSON file after each network, so that an interrupted run goes on, and the table is made
 from it.
@@ -27,9 +27,9 @@ from scaleport.export.exporter import export_bundle
 from scaleport.export.plan import ExportOptions
 from scaleport.models import Network, build_network, save_checkpoint
 from scaleport.models.compositions import COMPOSITIONS
-from scaleport.validation.gates import not_run
-from scaleport.validation.options import ValidationOptions
-from scaleport.validation.parity import validate
+from scaleport.validation.parity.gates import not_run
+from scaleport.validation.parity.options import ValidationOptions
+from scaleport.validation.parity.proof import validate
 
 BACKENDS = ("onnxruntime", "openvino", "coreml", "tensorrt")
 PRECISIONS = ("fp32", "fp16")
@@ -222,10 +222,10 @@ def main(arguments: list[str] | None = None) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    from scaleport.validation.coverage_table import table
+    from tools.coverage_table import table
 
     parser = argparse.ArgumentParser(
-        prog="python -m scaleport.validation.coverage", description=__doc__.split("\n\n")[0]
+        prog="python -m tools.coverage", description=__doc__.split("\n\n")[0]
     )
     parser.add_argument("names", nargs="*", help="networks [default: all parts at least once]")
     parser.add_argument("--json", type=Path, default=Path("docs/coverage.json"))

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from scaleport.bundle.manifest import Parity, ParityResult
 from scaleport.runtimes.base import precision_text
-from scaleport.validation.cases import REFUSED, Scale
-from scaleport.validation.gates import evaluated, not_run, passed
+from scaleport.validation.parity.cases import REFUSED, Scale
+from scaleport.validation.parity.gates import evaluated, not_run, passed
 
 _SHOWN: Final = 20
 """Failed cases that are listed without asking for more."""

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from scaleport.runtimes.inside import Inner
-from scaleport.validation.divergence import Compared
-from scaleport.validation.traced import Tensor
+from scaleport.validation.bisection.divergence import Compared
+from scaleport.validation.bisection.traced import Tensor
 
 Array = npt.NDArray[Any]
 

@@ -13,8 +13,8 @@ from scaleport.bundle.reader import Bundle
 from scaleport.errors import BackendError, UsageError
 from scaleport.runtimes import registry
 from scaleport.runtimes.base import precision_text, stored_format
-from scaleport.validation.cases import Case, Scale, Selection, plan_cases, refused_scales
-from scaleport.validation.gates import NOT_RUN, PRECISIONS, Gates
+from scaleport.validation.parity.cases import Case, Scale, Selection, plan_cases, refused_scales
+from scaleport.validation.parity.gates import NOT_RUN, PRECISIONS, Gates
 
 
 class Run(Protocol):

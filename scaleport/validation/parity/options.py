@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from scaleport.validation.cases import Selection
-from scaleport.validation.gates import Gates
+from scaleport.validation.parity.cases import Selection
+from scaleport.validation.parity.gates import Gates
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class ValidationOptions:
     Attributes:
         backends: names to run, each of which must be able to; None for all that can.
         precisions: ``fp32`` and ``fp16``; None for those of the two that the bundle has.
-        selection: ``full`` or ``quick``, see :func:`scaleport.validation.cases.plan_cases`.
+        selection: ``full`` or ``quick``, see :func:`scaleport.validation.parity.cases.plan_cases`.
         gates: thresholds.
         threads: processor threads; 0 leaves it to PyTorch and the backends.
         inference_precision: compute in this precision instead of that of the graphs, see

@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 
 from scaleport.errors import ArtifactError
-from scaleport.runtimes.mil.call import Array, Call, operation
-from scaleport.runtimes.mil.ops_elementwise import CASTS
+from scaleport.mil.call import Array, Call, operation
+from scaleport.mil.ops_elementwise import CASTS
 
 
 @operation("shape")

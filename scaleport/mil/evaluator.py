@@ -13,19 +13,17 @@ from scaleport.errors import (
     ScaleportError,
     UnsupportedOpError,
 )
-from scaleport.runtimes.base import TensorSpec
-from scaleport.runtimes.feeds import checked
 
 # The modules of operations fill the table as they are imported.
-from scaleport.runtimes.mil import (
+from scaleport.mil import (
     ops_elementwise,
     ops_linear,
     ops_reduce,
     ops_resample,
     ops_shape,
 )
-from scaleport.runtimes.mil.call import OPERATIONS, Array, Call
-from scaleport.runtimes.mil.program import (
+from scaleport.mil.call import OPERATIONS, Array, Call
+from scaleport.mil.program import (
     Operand,
     Operation,
     Program,
@@ -33,6 +31,8 @@ from scaleport.runtimes.mil.program import (
     TensorType,
     Value,
 )
+from scaleport.runtimes.base import TensorSpec
+from scaleport.runtimes.feeds import checked
 
 Observer = Callable[[Operation, str, Array], None]
 

@@ -20,13 +20,13 @@ from scaleport.runtimes.base import precision_text
 from scaleport.runtimes.registry import get_backend
 from scaleport.runtimes.upscaler import Upscaler, load
 from scaleport.runtimes.view import View
-from scaleport.validation.cases import Shape, policy_of
-from scaleport.validation.combinations import run_of, whole_stage
 from scaleport.validation.metrics import max_abs, psnr
-from scaleport.validation.page import Evidence, Picture
-from scaleport.validation.parity import run_whole
-from scaleport.validation.raster import data_uri, error_map, to_pixels
-from scaleport.validation.reference import Reference
+from scaleport.validation.parity.cases import Shape, policy_of
+from scaleport.validation.parity.combinations import run_of, whole_stage
+from scaleport.validation.parity.proof import run_whole
+from scaleport.validation.parity.reference import Reference
+from scaleport.validation.report.page import Evidence, Picture
+from scaleport.validation.report.raster import data_uri, error_map, to_pixels
 
 Array = npt.NDArray[Any]
 

@@ -14,10 +14,16 @@ from typing import Any, Final
 
 from scaleport.bundle.manifest import CHECKPOINT_NAME, Manifest, Parity, ParityResult
 from scaleport.errors import BackendError, OutputError
-from scaleport.validation.cases import REFUSED
-from scaleport.validation.gates import evaluated, not_run, passed
-from scaleport.validation.raster import ERROR_RANGE, legend
-from scaleport.validation.report import failures, precision_of, scale_text, summarise, verdict
+from scaleport.validation.parity.cases import REFUSED
+from scaleport.validation.parity.gates import evaluated, not_run, passed
+from scaleport.validation.report.raster import ERROR_RANGE, legend
+from scaleport.validation.report.summary import (
+    failures,
+    precision_of,
+    scale_text,
+    summarise,
+    verdict,
+)
 
 _WORST: Final = 12
 """Cases in the table of the worst."""
@@ -78,7 +84,8 @@ def render_page(manifest: Manifest, parity: Parity, evidence: Evidence | None = 
         raise BackendError(
             "a report needs Jinja2, which is not installed: pip install 'scaleport[report]'"
         ) from error
-    source = files("scaleport.validation").joinpath("templates/report.html").read_text("utf-8")
+    template = files("scaleport.validation.report").joinpath("templates/report.html")
+    source = template.read_text("utf-8")
     # Names and notes come out of bundles and libraries: everything is escaped.
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True

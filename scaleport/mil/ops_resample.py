@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from scaleport.runtimes.mil.call import Array, Call, narrow, operation, widen
+from scaleport.mil.call import Array, Call, narrow, operation, widen
 
 
 def _positions(mode: str, n: int, N: int) -> Array | None:

@@ -39,11 +39,11 @@ from scaleport.progress import Progress, silent
 from scaleport.runtimes.base import precision_text, source_format
 from scaleport.runtimes.registry import get_backend
 from scaleport.runtimes.upscaler import load
-from scaleport.validation.cases import Case, Mode, Selection, Shape
-from scaleport.validation.combinations import Combination, combinations_of, plan_of
-from scaleport.validation.gates import Gates, judge
-from scaleport.validation.options import ValidationOptions
-from scaleport.validation.parity import (
+from scaleport.validation.parity.cases import Case, Mode, Selection, Shape
+from scaleport.validation.parity.combinations import Combination, combinations_of, plan_of
+from scaleport.validation.parity.gates import Gates, judge
+from scaleport.validation.parity.options import ValidationOptions
+from scaleport.validation.parity.proof import (
     actions,
     device_of,
     measure,
@@ -52,10 +52,10 @@ from scaleport.validation.parity import (
     store,
 )
 from scaleport.validation.pictures import pictures
-from scaleport.validation.report import scale_text
+from scaleport.validation.report.summary import scale_text
 
 if TYPE_CHECKING:
-    from scaleport.validation.reference import Reference
+    from scaleport.validation.parity.reference import Reference
 
 Array = npt.NDArray[Any]
 
@@ -306,7 +306,7 @@ def judge_outputs(
         progress: told of each case that is done.
 
     Returns:
-        Results as :func:`scaleport.validation.parity.validate` gives them.
+        Results as :func:`scaleport.validation.parity.proof.validate` gives them.
 
     Raises:
         UsageError: if there is no such folder.
@@ -318,7 +318,7 @@ def judge_outputs(
     index = read_index(folder)
     _match(opened, index, folder)
     with needs("torch", "the reference of validate"):
-        from scaleport.validation.reference import Reference
+        from scaleport.validation.parity.reference import Reference
 
     reference = Reference(opened, options.threads)
     total = sum(len(run.cases) + len(run.refused) for run in index.runs)

@@ -1,15 +1,15 @@
-"""The table of :mod:`scaleport.validation.coverage`, in Markdown."""
+"""The table of :mod:`tools.coverage`, in Markdown."""
 
 from __future__ import annotations
 
 from scaleport.models.compositions import COMPOSITIONS
 from scaleport.runtimes.base import title_of
 from scaleport.runtimes.registry import get_backend
-from scaleport.validation.coverage import BACKENDS, COLUMNS, PRECISIONS, Cell, Row, parts
+from tools.coverage import BACKENDS, COLUMNS, PRECISIONS, Cell, Row, parts
 
 _HEAD = """# Coverage
 
-Made by `python -m scaleport.validation.coverage`; do not edit it.
+Made by `python -m tools.coverage`; do not edit it.
 
 Each network is exported in a small version that has every part of the full one (windows keep their
 published sizes), with random weights, and every graph is held against PyTorch in fp32: odd sizes,

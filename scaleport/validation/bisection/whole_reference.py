@@ -24,7 +24,7 @@ from scaleport.export.resampling import resample_graph
 from scaleport.export.whole import Front, front
 from scaleport.grid import Grid
 from scaleport.models.base import Stage
-from scaleport.validation.traced import Tensor
+from scaleport.validation.bisection.traced import Tensor
 
 Array = npt.NDArray[Any]
 Feeds = dict[str, Array]

@@ -18,10 +18,10 @@ from scaleport.runtimes.sources import RevisedSource
 from scaleport.runtimes.stages import Stages
 from scaleport.runtimes.upscaler import Upscaler
 from scaleport.runtimes.view import View
-from scaleport.validation.cases import policy_of
 from scaleport.validation.metrics import max_abs
+from scaleport.validation.parity.cases import policy_of
+from scaleport.validation.parity.reference import Reference
 from scaleport.validation.pictures import mirrored_picture
-from scaleport.validation.reference import Reference
 
 MAX_RATIO: Final = 2.0
 """Gate of :attr:`Drift.ratio`."""

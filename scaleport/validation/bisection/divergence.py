@@ -234,7 +234,7 @@ def first_divergence(
     Args:
         stage: name for the result.
         values: what the backend computed, in the order of computation.
-        reference: :class:`scaleport.validation.traced.Tensor` by name.
+        reference: :class:`scaleport.validation.bisection.traced.Tensor` by name.
         tolerance: see :data:`TOLERANCES`.
     """
     count = matched = 0

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scaleport.errors import ArtifactError, UnsupportedOpError
-from scaleport.runtimes.mil.program import Operation, Value
+from scaleport.mil.program import Operation, Value
 
 Array = npt.NDArray[Any]
 Result = Array | tuple[Array, ...]

@@ -158,7 +158,7 @@ def evaluated(parity: Parity) -> dict[str, str]:
     """Backends whose graphs a stand-in computed, with what has to be said beside every verdict.
 
     Core ML runs on Apple hardware only; elsewhere the numbers are those of the evaluator of
-    :mod:`scaleport.runtimes.mil`.
+    :mod:`scaleport.mil`.
     """
     from scaleport.runtimes.coreml import EVALUATOR
 

@@ -4,7 +4,7 @@ It runs the operations that an ``.mlpackage`` holds, in the types that it declar
 numbers of a converted graph can be checked anywhere. It says nothing about Core ML's own speed.
 """
 
-from scaleport.runtimes.mil.evaluator import Evaluator
-from scaleport.runtimes.mil.program import Operation, Program, TensorType, read_program
+from scaleport.mil.evaluator import Evaluator
+from scaleport.mil.program import Operation, Program, TensorType, read_program
 
 __all__ = ["Evaluator", "Operation", "Program", "TensorType", "read_program"]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scaleport.errors import ArtifactError
-from scaleport.runtimes.mil.package import Package, Weights, open_package
+from scaleport.mil.package import Package, Weights, open_package
 
 Array = npt.NDArray[Any]
 Value = Array | str | tuple["Value", ...]

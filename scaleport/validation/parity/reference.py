@@ -10,7 +10,7 @@ import torch
 from scaleport.grid import Grid
 from scaleport.models import load_checkpoint
 from scaleport.runtimes.base import Array
-from scaleport.validation.cases import Scale, Shape
+from scaleport.validation.parity.cases import Scale, Shape
 from scaleport.validation.pictures import pictures
 
 

@@ -28,7 +28,7 @@ from scaleport.runtimes.base import SessionOptions, host, source_format
 from scaleport.runtimes.scales import checked_grid, native_scale
 from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.stages import Stages
-from scaleport.validation.divergence import (
+from scaleport.validation.bisection.divergence import (
     TOLERANCES,
     Compared,
     Divergence,
@@ -39,13 +39,13 @@ from scaleport.validation.divergence import (
     statistics,
     without_collisions,
 )
-from scaleport.validation.gates import Gates
+from scaleport.validation.bisection.searched import searched
+from scaleport.validation.bisection.steps import own_choice, remark
+from scaleport.validation.bisection.traced import Tensor, reference_tensors
+from scaleport.validation.bisection.whole_reference import part_of, whole_feeds, whole_tensors
 from scaleport.validation.metrics import psnr
+from scaleport.validation.parity.gates import Gates
 from scaleport.validation.pictures import picture
-from scaleport.validation.searched import searched
-from scaleport.validation.steps import own_choice, remark
-from scaleport.validation.traced import Tensor, reference_tensors
-from scaleport.validation.whole_reference import part_of, whole_feeds, whole_tensors
 
 Array = npt.NDArray[Any]
 Feeds = dict[str, Array]

@@ -32,7 +32,8 @@ from scaleport.runtimes.base import Array
 from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.upscaler import Upscaler, load
 from scaleport.runtimes.view import View
-from scaleport.validation.cases import (
+from scaleport.validation.metrics import max_abs, psnr
+from scaleport.validation.parity.cases import (
     REFUSED,
     Case,
     Scale,
@@ -40,15 +41,14 @@ from scaleport.validation.cases import (
     policy_of,
     shapes_of,
 )
-from scaleport.validation.combinations import Combination, Run, combinations_of, run_of
-from scaleport.validation.gates import NOT_RUN, Gates, judge, rejudge
-from scaleport.validation.metrics import max_abs, psnr
-from scaleport.validation.options import ValidationOptions
-from scaleport.validation.overflow import locate
+from scaleport.validation.parity.combinations import Combination, Run, combinations_of, run_of
+from scaleport.validation.parity.gates import NOT_RUN, Gates, judge, rejudge
+from scaleport.validation.parity.options import ValidationOptions
+from scaleport.validation.parity.overflow import locate
 from scaleport.validation.pictures import picture
 
 if TYPE_CHECKING:
-    from scaleport.validation.reference import Reference
+    from scaleport.validation.parity.reference import Reference
 
 _NOTE_LENGTH: Final = 400
 
@@ -80,7 +80,7 @@ def validate(
     """
     # Here, because stored results are read and judged without torch too.
     with needs("torch", "the reference of validate"):
-        from scaleport.validation.reference import Reference
+        from scaleport.validation.parity.reference import Reference
 
     options, progress = options or ValidationOptions(), progress or silent
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(Path(bundle))

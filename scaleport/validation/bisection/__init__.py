@@ -1,0 +1,1 @@
+"""The search for the first layer at which a backend leaves the PyTorch network."""

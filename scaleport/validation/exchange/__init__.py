@@ -1,0 +1,1 @@
+"""Outputs that are made on one machine and judged on another."""

@@ -1,0 +1,1 @@
+"""The parity proof: cases, gates, and every graph against the PyTorch network."""

@@ -1,0 +1,1 @@
+"""Tools for this repository: they write its documents and its package's data. Not in the wheel."""
