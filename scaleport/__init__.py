@@ -70,6 +70,8 @@ if _TYPE_CHECKING:
     from scaleport.imaging.writing import SaveOptions as SaveOptions
     from scaleport.progress import Cancellation as Cancellation
     from scaleport.progress import Progress as Progress
+    from scaleport.ready import Model as Model
+    from scaleport.ready import models as models
     from scaleport.runtimes.base import Availability as Availability
     from scaleport.runtimes.base import SessionOptions as SessionOptions
     from scaleport.runtimes.file import FileResult as FileResult
@@ -156,6 +158,10 @@ _HOMES = {
     "scaleport.progress": (
         "Cancellation",
         "Progress",
+    ),
+    "scaleport.ready": (
+        "Model",
+        "models",
     ),
     "scaleport.runtimes.base": (
         "Availability",

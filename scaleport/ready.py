@@ -31,7 +31,7 @@ CHECKPOINTS: Final = "checkpoints.json"
 SUFFIX: Final = ".bundle"
 
 PURPOSES: Final = {
-    "scaleport-photo": "photographs that were compressed or are noisy, x1 to x4",
+    "scaleport-photo": "photographs that were compressed or are noisy, up to x4",
     "scaleport-s": "clean pictures up to x4, the fastest",
     "scaleport-m": "clean pictures up to x4, the best quality",
     "scaleport-any": "clean pictures at any scale, beyond x4 too, up to x8",
@@ -70,7 +70,7 @@ class Model:
 
     def __repr__(self) -> str:
         low, high = self.scale
-        return f"<Model {self.name}: {self.purpose or self.bundle}, x{low:g} to x{high:g}>"
+        return f"Model({self.name!r}, x{low:g} to x{high:g})"
 
 
 def purposes(indent: str = "  ") -> str:
@@ -171,6 +171,11 @@ def larger_scales(largest: float) -> str:
     return f"-m {name} makes up to x{able[name]:g}, or upscale twice"
 
 
+def of_package(bundle: Path) -> bool:
+    """Whether a bundle is one of those that come with the package."""
+    return bundle.resolve().parent == READY.resolve()
+
+
 def ready_checkpoint(bundle: Path, name: str) -> Path | None:
     """The checkpoint of a bundle that lies in the package and holds none of its own.
 
@@ -184,7 +189,7 @@ def ready_checkpoint(bundle: Path, name: str) -> Path | None:
     """
     from scaleport.bundle.digest import sha256_file
 
-    if bundle.resolve().parent != READY.resolve():
+    if not of_package(bundle):
         return None
     path, known = shipped_weights().get(name), _checkpoints().get(name)
     if path is None or known is None or sha256_file(path).sha256 != known:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scaleport.cli.completing import complete_model
 from scaleport.cli.options import Backends, InferencePrecision
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, table
 from scaleport.cli.parse import scale_of, size_of, words_of
@@ -28,7 +29,12 @@ Examples:
 
 
 def bench(
-    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE", help="One bundle or more.")],
+    bundles: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="BUNDLE|NAME", autocompletion=complete_model, help="Bundles, or models by name."
+        ),
+    ],
     backends: Backends = None,
     precisions: Annotated[
         list[str] | None,

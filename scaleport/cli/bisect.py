@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scaleport.cli.completing import complete_model
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, table
 from scaleport.cli.parse import scale_of, size_of, words_of
 from scaleport.errors import GateFailed
@@ -25,7 +26,14 @@ Examples:
 
 
 def bisect(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle to search.")],
+    bundle: Annotated[
+        Path,
+        typer.Argument(
+            metavar="BUNDLE|NAME",
+            autocompletion=complete_model,
+            help="The bundle to search, or a model by name.",
+        ),
+    ],
     backend: Annotated[
         str,
         typer.Option(

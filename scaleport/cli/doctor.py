@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scaleport.cli.completing import complete_model
 from scaleport.cli.output import (
     JsonFlag,
     Output,
@@ -45,7 +46,9 @@ def doctor(
     bundle: Annotated[
         Path | None,
         typer.Argument(
-            metavar="BUNDLE", help="Check this bundle too: hashes, and a small image per backend."
+            metavar="BUNDLE|NAME",
+            autocompletion=complete_model,
+            help="Check this bundle too: hashes, and a small image per backend.",
         ),
     ] = None,
     backends: Annotated[

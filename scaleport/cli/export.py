@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scaleport.cli.completing import complete_format, complete_precision
 from scaleport.cli.options import (
     BundleOutput,
     Checkpoint,
@@ -44,13 +45,19 @@ def export(
         typer.Option(
             "--format",
             metavar="LIST",
+            autocompletion=complete_format,
             help="onnx, openvino, tensorrt, coreml: comma-separated or repeated; onnx is always "
             "written. [default: all]",
         ),
     ] = None,
     precisions: Annotated[
         list[str] | None,
-        typer.Option("--precision", metavar="LIST", help="fp32, fp16. [default: both]"),
+        typer.Option(
+            "--precision",
+            metavar="LIST",
+            autocompletion=complete_precision,
+            help="fp32, fp16. [default: both]",
+        ),
     ] = None,
     freeze: Annotated[
         list[str] | None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from scaleport.catalogue import Entry, catalogue
+from scaleport.cli.completing import complete_model
 from scaleport.cli.models import described, say_card
 from scaleport.cli.networks import TILING_WORDS, list_networks, part_names, show_network
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, size_text
@@ -40,6 +41,7 @@ def inspect(
         str | None,
         typer.Argument(
             metavar="BUNDLE|CHECKPOINT|NAME",
+            autocompletion=complete_model,
             help="A bundle, a checkpoint, or the name of a model or of a network; "
             "with --models a pattern of names.",
         ),

@@ -24,6 +24,8 @@ from scaleport.errors import ScaleportError, UsageError
 from scaleport.paths import holds
 
 PROGRAM = "scaleport"
+_COMPLETE = f"_{PROGRAM.upper()}_COMPLETE"
+"""Environment variable by which a shell's completion calls the program."""
 
 EXIT_PIPE_CLOSED = 141
 EXIT_OUT_OF_MEMORY = 5
@@ -176,7 +178,6 @@ def arranged(args: Sequence[str]) -> list[str]:
 
 app = typer.Typer(
     cls=Verbs,
-    add_completion=False,
     rich_markup_mode=None,
     epilog=EPILOG,
     subcommand_metavar="VERB [ARGUMENTS]...",
@@ -213,6 +214,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    if _COMPLETE in os.environ:  # a shell asks what it may offer
+        get_command(app).main(prog_name=PROGRAM)
     args = arranged(sys.argv[1:] if argv is None else argv)
     _open_closed_streams()
     verbose = not {"-v", "--verbose"}.isdisjoint(args)

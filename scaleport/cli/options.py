@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from scaleport.cli.completing import complete_backend, complete_checkpoint
 from scaleport.cli.parse import size_range_of, words_of
 from scaleport.errors import OutputError
 from scaleport.export.formats import check_formats
@@ -16,7 +17,9 @@ from scaleport.shipped import checkpoint_name
 Checkpoint = Annotated[
     str,
     typer.Argument(
-        metavar="CHECKPOINT|NAME", help="A checkpoint file, or the name of a shipped one."
+        metavar="CHECKPOINT|NAME",
+        autocompletion=complete_checkpoint,
+        help="A checkpoint file, or the name of a shipped one.",
     ),
 ]
 BundleOutput = Annotated[
@@ -52,6 +55,7 @@ Backends = Annotated[
     typer.Option(
         "--backend",
         metavar="LIST",
+        autocompletion=complete_backend,
         help="Backends to run, which must be usable: comma-separated or repeated. "
         "[default: all that can run here]",
     ),

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from scaleport.cli.completing import complete_model
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag
 from scaleport.errors import BackendError, UsageError
 from scaleport.runtimes.registry import SERVED
@@ -25,7 +26,14 @@ _START = "from mlserver.cli import main; main()"
 
 
 def serve(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle to serve.")],
+    bundle: Annotated[
+        Path,
+        typer.Argument(
+            metavar="BUNDLE|NAME",
+            autocompletion=complete_model,
+            help="The bundle to serve, or a model by name.",
+        ),
+    ],
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Address to listen on; 0.0.0.0 is every one.")
     ] = "127.0.0.1",

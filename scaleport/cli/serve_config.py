@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from scaleport.cli.completing import complete_model
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag
 
 EXAMPLES = """\b
@@ -24,7 +25,14 @@ NEXT = {
 
 
 def serve_config(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle to serve.")],
+    bundle: Annotated[
+        Path,
+        typer.Argument(
+            metavar="BUNDLE|NAME",
+            autocompletion=complete_model,
+            help="The bundle to serve, or a model by name.",
+        ),
+    ],
     server: Annotated[
         str, typer.Option("--to", metavar="SERVER", help="kserve (MLServer), triton or ovms.")
     ],

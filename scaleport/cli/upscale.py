@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scaleport.cli.completing import complete_backend, complete_model, complete_precision
 from scaleport.cli.options import Device, InferencePrecision, Threads
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, error_line, put
 from scaleport.cli.parse import bytes_of, fit_of, scale_of, size_of
@@ -66,6 +67,7 @@ def upscale(
             "--model",
             "-m",
             metavar="NAME|BUNDLE",
+            autocompletion=complete_model,
             help="A model by name, see scaleport models, or a bundle. "
             f"[default: {DEFAULT}; {DEFAULT_BEYOND} for larger scales]",
         ),
@@ -115,12 +117,18 @@ def upscale(
     backend: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="onnxruntime, openvino, tensorrt, coreml, torch or auto."
+            metavar="NAME",
+            autocompletion=complete_backend,
+            help="onnxruntime, openvino, tensorrt, coreml, torch or auto.",
         ),
     ] = "auto",
     precision: Annotated[
         str,
-        typer.Option(metavar="NAME", help="fp32, fp16 or int8. [default: the first in the bundle]"),
+        typer.Option(
+            metavar="NAME",
+            autocompletion=complete_precision,
+            help="fp32, fp16 or int8. [default: the first in the bundle]",
+        ),
     ] = "",
     threads: Threads = 0,
     inference_precision: InferencePrecision = "",

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scaleport.atomic import write_text
+from scaleport.cli.completing import complete_model
 from scaleport.cli.options import Backends, InferencePrecision, Threads
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, table
 from scaleport.cli.parse import decibels_of, words_of
 from scaleport.errors import GateFailed, UsageError
+from scaleport.ready import find_bundle, of_package
 
 if TYPE_CHECKING:
     from scaleport.bundle.manifest import Parity
@@ -39,7 +41,14 @@ _KEPT = ("backend", "precision", "cases", "device")
 
 
 def validate(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle to compare.")],
+    bundle: Annotated[
+        Path,
+        typer.Argument(
+            metavar="BUNDLE|NAME",
+            autocompletion=complete_model,
+            help="The bundle to compare, or a model by name.",
+        ),
+    ],
     backends: Backends = None,
     precisions: Annotated[
         list[str] | None,
@@ -170,6 +179,7 @@ def validate(
     if saved_to is not None:
         _save(out, bundle, saved_to, options)
         return
+    bundle = find_bundle(bundle)
     options = replace(options, store=_keeps(out, bundle, store))
     if saved_in is not None:
         opened, parity = _judge_saved(out, bundle, saved_in, options)
@@ -206,6 +216,10 @@ def _keeps(out: Output, bundle: Path, store: bool | None) -> bool:
     """Whether the results go into the manifest; says what that means for a signature."""
     from scaleport.bundle.writer import is_signed
 
+    if of_package(bundle):
+        if store:
+            raise UsageError(f"{bundle} belongs to the package and is not changed; copy it first")
+        return False
     if not is_signed(bundle):
         return store is not False
     if store is None:

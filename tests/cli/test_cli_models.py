@@ -123,6 +123,16 @@ def test_names_can_be_given_to_every_verb_that_takes_a_bundle(run, place):
     assert run("serve-config mine --to kserve -o served").code == 0
 
 
+def test_what_belongs_to_the_package_is_not_changed(run, place, package):
+    bundle = package / f"{ready.DEFAULT}.bundle"
+    before = (bundle / "manifest.json").read_bytes()
+    line = f"validate {ready.DEFAULT} --quick --backend onnxruntime"
+    assert run(f"{line}").code == 0
+    ran = run(f"{line} --store")
+    assert (ran.code, "copy it first" in ran.err) == (2, True)
+    assert (bundle / "manifest.json").read_bytes() == before
+
+
 def test_cards_give_scores_and_limits():
     for name in ready.PURPOSES:
         card = read_card(shipped_weights()[name].with_suffix(".md"))
