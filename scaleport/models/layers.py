@@ -9,6 +9,17 @@ from torch.nn import functional
 from scaleport.models.padding import Padding
 
 
+def convolutions_channels_last(module: nn.Module) -> None:
+    """Lay the weights of convolutions out with channels last, in place.
+
+    Convolutions in half precision are up to twice as fast so, on GPUs and on processors. Other
+    tensors stay: those of rank 5 have no such order, and buffers that are shared may not change.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 def widened(x: Tensor) -> Tensor:
     """``x`` in float32 if it is half precision, else as it is.
 

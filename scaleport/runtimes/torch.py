@@ -164,6 +164,7 @@ def _deploy(path: Path, precision: str, device: str) -> DeployForm:
     import torch
 
     from scaleport.models import load_checkpoint
+    from scaleport.models.layers import convolutions_channels_last
 
     status = path.stat()
     key = (path, status.st_mtime_ns, status.st_size, precision, device)
@@ -175,7 +176,7 @@ def _deploy(path: Path, precision: str, device: str) -> DeployForm:
             for stage in form.stages():
                 stage.module.to(device)
                 if precision == "fp16" and not device.startswith("cpu"):
-                    stage.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                    convolutions_channels_last(stage.module)
             _forms[key] = form
         return form
 

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 from scaleport.errors import OutputError, UsageError
 from scaleport.models import Network, save_checkpoint
+from scaleport.models.layers import convolutions_channels_last
 from scaleport.shipped import LATEST_FILE, MODEL_FILE
 from scaleport.training.ahead import ahead
 from scaleport.training.cache import ImageCache, split_holdout
@@ -104,11 +105,7 @@ class Trainer:
         self.network = recipe_network(recipe)
         begin = grow_from if grow else begin_with
         self.start: Start | None = begin(self.network, init) if init else None
-        # channels_last doubles the speed of convolutions in bfloat16. Only their weights get it:
-        # sharing a buffer with such strides fails. torch's stubs do not know this use of `to`.
-        for module in self.network.modules():
-            if isinstance(module, torch.nn.Conv2d):
-                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        convolutions_channels_last(self.network)
         share = Share(self.fabric.global_rank, self.fabric.world_size)
         supervision, together = supervision_of(self.network, recipe)
         self._reads_scale = self.network.encoder.reads_scale

@@ -14,6 +14,7 @@ from scaleport.errors import UsageError
 from scaleport.grid import Grid, subpixel_centres
 from scaleport.models import ENCODERS, UPSAMPLERS, Network, build_network
 from scaleport.models.base import Upsampler
+from scaleport.models.layers import convolutions_channels_last
 from scaleport.models.positions import GridTensors
 from scaleport.models.resample import resample
 
@@ -105,6 +106,39 @@ def test_deploy_form_is_the_training_form(
             assert (result - expected).abs().max().item() <= limit, scale
     for name, value in net.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"name": "igconv", "latent": 32},
+        {"name": "igconv-plus", "latent": 32},
+        {"name": "liif", "hidden": [32]},
+        {"name": "spconv", "scale": 4},
+    ],
+    ids=lambda options: options["name"],
+)
+@torch.no_grad()
+def test_the_order_of_channels_changes_no_stage(options: dict[str, Any]) -> None:
+    """A GPU gets half precision with channels last, whatever tensors the stages hold."""
+    form = network(options, SMALL, normalisation=NORM).deploy()
+    image, grid = torch.rand(1, 3, 13, 9), Grid.from_scale(13, 9, 4)
+
+    def made() -> list[Tensor]:
+        out = form.encode.module(image)
+        features = [out] if isinstance(out, Tensor) else list(out)
+        if form.bound:
+            return [*features, form.bound[4].module(*features)]
+        assert form.render is not None
+        return [*features, form.render.module(*features, *GridTensors.of(grid))]
+
+    expected = made()
+    for stage in form.stages():
+        convolutions_channels_last(stage.module)
+    weights = [part.weight for part in form.encode.module.modules() if isinstance(part, nn.Conv2d)]
+    assert any(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+    for one, other in zip(made(), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("height", [1, 2])
