@@ -15,13 +15,12 @@ imported before it is used: no torch, no backend.
 from __future__ import annotations
 
 import sys as _sys
+import typing as _typing
 from importlib import import_module as _import_module
-from typing import TYPE_CHECKING as _TYPE_CHECKING
-from typing import Any as _Any
 
 __version__ = "0.1.0"
 
-if _TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from scaleport.batch.files import FilesOptions as FilesOptions
     from scaleport.batch.files import FilesRun as FilesRun
     from scaleport.batch.files import upscale_files as upscale_files
@@ -204,22 +203,24 @@ _MODULE_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = ["__version__", *sorted(_MODULE_OF)]
 
 
-def __getattr__(name: str) -> _Any:
-    home = _MODULE_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module 'scaleport' has no attribute {name!r}")
-    extra = _EXTRAS.get(home.rpartition(".")[0])
-    if extra is None:
-        value = getattr(_import_module(home), name)
-    else:
-        from scaleport.extras import needs
+if not _typing.TYPE_CHECKING:  # a name that is not there is then a type checker's error
 
-        with needs(extra, f"scaleport.{name}"):
+    def __getattr__(name: str) -> _typing.Any:
+        home = _MODULE_OF.get(name)
+        if home is None:
+            raise AttributeError(f"module 'scaleport' has no attribute {name!r}")
+        extra = _EXTRAS.get(home.rpartition(".")[0])
+        if extra is None:
             value = getattr(_import_module(home), name)
-    # A package of the same name is callable, see scaleport.callables, and stays what it is.
-    value = _sys.modules.get(f"scaleport.{name}", value)
-    globals()[name] = value
-    return value
+        else:
+            from scaleport.extras import needs
+
+            with needs(extra, f"scaleport.{name}"):
+                value = getattr(_import_module(home), name)
+        # A package of the same name is callable, see scaleport.callables, and stays what it is.
+        value = _sys.modules.get(f"scaleport.{name}", value)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -119,7 +119,7 @@ def test_editors_see_the_names_that_programs_get():
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
     (block,) = (
         node for node in tree.body
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "_TYPE_CHECKING"
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "_typing.TYPE_CHECKING"
     )  # fmt: skip
     typed = {}
     for node in block.body:

@@ -19,9 +19,6 @@ import numpy as np
 from PIL import Image
 
 import scaleport
-from scaleport.batch.files import upscale_files
-from scaleport.runtimes.file import FileResult, upscale_file
-
 
 def show(done: float, total: float | None, text: str, /) -> None:
     print(done, total, text)
@@ -35,10 +32,18 @@ def enlarge(path: Path) -> tuple[int, int]:
         view = up.open(path)
         rows, cols = view.output_size(2.5)
         part = view.render(scale=2.5, region=(0, 0, rows, cols))
-        result: FileResult = upscale_file(up, path, "large.png", scale=2, progress=show)
-        report = upscale_files(up, [path], "larger/", scale=2)
+        result: scaleport.FileResult = scaleport.upscale_file(up, path, "a.png", 2, progress=show)
+        report = scaleport.upscale_files(up, [path], "larger/", scale=2)
         print(pixels.shape, part.dtype, report.made, up.manifest.scale.max, up.device)
     return result.output_size
+
+
+def make(checkpoint: Path) -> bool:
+    options = scaleport.ExportOptions(formats=("onnx",), precisions=("fp32",))
+    bundle = scaleport.export(checkpoint, options=options, progress=show)
+    parity = scaleport.validate(bundle, scaleport.ValidationOptions(selection="quick"))
+    print(bundle.manifest.scale.max, [result.max_abs for result in parity.results])
+    return scaleport.passed(parity)
 
 
 policy = scaleport.TilePolicy(tile=128)
@@ -52,6 +57,7 @@ except scaleport.ScaleportError as error:
 WRONG = {
     "up(image, scale='2')": 'scaleport.load("a")("p.png", scale="2")',
     "a policy that is a number": 'scaleport.load("a", policy=256)',
+    "a name that is not there": "scaleport.lode",
     "a region of three": 'scaleport.load("a").open("p.png").render(2, region=(0, 0, 1))',
 }
 
