@@ -22,6 +22,7 @@ PROJECT = "project"
 """Where files from outside of ``docs/`` lie on the site."""
 
 COMMANDS = "reference/commands.md"
+PYTHON = "reference/python.md"
 _LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 
 
@@ -73,6 +74,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     address = page.file.src_uri
     if address == COMMANDS:
         markdown += commands()
+    elif address == PYTHON:
+        markdown += unlisted(markdown)
     here = posixpath.dirname(address)
     targets = _targets(markdown, _source_of(address))
 
@@ -83,6 +86,20 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return before + posixpath.relpath(_address_of(targets[link]), here or ".") + after
 
     return _LINK.sub(relinked, markdown)
+
+
+def unlisted(markdown: str) -> str:
+    """Public names that the reference of Python does not list yet, in a section of their own."""
+    import scaleport
+
+    listed = set(re.findall(r"^::: scaleport\.(?:\w+\.)*(\w+)$", markdown, re.MULTILINE))
+    listed |= set(re.findall(r"^ +- (\w+)$", markdown, re.MULTILINE))
+    names = [n for n in scaleport.__all__ if n not in listed and not n.startswith("_")]
+    return (
+        "".join(["\n## Further names\n"] + [f"\n::: scaleport.{n}\n" for n in names])
+        if names
+        else ""
+    )
 
 
 def commands() -> str:
