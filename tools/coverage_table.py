@@ -11,15 +11,15 @@ _HEAD = """# Coverage
 
 Made by `python -m tools.coverage`; do not edit it.
 
-Each network is exported in a small version that has every part of the full one (windows keep their
-published sizes), with random weights, and every graph is held against PyTorch in fp32: odd sizes,
+Each network is exported in a small version with every part of the full one (windows keep their
+published sizes) and with random weights. Every graph is compared with PyTorch in fp32: odd sizes,
 sizes on a rounding tie, one batch of two images, scales that no export traced. fp32 passes within
 1e-4 and above 80 dB, fp16 above 55 dB. Core ML programs are evaluated operation by operation in
-NumPy, without Apple's runtime. TensorRT engines are built, and run only where their GPU is.
+NumPy, without Apple's runtime. TensorRT engines are built, and run only where their GPU is there.
 
-A cell lists integer scales, real scales and tiles, in this order: a figure is the smallest PSNR in
-dB of its comparisons, `=` says that all were equal bit for bit, `built` that engines were built,
-and a letter refers to a reason below. **FAIL** is what it says.
+A cell lists integer scales, real scales and tiles, in this order. A figure is the smallest PSNR in
+dB of its comparisons, `=` means bit-equal, `built` means that engines were built, and a letter
+refers to a reason below. **FAIL** marks a comparison that failed.
 """
 
 
