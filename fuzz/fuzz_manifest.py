@@ -5,8 +5,9 @@ from __future__ import annotations
 import atheris
 
 with atheris.instrument_imports(include=["scaleport"]):
+    from scaleport.bundle.consistency import check_consistent
     from scaleport.bundle.manifest import MANIFEST_NAME, decode, encode
-    from scaleport.bundle.reader import check_consistent, open_bundle, read_manifest
+    from scaleport.bundle.reader import open_bundle, read_manifest
 
 from harness import run, scratch
 from json_mutator import mutate_json

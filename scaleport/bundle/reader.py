@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal, get_args
 
 import msgspec
 
+from scaleport.bundle.consistency import check_consistent, entries_under, parents
 from scaleport.bundle.digest import file_stamp, sha256_file
 from scaleport.bundle.graph_checks import check_graph, checked_allowances
 from scaleport.bundle.manifest import (
@@ -29,8 +30,7 @@ from scaleport.bundle.manifest import (
     Precision,
     decode,
 )
-from scaleport.bundle.paths import path_key, path_problem
-from scaleport.bundle.strict import refuse_duplicates, refuse_excess
+from scaleport.bundle.strict import refuse_duplicates
 from scaleport.errors import ArtifactError, UsageError, one_line
 from scaleport.paths import address_problem, similar_name
 from scaleport.ready import find_bundle, names_hint, ready_checkpoint
@@ -38,9 +38,6 @@ from scaleport.shipped import export_hint
 
 MAX_MANIFEST_BYTES = 16 << 20
 """Largest manifest that is read at all."""
-MAX_BUNDLE_BYTES = 64 << 30
-"""Most that the listed files may hold together."""
-
 _REMEDY = "export the model again"
 
 
@@ -48,52 +45,6 @@ class _Head(msgspec.Struct):
     """What every version of the manifest holds; the rest depends on the version."""
 
     format_version: int
-
-
-def entries_under(files: Iterable[str], relpath: str) -> list[str]:
-    """The listed files that a path stands for: itself, or all below it if it is a directory."""
-    return [name for name in files if name == relpath or name.startswith(relpath + "/")]
-
-
-def check_consistent(manifest: Manifest) -> None:
-    """Check what the schema alone cannot say.
-
-    Listed paths are sound and differ in more than case, graphs are listed files, ranges are not
-    empty, and what has a free form is of a reasonable size.
-
-    Raises:
-        ValueError: with one line that says what is wrong.
-    """
-    seen: dict[str, str] = {}
-    for relpath in manifest.files:
-        problem = path_problem(relpath)
-        if problem:
-            raise ValueError(f"the listed path {relpath!r} {problem}")
-        other = seen.setdefault(path_key(relpath), relpath)
-        if other != relpath:
-            raise ValueError(f"the listed paths {other!r} and {relpath!r} differ in case only")
-    known = set(manifest.files)
-    for relpath in manifest.files:
-        known.update(str(parent) for parent in _parents(relpath))
-    for fmt, graphs in manifest.graphs.items():
-        for graph in graphs:
-            if graph.path not in known:
-                raise ValueError(f"the {fmt} graph {graph.path!r} is not among the listed files")
-    total = sum(entry.bytes for entry in manifest.files.values())
-    if total > MAX_BUNDLE_BYTES:
-        raise ValueError(f"it declares more than {MAX_BUNDLE_BYTES >> 30} GiB")
-    if manifest.scale.min > manifest.scale.max:
-        raise ValueError("its smallest scale is larger than its largest")
-    for name, axis in (("height", manifest.height), ("width", manifest.width)):
-        if not axis.min <= axis.opt <= axis.max:
-            raise ValueError(f"its range of {name} is not min <= opt <= max")
-    refuse_excess(manifest.model, "the model's configuration")
-
-
-def _parents(relpath: str) -> Iterator[str]:
-    while "/" in relpath:
-        relpath = relpath.rsplit("/", 1)[0]
-        yield relpath
 
 
 class Bundle:
@@ -241,7 +192,7 @@ class Bundle:
         return [
             name
             for name in entries_under(self.manifest.files, relpath.rsplit("/", 1)[0])
-            if name not in graphs and not any(parent in graphs for parent in _parents(name))
+            if name not in graphs and not any(parent in graphs for parent in parents(name))
         ]
 
     def _verify(self, name: str) -> None:

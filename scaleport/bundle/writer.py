@@ -20,6 +20,7 @@ from types import TracebackType
 import msgspec
 
 from scaleport.atomic import write_new
+from scaleport.bundle.consistency import check_consistent
 from scaleport.bundle.digest import sha256_file
 from scaleport.bundle.lock import Lock
 from scaleport.bundle.manifest import (
@@ -34,7 +35,6 @@ from scaleport.bundle.paths import path_key, path_problem
 from scaleport.bundle.reader import (
     MAX_MANIFEST_BYTES,
     Bundle,
-    check_consistent,
     present_manifest,
     read_manifest,
 )

@@ -326,7 +326,7 @@ def _counted(progress: Progress) -> Progress:
 
 def _save(out: Output, bundle: Path, folder: Path, options: ValidationOptions) -> None:
     from scaleport.runtimes.base import precision_text
-    from scaleport.validation.exchange.outputs import save_outputs
+    from scaleport.validation.exchange.saving import save_outputs
 
     with out.progress() as progress, out.libraries():
         index = save_outputs(bundle, folder, options, _counted(progress))
@@ -362,7 +362,7 @@ def _judge_saved(
     out: Output, bundle: Path, folder: Path, options: ValidationOptions
 ) -> tuple[Bundle, Parity]:
     from scaleport.bundle.reader import open_bundle
-    from scaleport.validation.exchange.outputs import judge_outputs
+    from scaleport.validation.exchange.judging import judge_outputs
 
     opened = open_bundle(bundle)
     with out.progress() as progress, out.libraries():

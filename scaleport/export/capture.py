@@ -47,6 +47,9 @@ _SAME = (
     _aten.lift_fresh_copy.default,
 )
 """Operators whose result is their input, in a graph in which nothing changes in place."""
+_REWRITTEN = (_aten.chunk.default,)
+"""Operators that PyTorch rewrites and exporters get wrong as they are: a list of pieces is a
+sequence to ONNX, of which shapes are not known, and nothing to Core ML."""
 
 
 @contextlib.contextmanager
@@ -132,7 +135,9 @@ def settled(program: torch.export.ExportedProgram) -> torch.export.ExportedProgr
         elif node.target in _SAME:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
-        elif isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
+        elif node.target in _REWRITTEN or (
+            isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+        ):
             return None
     # Backwards, so that arithmetic on lengths that only assertions read goes whole.
     for node in reversed(list(graph.nodes)):

@@ -21,7 +21,7 @@ from scaleport.bundle.dimensions import continued, continued_most, split_dimensi
 from scaleport.bundle.manifest import SizeRange
 from scaleport.errors import BackendError, ExportError, OutputError, UsageError, first_line
 from scaleport.export.capture import capture, settled, swift, with_views
-from scaleport.export.coreml_lowering import corrected_frontend
+from scaleport.export.coreml_lowering import corrected_frontend, unknown_operators
 from scaleport.export.trace import TraceSizes, example_inputs
 from scaleport.grid import output_length
 from scaleport.mil import Evaluator, read_program
@@ -181,7 +181,7 @@ def trace_program(
     """
     captured = captured or capture(stage)
     traced = settled(captured)
-    if traced is not None:
+    if traced is not None and not unknown_operators(traced):
         with_views(traced)
     else:
         try:

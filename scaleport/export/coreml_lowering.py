@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 
 from scaleport.errors import ExportError
 
@@ -50,6 +51,26 @@ def corrected_frontend() -> Iterator[None]:
     finally:
         table.update(before)
         frontend.promote_input_dtypes = promote
+
+
+def unknown_operators(program: torch.export.ExportedProgram) -> set[str]:
+    """Operators of a program that the frontend has no rule for; PyTorch must rewrite them first.
+
+    Empty where coremltools is not installed: the conversion says so itself.
+    """
+    try:
+        from coremltools.converters.mil.frontend.torch.torch_op_registry import (
+            _TORCH_OPS_REGISTRY as REGISTRY,
+        )
+        from coremltools.converters.mil.frontend.torch.utils import sanitize_op_kind
+    except ImportError:
+        return set()
+    kinds = {
+        sanitize_op_kind(node.target.name())  # type: ignore[no-untyped-call]
+        for node in program.graph.nodes
+        if isinstance(node.target, torch._ops.OpOverload)
+    }
+    return {kind for kind in kinds if kind not in REGISTRY}
 
 
 def _promotion(original: Any) -> Any:

@@ -34,7 +34,7 @@ PYTHON = [
     and not block.not_run
     and block.page.relative_to(ROOT).as_posix() not in ELSEWHERE
 ]
-SLOW_PAGES = {"export.md": "slow", "precision.md": "long"}
+SLOW_PAGES = {"export.md": "slow", "first-decoder.md": "slow", "precision.md": "long"}
 
 
 def of_language(*languages: str) -> list[Block]:
@@ -111,7 +111,18 @@ def _whole_graph(names: dict[str, Any]) -> None:
     np.testing.assert_allclose(names["upscale"](image, 2.7, 3.5), expected, atol=1e-5)
 
 
+def _first_decoder(names: dict[str, Any]) -> None:
+    losses, parity, bundle = names["losses"], names["parity"], names["bundle"]
+    assert np.mean(losses[-20:]) < 0.6 * np.mean(losses[:20])
+    assert {"onnx", "openvino", "coreml"} <= set(bundle.formats())
+    assert "tensorrt" in {*bundle.formats(), *bundle.manifest.skipped}
+    compared = {result.backend for result in parity.results if result.max_abs is not None}
+    assert {"torch", "onnxruntime", "openvino", "coreml"} <= compared
+    assert names["large"].shape == (108, 162, 3)
+
+
 EFFECTS = {
+    "first-decoder.md": _first_decoder,
     "README.md": _readme,
     "zoom.md": _zoom,
     "upscale.md": _upscale,

@@ -12,7 +12,7 @@ from torch.nn import functional
 from scaleport.errors import UsageError
 from scaleport.grid import Grid
 from scaleport.models import UPSAMPLERS
-from scaleport.models.upsamplers.hiif import axis_lines
+from scaleport.models.upsamplers.hiif_parts import axis_lines
 
 TINY: dict[str, Any] = {
     "encoder": {"name": "edsr", "width": 8, "blocks": 1},

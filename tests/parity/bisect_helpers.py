@@ -16,7 +16,7 @@ def traced_once(monkeypatch):
 
     Weights are taken from the float32 network, never from what was traced.
     """
-    monkeypatch.setattr("scaleport.validation.bisection.bisect.trace_for", kept)
+    monkeypatch.setattr("scaleport.validation.bisection.torch_side.trace_for", kept)
 
 
 TRACES: dict = {}

@@ -14,7 +14,9 @@ from scaleport.bundle.digest import sha256_file
 from scaleport.cli.main import main
 from scaleport.errors import ArtifactError, OutputError, UsageError
 from scaleport.runtimes.onnxruntime import OnnxRuntimeSession
-from scaleport.validation.exchange.outputs import judge_outputs, read_index, save_outputs
+from scaleport.validation.exchange.format import read_index
+from scaleport.validation.exchange.judging import judge_outputs
+from scaleport.validation.exchange.saving import save_outputs
 from scaleport.validation.parity.gates import passed
 from scaleport.validation.parity.options import ValidationOptions
 from scaleport.validation.parity.proof import validate

@@ -16,10 +16,11 @@ from torch.nn import functional
 from scaleport.models.base import Normalisation, border_dtype, image_constant
 from scaleport.models.layers import LayerNorm, widened
 from scaleport.models.positions import GridTensors, bilinear
-from scaleport.models.upsamplers.hiif import Lines, axis_lines
+from scaleport.models.upsamplers.hiif_parts import Lines, axis_lines
 
 if TYPE_CHECKING:
-    from scaleport.models.upsamplers.hiif import HIIF, Level, LinearAttention
+    from scaleport.models.upsamplers.hiif import HIIF
+    from scaleport.models.upsamplers.hiif_parts import Level, LinearAttention
 
 
 def centred(norm: LayerNorm, linear: nn.Linear) -> tuple[Tensor, Tensor]:

@@ -5,27 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from scaleport.bundle.manifest import Graph
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import ArtifactError, UsageError
-from scaleport.export.by_format import REUSED_NAMES, trace_for
-from scaleport.export.mixed import keep_float32
-from scaleport.export.plan import DTYPES, FRONTS
-from scaleport.export.whole import resample_stage
-from scaleport.grid import Grid, subpixel_centres
-from scaleport.models.base import DeployForm, Stage
-from scaleport.models.checkpoint import load_checkpoint
-from scaleport.models.network import Network
+from scaleport.export.by_format import REUSED_NAMES
+from scaleport.export.plan import FRONTS
 from scaleport.progress import Progress, Steps
 from scaleport.runtimes import registry
 from scaleport.runtimes.base import SessionOptions, host, source_format
-from scaleport.runtimes.scales import checked_grid, native_scale
+from scaleport.runtimes.scales import checked_grid
 from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.stages import Stages
 from scaleport.validation.bisection.divergence import (
@@ -41,21 +33,16 @@ from scaleport.validation.bisection.divergence import (
 )
 from scaleport.validation.bisection.searched import searched
 from scaleport.validation.bisection.steps import own_choice, remark
-from scaleport.validation.bisection.traced import Tensor, reference_tensors
-from scaleport.validation.bisection.whole_reference import part_of, whole_feeds, whole_tensors
+from scaleport.validation.bisection.torch_side import FOREIGN, Feeds, Picture, TorchSide
+from scaleport.validation.bisection.traced import Tensor
+from scaleport.validation.bisection.whole_reference import whole_feeds
 from scaleport.validation.metrics import psnr
 from scaleport.validation.parity.gates import Gates
 from scaleport.validation.pictures import picture
 
-Array = npt.NDArray[Any]
-Feeds = dict[str, Array]
-
 SHAPE: Final = (15, 21)
 """LR size of the picture: odd, and on a tie of the rounding rule at the usual scale."""
 SCALE: Final = 2.7
-_DEPLOY: Final = "deploy"
-_RESAMPLE: Final = "resample"
-_FOREIGN: Final = "the network has no stage {!r}; the checkpoint is not this bundle's"
 
 
 @dataclass(frozen=True)
@@ -196,15 +183,15 @@ class _Work:
         self.scale: tuple[float, float] = (float(pair[0]), float(pair[1]))
         self.image = picture(*shape)
         step("loading the network")
-        path = options.checkpoint or bundle.checkpoint()
-        self._checkpoint = path
-        self.network = self._load()
-        self.exact: DeployForm = self._load().deploy(torch.float32)
-        self.built: DeployForm = self._load().deploy(DTYPES[precision])
-        self._programs: dict[str, tuple[torch.export.ExportedProgram, Stage, Stage]] = {}
-        native = bundle.manifest.scale.native
-        self.native = native_scale(bundle.manifest, self.grid) if native else 0
         self.whole = runner.whole_stage
+        self.torch = TorchSide(
+            bundle,
+            self.graphs,
+            precision,
+            self.format,
+            Picture(self.image, self.grid, self.scale),
+            options.checkpoint or bundle.checkpoint(),
+        )
         self.stages = [stage for stage in self._order() if stage in self.graphs]
         made = bundle.manifest.tool_versions.get(torch.__name__, "").split("+")[0]
         here = str(torch.__version__).split("+")[0]
@@ -213,9 +200,6 @@ class _Work:
                 f"exported with PyTorch {made}, compared with {here}: tensors may have other names"
             )
 
-    def _load(self) -> Network:
-        return load_checkpoint(self._checkpoint)
-
     def _order(self) -> list[str]:
         bound = sorted(s for s in self.graphs if s.startswith("render_x"))
         return ["prepare", "encode", "render", *bound, self.whole]
@@ -223,8 +207,8 @@ class _Work:
     def run(self, wanted: tuple[str, ...]) -> Iterator[Compared]:
         """Compare the wanted stages, in order."""
         self.step("deploy form against training form")
-        feeds = self._feeds()
-        form = self._forms(feeds)
+        feeds = self.torch.feeds(self.stages)
+        form = self.torch.forms(feeds)
         if form is not None:
             yield form
             if form.divergence is not None:
@@ -237,12 +221,14 @@ class _Work:
                 inputs = whole_feeds(FRONTS[name], self.image, self.scale)
             else:
                 if name not in feeds:
-                    raise ArtifactError(_FOREIGN.format(name))
+                    raise ArtifactError(FOREIGN.format(name))
                 inputs = feeds[name]
             yield self._compare(name, inputs)
 
     def _reference(self, name: str, feeds: Feeds, chosen: Feeds) -> dict[str, Tensor]:
-        return self._whole(chosen) if name == self.whole else self._stage(name, feeds, chosen)
+        if name == self.whole:
+            return self.torch.whole(FRONTS[name], chosen)
+        return self.torch.stage(name, feeds, chosen)
 
     def _compare(self, name: str, feeds: Feeds) -> Compared:
         graph = self.graphs[name]
@@ -305,106 +291,3 @@ class _Work:
                     "optimisation of the backend, or many small errors",
                 )
         return None
-
-    def _stage(self, name: str, feeds: Feeds, chosen: Feeds) -> dict[str, Tensor]:
-        """All tensors of a stage in PyTorch."""
-        self._built_once(name)
-        return reference_tensors(*self._programs[name], feeds, chosen)
-
-    def _built(self, name: str) -> tuple[Stage, Stage]:
-        """A stage as it was exported, and in float32."""
-        if name == _RESAMPLE:
-            limits = self.bundle.manifest.scale
-            stage = resample_stage(max(limits.native) / limits.min)
-            return stage, stage
-        built, exact = self.built.stage(name), self.exact.stage(name)
-        if built is None or exact is None:
-            raise ArtifactError(_FOREIGN.format(name))
-        kept = self._kept(built, self.graphs[name])
-        if kept:
-            # Wraps the modules of the full precision, which are not to be changed: others of them.
-            twin = self._load().deploy(torch.float32).stage(name)
-            built = keep_float32([built], [twin] if twin is not None else [], kept)[0]
-        return built, exact
-
-    def _kept(self, stage: Stage, graph: Graph) -> tuple[str, ...]:
-        """Modules that a float16 build kept in float32, of which the manifest has the paths."""
-        if self.precision != "fp16":
-            return ()
-        paths = dict(stage.module.named_modules())
-        return tuple(word for word in graph.float32_nodes.split("; ") if word and word in paths)
-
-    def _whole(self, chosen: Feeds) -> dict[str, Tensor]:
-        names = [name for name in ("prepare", "encode") if self.built.stage(name) is not None]
-        if self.built.render is not None:
-            names.append("render")
-        else:
-            names.append([s for s in self.graphs if s.startswith("render_x")][-1])
-        if self.native:
-            names.append(_RESAMPLE)
-        stages = tuple(self._built_once(name) for name in names)
-
-        def run(name: str, feeds: Feeds) -> dict[str, Tensor]:
-            prefix = f"{part_of(name)}/"
-            own = {n.removeprefix(prefix): v for n, v in chosen.items() if n.startswith(prefix)}
-            return self._stage(name, feeds, own)
-
-        kind = FRONTS[self.whole]
-        return whole_tensors(self.image, self.scale, self.bundle.manifest, stages, run, kind)
-
-    def _built_once(self, name: str) -> Stage:
-        if name not in self._programs:
-            built, exact = self._built(name)
-            self._programs[name] = (trace_for(self.format, built), built, exact)
-        return self._programs[name][1]
-
-    def _feeds(self) -> dict[str, Feeds]:
-        """What every stage is fed, made by the stages before it in PyTorch and float32."""
-        grid = self._stage_grid()
-        known: Feeds = {**grid.feeds(), "image": self.image}
-        # A lattice model's prepare makes a kernel of the native scale alone.
-        prepare: Feeds = {"cell": grid.cell, "scale": grid.scale}
-        if self.native:
-            prepare["subpixel"] = subpixel_centres(self.native)
-            prepare["scale"] = np.array([self.native] * 2, np.float32)
-        feeds: dict[str, Feeds] = {}
-        for name in ("prepare", "encode"):
-            stage = self.exact.stage(name)
-            if stage is not None:
-                source = prepare if name == "prepare" else known
-                feeds[name] = {port.name: source[port.name] for port in stage.inputs}
-                known |= _outputs(stage, feeds[name])
-        for name in self.stages:
-            stage = self.exact.stage(name)
-            if name.startswith("render") and stage is not None:
-                feeds[name] = {port.name: known[port.name] for port in stage.inputs}
-        return feeds
-
-    def _stage_grid(self) -> Grid:
-        height, width = self.grid.input_size
-        if not self.native:
-            return self.grid
-        return Grid.from_scale(height, width, (self.native, self.native))
-
-    def _forms(self, feeds: dict[str, Feeds]) -> Compared | None:
-        """The deploy form against the training form: both are PyTorch."""
-        name = "render" if "render" in feeds else f"render_x{self.native}"
-        stage = self.exact.stage(name)
-        if stage is None or name not in feeds:
-            return None
-        made = _outputs(stage, feeds[name])["upscaled"]
-        with torch.inference_mode():
-            want = self.network(torch.from_numpy(self.image), self._stage_grid()).numpy()
-        if share(made, want, TOLERANCES["fp32"]) <= 1:
-            return None
-        note = "the deploy form differs from the training form: the fault is not in the graphs"
-        found = Divergence(_DEPLOY, "upscaled", "", "deploy form", "", statistics(made, want), note)
-        return Compared(_DEPLOY, 1, 1, 1, 0.0, found)
-
-
-def _outputs(stage: Stage, feeds: Feeds) -> Feeds:
-    inputs = [torch.from_numpy(np.array(feeds[port.name], order="C")) for port in stage.inputs]
-    with torch.inference_mode():
-        result = stage.module.eval()(*inputs)
-    results = [result] if isinstance(result, torch.Tensor) else list(result)
-    return {p.name: v.numpy() for p, v in zip(stage.outputs, results, strict=True)}
