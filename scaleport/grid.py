@@ -266,6 +266,15 @@ class Grid:
         }
 
 
+def in_longer(index: IntArray, n: int, length: int) -> IntArray:
+    """Indices into ``n`` samples, for a graph whose axis has ``length`` samples, at least ``n``.
+
+    The longer axis shows the last sample from ``n - 1`` up to its end. Where a position is on the
+    last sample, its index moves to the end, so that the graph clamps where the samples end.
+    """
+    return np.where(index >= n - 1, index + np.int32(length - n), index).astype(np.int32)
+
+
 def subpixel_centres(scale: int) -> FloatArray:
     """float32[scale]: centres of the sub-pixels of one pixel on [-1, 1], ``(2i + 1) / s - 1``."""
     if scale < 1:

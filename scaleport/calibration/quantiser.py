@@ -175,7 +175,9 @@ class _Work:
         half = {stage.name: stage for stage in self.plan.stages("fp16")}
         for stage in self.plan.stages("int8"):
             model = self.plan.onnx_stage("fp32", stage)
-            self.entries[stage.name] = self.plan.stage_entry(stage, "int8", "in/memory")
+            self.entries[stage.name] = self.plan.stage_entry(
+                stage, "int8", "in/memory", dynamic=True
+            )
             if stage.name == "prepare":
                 # Made once per scale: nothing to be gained, and every pixel depends on it.
                 self.graphs[stage.name], self.layers[stage.name] = model, ()

@@ -16,11 +16,14 @@ from scaleport.cli.options import (
     Height,
     License,
     OverwriteBundle,
+    Static,
+    StaticScale,
     Threads,
     Width,
     bundle_target,
     formats_of,
     sizes_of,
+    static_of,
 )
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, table
 from scaleport.cli.parse import decibels_of, words_of
@@ -97,6 +100,8 @@ def calibrate(
     ] = None,
     height: Height = None,
     width: Width = None,
+    static: Static = None,
+    scale: StaticScale = None,
     threads: Threads = 0,
     license: License = "",
     overwrite: OverwriteBundle = False,
@@ -128,6 +133,7 @@ def calibrate(
         overwrite=overwrite,
         license=license,
         **sizes_of(height, width),
+        **static_of(static, scale, bool(height or width)),
     )
     options = CalibrationOptions(
         max_loss=budget,

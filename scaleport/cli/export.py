@@ -15,10 +15,13 @@ from scaleport.cli.options import (
     Height,
     License,
     OverwriteBundle,
+    Static,
+    StaticScale,
     Width,
     bundle_target,
     formats_of,
     sizes_of,
+    static_of,
 )
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, size_text
 from scaleport.cli.parse import whole_numbers_of, words_of
@@ -34,6 +37,7 @@ Examples:
   scaleport export scaleport-s
   scaleport export my.safetensors -o my.bundle --format onnx,openvino --precision fp32
   scaleport export my.safetensors --freeze-scale 2,4 --height 64:256:1024 --width 64:256:1024
+  scaleport export scaleport-any --static 256x256 --scale 2
 """
 
 
@@ -69,6 +73,8 @@ def export(
     ] = None,
     height: Height = None,
     width: Width = None,
+    static: Static = None,
+    scale: StaticScale = None,
     keep: Annotated[
         list[str] | None,
         typer.Option(
@@ -96,6 +102,7 @@ def export(
     out = Output(as_json, quiet, verbose)
     source = find_checkpoint(checkpoint)
     chosen = _chosen(formats, precisions, freeze, height, width)
+    chosen |= static_of(static, scale, bool(height or width))
     target = bundle_target(output, source, overwrite)
     with needs("export", "export"):
         from scaleport.export.exporter import export as write

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from scaleport.cli.completing import complete_backend, complete_checkpoint
-from scaleport.cli.parse import size_range_of, words_of
-from scaleport.errors import OutputError
+from scaleport.cli.parse import size_of, size_range_of, words_of
+from scaleport.errors import OutputError, UsageError
 from scaleport.export.formats import check_formats
 from scaleport.paths import holds
 from scaleport.shipped import checkpoint_name
@@ -49,6 +49,25 @@ Height = Annotated[
 Width = Annotated[
     str | None,
     typer.Option("--width", metavar="MIN:OPT:MAX", help="Input widths that engines are built for."),
+]
+Static = Annotated[
+    str | None,
+    typer.Option(
+        "--static",
+        metavar="WIDTHxHEIGHT",
+        help="Write graphs of one fixed shape, such as 256x256, for NPUs and other compilers that "
+        "take no dynamic dimension. Pictures of any size are upscaled in tiles.",
+    ),
+]
+StaticScale = Annotated[
+    float | None,
+    typer.Option(
+        "--scale",
+        metavar="S",
+        help="With --static: the native scale to write, or of a network of any scale the size of "
+        "the block that one call renders. [default: all native scales, or 2]",
+        show_default=False,
+    ),
 ]
 Backends = Annotated[
     list[str] | None,
@@ -112,6 +131,24 @@ def formats_of(values: list[str]) -> tuple[str, ...]:
     names = words_of(values)
     check_formats(names)
     return names
+
+
+def static_of(text: str | None, scale: float | None, ranges: bool) -> dict[str, Any]:
+    """What was given of ``--static`` and ``--scale``, as an option of the export.
+
+    Raises:
+        UsageError: if one contradicts another, or is no size.
+    """
+    if text is None:
+        if scale is not None:
+            raise UsageError("--scale needs --static WIDTHxHEIGHT; other graphs take any scale")
+        return {}
+    if ranges:
+        raise UsageError("--static gives height and width: leave out --height and --width")
+    height, width = size_of(f"{text}x{text}" if text.isdecimal() else text, "--static")
+    from scaleport.export.static import StaticShape
+
+    return {"static": StaticShape(height, width, scale)}
 
 
 def sizes_of(height: str | None, width: str | None) -> dict[str, Any]:

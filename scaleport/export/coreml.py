@@ -9,8 +9,8 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,6 +54,7 @@ class CoreMLOptions:
         deployment_target: the oldest system that must run it; iOS17 includes macOS 14.
         int8_weights: store weights as int8, one scale per output channel; they are widened where
             they are used, so that activations and arithmetic keep the types of the stage.
+        fixed: the length of every named dimension, for programs of one shape; empty for ranges.
     """
 
     height: SizeRange = _ANY_SIZE
@@ -62,6 +63,7 @@ class CoreMLOptions:
     max_batch: int = 16
     deployment_target: Literal["iOS17", "iOS18"] = "iOS17"
     int8_weights: bool = False
+    fixed: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -79,6 +81,8 @@ class CoreMLOptions:
         Raises:
             ExportError: if the name is not one of :class:`scaleport.models.base.Port`.
         """
+        if name in self.fixed:
+            return self.fixed[name], self.fixed[name], self.fixed[name]
         axes = {"H": self.height, "W": self.width, "Ho": self.height, "Wo": self.width}
         name, window = split_dimension(name)
         if name == "N":
@@ -343,6 +347,9 @@ def _with_int8_weights(model: Any, stage: Stage) -> Any:
 def _check_sizes(options: CoreMLOptions) -> TraceSizes:
     """Sizes of no trace for the numerical check, as near to the usual ones as ranges allow."""
     usual = CHECK_SIZES
+    if options.fixed:
+        n, h, w, ho, wo = (options.fixed[name] for name in ("N", "H", "W", "Ho", "Wo"))
+        return TraceSizes(n, h, w, ho, wo, usual.scale)
     height = min(max(usual.height, options.height.min), options.height.max)
     width = min(max(usual.width, options.width.min), options.width.max)
     scale = min(usual.scale, options.lengths("S")[2])

@@ -30,9 +30,11 @@ from scaleport.export.cached import cache_key, from_cache, to_cache
 from scaleport.export.formats import FORMATS, check_formats, writer_of
 from scaleport.export.plan import ExportOptions, ExportPlan
 from scaleport.export.receptive import receptive_field, render_radius
+from scaleport.export.static import check_shape
 from scaleport.grid import SIZE_RULE
 from scaleport.models.checkpoint import load_checkpoint, read_metadata
 from scaleport.progress import Progress
+from scaleport.runtimes.policy import halo_for
 from scaleport.shipped import checkpoint_name, find_checkpoint, license_of
 
 APPROXIMATE_HALO = 32
@@ -177,7 +179,7 @@ def _described(checkpoint: Path, plan: ExportPlan) -> Manifest:
         family=network.upsampler.family,
         model=network.config,
         parameters=network.parameter_count(),
-        scale=ScaleRange(min=network.limits.min, max=network.limits.max, native=plan.natives),
+        scale=_scales(plan, radius),
         size_rule=SIZE_RULE,
         height=options.height,
         width=options.width,
@@ -205,6 +207,21 @@ def _fields(plan: ExportPlan) -> tuple[int, int | None]:
     if exact:
         return measured, render_radius(network)
     return max(measured, APPROXIMATE_HALO), None
+
+
+def _scales(plan: ExportPlan, radius: int) -> ScaleRange:
+    """The scales that the graphs answer; refuses a fixed shape that is too small."""
+    limits, shape = plan.network.limits, plan.options.static
+    found = ScaleRange(min=limits.min, max=limits.max, native=plan.natives)
+    if shape is None:
+        return found
+    if plan.natives:
+        most = min(limits.max, max(plan.natives))
+        found = ScaleRange(min=min(limits.min, most), max=most, native=plan.natives)
+    halo = halo_for(radius, bool(plan.natives), found.min)
+    kind = plan.network.tiling.kind
+    check_shape(shape, halo, plan.network.encoder.tile_step, kind != "not-allowed")
+    return found
 
 
 def _write_formats(

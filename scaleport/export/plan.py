@@ -11,21 +11,38 @@ from typing import get_args
 import onnx
 import torch
 
+from scaleport.bundle.fixed import SMALL
 from scaleport.bundle.manifest import Graph, Precision, SizeRange, Tensor
 from scaleport.errors import ExportError, UsageError
 from scaleport.export.capture import capture
 from scaleport.export.mixed import float32_operations, keep_float32
 from scaleport.export.onnx import export_stage
 from scaleport.export.resampling import resample_graph
+from scaleport.export.static import (
+    USUAL_SCALE,
+    StaticShape,
+    joined_whole,
+    lengths_of,
+    natives_of,
+    specialised,
+    whole_parts,
+    whole_stage,
+    with_numbers,
+)
 from scaleport.export.whole import Front, whole_graph
 from scaleport.models.base import DeployForm, Port, Stage
 from scaleport.models.network import Network
+from scaleport.models.small_form import is_exact, small_form
 from scaleport.progress import Progress, Steps
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 INT8_PARTS = "all but the layers that the manifest lists as int8"
 FRONTS: dict[str, Front] = {"whole": "scale", "whole_size": "size"}
 _FRONT_PARTS = "the grid and the reduction from the lattice"
+_NO_SMALL = (
+    "pictures smaller than the fixed shape are continued by reflection, and their right and bottom "
+    "border is approximate: this network reads more of a border than zeros around convolutions"
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +70,9 @@ class ExportOptions:
     """Modules that a float16 build computes in float32, by path."""
     license: str = ""
     """Licence of the weights, best as an SPDX identifier; empty for what the checkpoint says."""
+    static: StaticShape | None = None
+    """The only shape that graphs take; None for graphs of any shape. ``height`` and ``width`` are
+    then those of the shape."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without the network."""
@@ -65,6 +85,9 @@ class ExportOptions:
         for axis in (self.height, self.width):
             if not 1 <= axis.min <= axis.opt <= axis.max:
                 raise UsageError(f"sizes must be min <= opt <= max, got {axis}")
+        if self.static is not None:
+            for name, n in (("height", self.static.height), ("width", self.static.width)):
+                object.__setattr__(self, name, SizeRange(min=n, opt=n, max=n))
 
 
 class ExportPlan:
@@ -90,6 +113,14 @@ class ExportPlan:
         self._captured: dict[tuple[str, str], torch.export.ExportedProgram | None] = {}
         self.int8: dict[str, onnx.ModelProto] = {}
         """Quantised graphs by stage, put here before anything of precision int8 is written."""
+        self.lengths: dict[str, int] = {}
+        """The length of every dimension of graphs of fixed shape; empty where they are dynamic."""
+        self._natives = network.upsampler.native_scales
+        if options.static is not None:
+            frozen = options.freeze_scales
+            natives = natives_of(options.static, network)
+            self._natives = tuple(n for n in natives if frozen is None or n in frozen)
+            self.lengths = lengths_of(options.static, network)
         limits, binds = network.limits, network.upsampler.binds_scales
         unknown = {
             scale
@@ -105,8 +136,8 @@ class ExportPlan:
 
     @property
     def natives(self) -> tuple[int, ...]:
-        """Native scales of a lattice model, empty for a query one."""
-        return self.network.upsampler.native_scales
+        """Native scales of a lattice model that are written, empty for a query one."""
+        return self._natives
 
     def stages(self, precision: str) -> list[Stage]:
         """The stages to export, without the frozen scales that nobody asked for."""
@@ -125,7 +156,66 @@ class ExportPlan:
         if frozen is not None and form.render is not None:
             skipped = set(form.bound) - set(frozen)
         dropped = {form.bound[scale].name for scale in skipped}
+        if self.lengths and self.natives:
+            # Kernels of every scale take a dynamic dimension; each native scale has its own graph.
+            dropped |= {f"render_x{scale}" for scale in form.bound if scale not in self.natives}
+            dropped |= {"prepare", "render"}
         return [stage for stage in form.stages() if stage.name not in dropped]
+
+    def written_stages(self, precision: str) -> list[Stage]:
+        """The stages that a bundle holds: with fixed shapes, also those for smaller pictures."""
+        stages = self.stages(precision)
+        if not self.lengths or not self._has_small:
+            return stages
+        return [*stages, *(small_form(stage) for stage in stages if _is_spatial(stage))]
+
+    @cached_property
+    def _has_small(self) -> bool:
+        named = {stage.name: stage for stage in self.stages("fp32")}
+        spatial = tuple(s for n, s in named.items() if _is_spatial(s) and n != "encode")
+        encode = named["encode"]
+        decoder = named.get("render")
+        alone = len(encode.inputs) == 1 and not self.network.encoder.padding
+        if alone and is_exact(encode, spatial, decoder):
+            return True
+        self.skipped["small"] = _NO_SMALL
+        return False
+
+    def final_stage(self, precision: str, stage: Stage) -> onnx.ModelProto:
+        """The ONNX graph of a stage as it is written."""
+        if stage.name.endswith(SMALL) and precision == "int8":
+            precision = "fp32"  # rare pictures are not worth a plan of their own
+        model = self.onnx_stage(precision, stage)
+        if not self.lengths:
+            return model
+        return specialised(model, self.stage_entry(stage, "fp32", "in/memory"))
+
+    def whole_stages(self, precision: str) -> list[tuple[float, Stage]]:
+        """With fixed shapes, the stages from an image to its pixels, one for each scale."""
+        if not self.lengths or self.options.static is None:
+            return []
+        named = {stage.name: stage for stage in self.stages(precision)}
+        chosen = self.options.static.scale
+        limits = self.network.limits
+        usual = min(max(USUAL_SCALE, limits.min), limits.max) if chosen is None else chosen
+        found = []
+        for scale in self.natives or (usual,):
+            parts = whole_parts(named, self.lengths, scale, bool(self.natives))
+            if parts is not None:
+                found.append((float(scale), whole_stage(*parts, scale)))
+        return found
+
+    def final_whole(self, precision: str, scale: float, stage: Stage) -> onnx.ModelProto:
+        """The ONNX graph of one of :meth:`whole_stages`, joined from the graphs of its parts."""
+        named = {s.name: s for s in self.stages(precision)}
+        parts = whole_parts(named, self.lengths, scale, bool(self.natives))
+        if parts is None:
+            raise ExportError(f"there is no graph {stage.name!r} of this network")
+        encode, render, grid = parts
+        self.step(f"onnx {precision} {stage.name}")
+        graphs = (self.onnx_stage(precision, encode), self.onnx_stage(precision, render))
+        joined = joined_whole(stage, *graphs, grid)
+        return specialised(joined, self.stage_entry(stage, "fp32", "in/memory"))
 
     def _mixed(self, half: DeployForm) -> DeployForm:
         full = self.network.deploy(torch.float32)
@@ -179,9 +269,11 @@ class ExportPlan:
             self._onnx[key] = whole_graph(FRONTS[name], stages, self.natives, self._resample)
         return self._onnx[key]
 
-    def stage_entry(self, stage: Stage, precision: Precision, path: str) -> Graph:
-        """Manifest entry of a stage's graph."""
-        return Graph(
+    def stage_entry(
+        self, stage: Stage, precision: Precision, path: str, dynamic: bool = False
+    ) -> Graph:
+        """Manifest entry of a stage's graph; ``dynamic``: before its shape is fixed."""
+        entry = Graph(
             path=path,
             stage=stage.name,
             precision=precision,
@@ -190,6 +282,7 @@ class ExportPlan:
             float32_nodes=_float32_parts(precision, [stage.float32_parts]),
             float32_operations=self._operations(precision, stage.name),
         )
+        return entry if dynamic or not self.lengths else with_numbers(entry, self.lengths)
 
     def _operations(self, precision: str, name: str) -> tuple[str, ...]:
         """What computes in float32 in a float16 graph, as far as it was lowered to ONNX."""
@@ -212,6 +305,11 @@ class ExportPlan:
             float32_nodes=_float32_parts(precision, parts),
             float32_operations=self._operations(precision, name),
         )
+
+
+def _is_spatial(stage: Stage) -> bool:
+    """Whether a stage reads pixels beside each other, and so the border of a picture."""
+    return stage.name == "encode" or stage.name.startswith("render_x")
 
 
 def _float32_parts(precision: Precision, parts: list[str]) -> str:

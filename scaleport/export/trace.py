@@ -55,6 +55,8 @@ def example_inputs(stage: Stage, sizes: TraceSizes) -> tuple[Tensor, ...]:
     known["subpixel"] = torch.from_numpy(subpixel_centres(sizes.scale))
     known["kept_rows"] = torch.arange(sizes.height, dtype=torch.float32)
     known["kept_cols"] = torch.arange(sizes.width, dtype=torch.float32)
+    known["rows"] = torch.arange(sizes.height, dtype=torch.int32).clamp(max=sizes.height - 4)
+    known["cols"] = torch.arange(sizes.width, dtype=torch.int32).clamp(max=sizes.width - 3)
     generator = torch.Generator().manual_seed(0)
 
     def make(port: Port) -> Tensor:

@@ -14,7 +14,8 @@ from scaleport.export.plan import ExportPlan
 def write(plan: ExportPlan) -> list[Graph]:
     """Write every stage in every precision; int8 is that of the weights of the float16 program.
 
-    There is no whole graph: a Core ML program cannot take its output size from a value.
+    There is no whole graph of any scale: a Core ML program cannot take its output size from a
+    value. With fixed shapes there is one for each scale.
 
     Raises:
         BackendError: if coremltools is not installed.
@@ -24,13 +25,15 @@ def write(plan: ExportPlan) -> list[Graph]:
         height=plan.options.height,
         width=plan.options.width,
         max_scale=plan.network.limits.max,
+        fixed=plan.lengths,
     )
     graphs = []
     for precision in plan.options.precisions:
         int8 = precision == "int8"
         chosen = replace(options, int8_weights=int8)
         types = "fp16" if int8 else precision
-        for stage in plan.stages(types):
+        wholes = [stage for _, stage in plan.whole_stages(types)]
+        for stage in (*plan.written_stages(types), *wholes):
             plan.step(f"coreml {precision} {stage.name}")
             path = f"coreml/{precision}/{stage.name}.mlpackage"
             export_stage(stage, plan.place(path), chosen, plan.captured(types, stage))

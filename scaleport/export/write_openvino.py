@@ -31,11 +31,17 @@ def write(plan: ExportPlan) -> list[Graph]:
     """
     graphs = []
     for precision in plan.options.precisions:
-        for stage in plan.stages(precision):
+        for stage in plan.written_stages(precision):
             path = f"openvino/{precision}/{stage.name}.xml"
             plan.step(f"openvino {precision} {stage.name}")
-            convert(plan.onnx_stage(precision, stage), plan.place(path))
+            convert(plan.final_stage(precision, stage), plan.place(path))
             graphs.append(plan.stage_entry(stage, precision, path))
+        for scale, stage in plan.whole_stages(precision):
+            path = f"openvino/{precision}/{stage.name}.xml"
+            convert(plan.final_whole(precision, scale, stage), plan.place(path))
+            graphs.append(plan.stage_entry(stage, precision, path))
+        if plan.lengths:
+            continue
         if plan.network.upsampler.exact_offsets:
             plan.skipped["openvino-whole"] = _INEXACT
             continue

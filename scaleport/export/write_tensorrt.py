@@ -30,13 +30,18 @@ def write(plan: ExportPlan) -> list[Graph]:
     with tempfile.TemporaryDirectory() as scratch:
         for precision in plan.options.precisions:
             jobs = []
-            for stage in plan.stages(precision):
+            for stage in plan.written_stages(precision):
                 path = f"tensorrt/{precision}/{stage.name}.engine"
                 entry = plan.stage_entry(stage, precision, path)
-                jobs.append((entry, plan.onnx_stage(precision, stage)))
-            path = f"tensorrt/{precision}/whole_size.engine"
-            entry = plan.whole_entry("whole_size", precision, path)
-            jobs.append((entry, plan.onnx_whole(precision, "whole_size")))
+                jobs.append((entry, plan.final_stage(precision, stage)))
+            for scale, stage in plan.whole_stages(precision):
+                path = f"tensorrt/{precision}/{stage.name}.engine"
+                entry = plan.stage_entry(stage, precision, path)
+                jobs.append((entry, plan.final_whole(precision, scale, stage)))
+            if not plan.lengths:
+                path = f"tensorrt/{precision}/whole_size.engine"
+                entry = plan.whole_entry("whole_size", precision, path)
+                jobs.append((entry, plan.onnx_whole(precision, "whole_size")))
             for entry, model in jobs:
                 plan.step(f"tensorrt {precision} {entry.stage}")
                 graphs.append(_build(plan, entry, model, Path(scratch)))

@@ -18,6 +18,7 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from scaleport.bundle.fixed import SMALL
 from scaleport.grid import Grid
 from scaleport.models.padding import Padding
 from scaleport.models.positions import GridTensors
@@ -98,9 +99,14 @@ class DeployForm:
 
     def stage(self, name: str) -> Stage | None:
         """The stage of a name, made if need be; None if this network has none."""
+        from scaleport.models.small_form import small_form
+
         for stage in self.stages():
             if stage.name == name:
                 return stage
+        if name.endswith(SMALL):
+            large = self.stage(name.removesuffix(SMALL))
+            return None if large is None else small_form(large)
         scale = name.removeprefix("render_x")
         if self.bind is None or scale == name or not scale.isdecimal():
             return None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from scaleport.bundle.fixed import fixed_size
 from scaleport.bundle.manifest import Manifest
 from scaleport.errors import UsageError
 from scaleport.imaging.tiles import Span, cut
@@ -75,20 +76,25 @@ class Layout:
 
 def halo_of(manifest: Manifest) -> int:
     """LR pixels that the crop of a tile reaches beyond what the tile owns."""
-    return manifest.receptive_field + _reduction(manifest)
+    return halo_for(manifest.receptive_field, manifest.family == "lattice", manifest.scale.min)
+
+
+def halo_for(receptive_field: int, lattice: bool, least: float) -> int:
+    """The same of a network that has no manifest yet; ``least`` is its smallest scale."""
+    return receptive_field + (_reduction(least) if lattice else 0)
 
 
 def render_halo_of(manifest: Manifest) -> int:
     """LR pixels around a part of the output beyond which it depends on no features."""
     radius = manifest.render_radius
-    return halo_of(manifest) if radius is None else radius + _reduction(manifest)
+    if radius is None:
+        return halo_of(manifest)
+    return halo_for(radius, manifest.family == "lattice", manifest.scale.min)
 
 
-def _reduction(manifest: Manifest) -> int:
-    if manifest.family == "lattice":
-        # The reduction from the lattice reads a little beyond what a tile owns.
-        return math.ceil(2 / manifest.scale.min) + 1
-    return 0
+def _reduction(least: float) -> int:
+    # The reduction from the lattice reads a little beyond what a tile owns.
+    return math.ceil(2 / least) + 1
 
 
 def lay_out(manifest: Manifest, height: int, width: int, policy: TilePolicy, work: Work) -> Layout:
@@ -98,6 +104,7 @@ def lay_out(manifest: Manifest, height: int, width: int, policy: TilePolicy, wor
     """
     halo = halo_of(manifest)
     tile = policy.resolved(work).tile or 0
+    fixed = fixed_size(manifest)
 
     def spans(length: int, most: int) -> list[Span]:
         side, step = tile, manifest.tile_step
@@ -109,7 +116,11 @@ def lay_out(manifest: Manifest, height: int, width: int, policy: TilePolicy, wor
             if left < step:
                 step, left = 1, most - 2 * halo
             side = max(1, min(side or most, left))
+        elif fixed is not None:
+            side = 0  # one call takes it, however small its tiles should be
         found = cut(length, side, halo, step)
+        if fixed is not None:
+            return _filled(found, length, most, manifest.tile_step)
         # Where windows lie at whole steps, a crop that is moved would have others.
         equal = work.equal_tiles and manifest.tiling == "exact" and manifest.tile_step == 1
         return _equal(found, length) if equal else found
@@ -129,9 +140,24 @@ def _equal(spans: list[Span], length: int) -> list[Span]:
     ]
 
 
+def _filled(spans: list[Span], length: int, side: int, step: int) -> list[Span]:
+    """The same tiles with crops as long as graphs of fixed shape take them, where the image is.
+
+    Crops that begin at whole steps may be shorter by less than a step at the end of the image.
+    """
+    last = max(0, -(-(length - side) // step) * step)
+    starts = [min(span.crop_start, last) for span in spans]
+    return [
+        replace(span, crop_start=start, crop_stop=min(length, start + side))
+        for span, start in zip(spans, starts, strict=True)
+    ]
+
+
 def smaller(policy: TilePolicy, layout: Layout, manifest: Manifest) -> TilePolicy | None:
     """A policy of half the tile, or None where nothing smaller makes sense."""
     if manifest.tiling == "not-allowed" or layout.largest <= _SMALLEST_TILE:
+        return None
+    if fixed_size(manifest) is not None:
         return None
     given = policy.render_pixels
     pixels = max(1 << 12, given // 2) if given else 0

@@ -14,6 +14,7 @@ from scaleport.imaging.source import Source
 from scaleport.imaging.tiles import bands
 from scaleport.runtimes.arrays import HOST, Arrays, Native
 from scaleport.runtimes.base import Value, Values, host
+from scaleport.runtimes.fixed import FixedShape
 from scaleport.runtimes.picture import DevicePicture
 from scaleport.runtimes.policy import Tile, TilePolicy, render_halo_of
 from scaleport.runtimes.scales import frozen_scale, native_scale
@@ -48,6 +49,7 @@ class TileRenderer:
         self._work = stages.work
         self._halo = render_halo_of(self._manifest)
         self._picture = DevicePicture(source, stages)
+        self._fixed = FixedShape.of(stages)
         # Features of some networks depend on the output size; it is None for the others.
         self._by_size = self._manifest.family == "query" and stages.has("prepare")
         self._features: OrderedDict[tuple[Tile, Size | None], Values] = OrderedDict()
@@ -106,7 +108,8 @@ class TileRenderer:
         # Before there are new ones, so that both do not take memory at a time.
         self._keep(self._policy.cache_bytes, 0)
         modulation = self._stages.modulation(part) if self._by_size else None
-        features = self._stages.encode(self._crop(tile), modulation, check)
+        encode = self._stages.encode if self._fixed is None else self._fixed.encode
+        features = encode(self._crop(tile), modulation, check)
         self._features[key] = features
         self._keep(self._policy.cache_bytes, 1)
         return features
@@ -126,6 +129,11 @@ class TileRenderer:
         frozen = frozen_scale(self._stages, part)
         if frozen is not None:
             return self._lattice(features, tile, part, frozen, check.pixels)
+        if self._fixed is not None:
+            row, col = tile
+            origin = (row.crop_start, col.crop_start)
+            size = (row.crop_stop - row.crop_start, col.crop_stop - col.crop_start)
+            return self._fixed.render_query(features, part, origin, size, check.pixels)
         rows, cols = part.rows, part.cols
         most = max(1, self._at_once(features, tile) // (cols.stop - cols.start))
         if self._manifest.tiling == "not-allowed":
@@ -164,7 +172,7 @@ class TileRenderer:
         """
         row, col = tile
         origin = (row.crop_start, col.crop_start)
-        if self._manifest.tiling != "exact":
+        if self._manifest.tiling != "exact" or self._fixed is not None:
             return features, origin
         ys = self._reach(part.rows, row.crop_start, row.crop_stop)
         xs = self._reach(part.cols, col.crop_start, col.crop_stop)
@@ -211,10 +219,12 @@ class TileRenderer:
         cropped = seen is not features
         bottom = self._extent(seen, "H", first_row) if cropped else row.crop_stop
         right = self._extent(seen, "W", first_col) if cropped else col.crop_stop
-        lattice = self._sized(
-            self._native(self._stages.render_lattice(seen, scale, check)),
-            ((bottom - first_row) * scale, (right - first_col) * scale),
-        )
+        size = (bottom - first_row, right - first_col)
+        if self._fixed is None:
+            made = self._native(self._stages.render_lattice(seen, scale, check))
+        else:
+            made = self._fixed.render_lattice(seen, scale, size, check)
+        lattice = self._sized(made, (size[0] * scale, size[1] * scale))
         # The lattice of this crop begins here, in pixels of the whole lattice.
         top, left = first_row * scale, first_col * scale
         whole = (height * scale, width * scale)

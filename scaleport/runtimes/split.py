@@ -30,6 +30,8 @@ def split_run(
     """
     batched = [t.name for t in graph.inputs if _has_batch(t) and t.name in feeds]
     count = max((feeds[name].shape[0] for name in batched), default=1)
+    if any(tensor.shape[0] == 1 for tensor in graph.inputs if _has_batch(tensor)):
+        most = 1  # a graph of fixed shape
     if not most or count <= most:
         return session.run(feeds, keep) if keep else session.run(feeds)
     arrays: Arrays = getattr(session, "arrays", HOST)
@@ -56,4 +58,6 @@ def split_run(
 
 
 def _has_batch(tensor: Tensor) -> bool:
-    return bool(tensor.shape) and tensor.shape[0] == BATCH
+    """Whether the first dimension is the batch: by its name, or in a graph of fixed shape as 1."""
+    shape = tensor.shape
+    return bool(shape) and (shape[0] == BATCH or (shape[0] == 1 and len(shape) > 2))
