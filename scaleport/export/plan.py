@@ -171,12 +171,10 @@ class ExportPlan:
 
     @cached_property
     def _has_small(self) -> bool:
-        named = {stage.name: stage for stage in self.stages("fp32")}
-        spatial = tuple(s for n, s in named.items() if _is_spatial(s) and n != "encode")
-        encode = named["encode"]
-        decoder = named.get("render")
-        alone = len(encode.inputs) == 1 and not self.network.encoder.padding
-        if alone and is_exact(encode, spatial, decoder):
+        form = self.network.deploy(torch.float64)
+        alone = len(form.encode.inputs) == 1 and not self.network.encoder.padding
+        decoder = None if self.natives else form.render
+        if alone and is_exact(form.encode, tuple(form.bound.values()), decoder):
             return True
         self.skipped["small"] = _NO_SMALL
         return False

@@ -9,6 +9,7 @@ from typing import Final
 
 import torch
 
+from scaleport.bundle.fixed import fixed_size
 from scaleport.bundle.manifest import Graph
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import ArtifactError, UsageError
@@ -121,6 +122,11 @@ def bisect(
     """
     options = options or BisectOptions()
     opened = open_bundle(Path(bundle))
+    if fixed_size(opened.manifest) is not None:
+        raise UsageError(
+            "the layers of graphs of fixed shape are folded together; search a bundle that was "
+            "exported without --static: its graphs are what these were made from"
+        )
     backend = searched(opened, options.backend, options.precision)
     work = _Work(opened, backend, options, Steps(progress))
     unknown = set(options.stages) - set(work.stages)

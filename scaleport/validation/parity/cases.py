@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
+from scaleport.bundle.fixed import SMALL, fixed_size, scale_of
 from scaleport.bundle.manifest import Manifest
 from scaleport.errors import UsageError
 from scaleport.runtimes.view import TilePolicy
@@ -86,6 +87,17 @@ class Case:
     mode: Mode
 
 
+_USUAL: Final = (
+    # 15 * 1.3 and 15 * 2.7 end in .5: sizes on a tie, which decimal scales miss in binary.
+    Shape("odd", 15, 21),
+    Shape("prime", 13, 17),
+    Shape("tall", 40, 7),
+    Shape("wide", 7, 40),
+    Shape("one-window", 8, 8),
+    Shape("pair", 9, 14, batch=2),
+)
+
+
 def policy_of(mode: Mode) -> TilePolicy:
     """Tile sizes of a mode; ``whole`` has none and gets those of ``staged``."""
     return _TILED if mode == "tiled" else _UNTILED
@@ -97,17 +109,11 @@ def shapes_of(manifest: Manifest) -> tuple[Shape, ...]:
     The largest grows with the receptive field: a tile's crop must leave some of the image out,
     or tiles would be compared with the whole image under another name.
     """
+    fixed = fixed_size(manifest)
+    if fixed is not None:
+        return _fixed_shapes(manifest, *fixed)
     beyond = manifest.receptive_field + _CROPPED
-    usual = (
-        # 15 * 1.3 and 15 * 2.7 end in .5: sizes on a tie, which decimal scales miss in binary.
-        Shape("odd", 15, 21),
-        Shape("prime", 13, 17),
-        Shape("tall", 40, 7),
-        Shape("wide", 7, 40),
-        Shape("one-window", 8, 8),
-        Shape("pair", 9, 14, batch=2),
-        Shape(_LARGE, max(50, beyond), max(43, beyond)),
-    )
+    usual = (*_USUAL, Shape(_LARGE, max(50, beyond), max(43, beyond)))
     if any(_within(manifest, shape) for shape in usual):
         return usual
     # Graphs of fixed sizes, or of large ones only: one shape that all of them take.
@@ -116,6 +122,27 @@ def shapes_of(manifest: Manifest) -> tuple[Shape, ...]:
         for n, limits in ((usual[0].height, manifest.height), (usual[0].width, manifest.width))
     )
     return (*usual, Shape(_DECLARED, height, width)) if max(height, width) <= _MOST else usual
+
+
+def _fixed_shapes(manifest: Manifest, height: int, width: int) -> tuple[Shape, ...]:
+    """Shapes for graphs of one shape: that shape, smaller pictures, and one that takes tiles.
+
+    Pictures that a network only approximates in tiles, or continued, are left out, as they are for
+    graphs of any shape.
+    """
+    shapes = [Shape(_DECLARED, height, width)]
+    stages = {graph.stage for graphs in manifest.graphs.values() for graph in graphs}
+    if f"encode{SMALL}" in stages:
+        shapes = [*(s for s in _USUAL if s.height < height and s.width < width), *shapes]
+    if manifest.tiling == "exact":
+        shapes.append(Shape(_LARGE, height + 11, width + 6))
+    return tuple(shapes)
+
+
+def whole_scales(manifest: Manifest) -> tuple[float, ...]:
+    """Scales of the whole graphs of a fixed shape, each with a graph of its own."""
+    stages = {graph.stage for graphs in manifest.graphs.values() for graph in graphs}
+    return tuple(sorted(s for s in map(scale_of, stages) if s is not None))
 
 
 def split_scales(manifest: Manifest) -> tuple[tuple[Scale, ...], tuple[Scale, ...]]:
@@ -156,14 +183,23 @@ def plan_cases(
     modes: list[Mode] = ["staged", "whole"] if whole else ["staged"]
     if manifest.tiling == "exact":
         modes.append("tiled")
+    fixed = fixed_size(manifest) is not None
+    if fixed and "whole" in modes:
+        modes.remove("whole")  # each takes one shape and one scale
     cases = [
         Case(shape, scale, mode)
         for shape in shapes_of(manifest)
-        if not declared_sizes_only or _within(manifest, shape)
+        if not declared_sizes_only or fixed or _within(manifest, shape)
         for mode in modes
         for scale in scales
         if _is_run(shape.name, scale, mode, selection)
     ]
+    if fixed and manifest.tiling == "not-allowed":
+        only = [(s, s) for s in whole_scales(manifest)] or [(2.0, 2.0)]
+        cases = [case for case in cases if case.scale in only]
+    if fixed and whole:
+        declared = next(s for s in shapes_of(manifest) if s.name == _DECLARED)
+        cases += [Case(declared, (s, s), "whole") for s in whole_scales(manifest)]
     if not cases:
         raise UsageError(
             f"the declared sizes and scales of {manifest.name} leave no parity case to run"

@@ -8,6 +8,7 @@ from typing import Protocol, get_args
 
 import msgspec
 
+from scaleport.bundle.fixed import WHOLE, scale_of
 from scaleport.bundle.manifest import InferencePrecision, Precision
 from scaleport.bundle.reader import Bundle
 from scaleport.errors import BackendError, UsageError
@@ -122,7 +123,12 @@ def _no_graphs(bundle: Bundle, form: str) -> str:
 
 
 def whole_stage(bundle: Bundle, name: str, precision: str) -> str:
-    """The stage of a backend's whole graph, see :func:`run_whole`; empty if it has none."""
+    """The stage of a backend's whole graph, see :func:`run_whole`; empty if it has none.
+
+    Of graphs of fixed shape it is what their names begin with.
+    """
     backend = registry.get_backend(name)
     there = {graph.stage for graph in bundle.graphs(backend.graph_format, None, precision)}
+    if any(scale_of(stage) is not None for stage in there):
+        return WHOLE
     return backend.whole_stage if backend.whole_stage in there else ""

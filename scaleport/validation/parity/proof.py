@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from scaleport import __version__
+from scaleport.bundle.fixed import WHOLE, whole_name
 from scaleport.bundle.manifest import (
     Manifest,
     Parity,
@@ -219,7 +220,8 @@ def run_whole(upscaler: Upscaler, stage: str, image: Array, scale: Scale) -> Arr
 
     Args:
         upscaler: whose bundle and backend to use.
-        stage: ``whole``, or ``whole_size``, which takes the size that the scale comes to.
+        stage: ``whole``; ``whole_size``, which takes the size that the scale comes to; or, of
+            graphs of fixed shape, what the name of the graph of the scale begins with.
         image: float32[N, 3, H, W] in [0, 1].
         scale: (scale_y, scale_x).
 
@@ -230,7 +232,9 @@ def run_whole(upscaler: Upscaler, stage: str, image: Array, scale: Scale) -> Arr
         BackendError: if the backend fails or returns NaN.
     """
     feeds = {"image": image}
-    if stage == "whole":
+    if stage == WHOLE:
+        stage = whole_name(scale[0])
+    elif stage == "whole":
         feeds["scale"] = np.array(scale, np.float32)
     else:
         grid = Grid.from_scale(image.shape[2], image.shape[3], scale)
