@@ -21,7 +21,8 @@ from scaleport.cli.output import (
     error_line,
     put,
 )
-from scaleport.errors import BackendError, GateFailed, ScaleportError
+from scaleport.cli.targets import show_target
+from scaleport.errors import BackendError, GateFailed, ScaleportError, UsageError
 from scaleport.progress import Steps
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ Examples:
   scaleport doctor
   scaleport doctor photo.bundle
   scaleport doctor photo.bundle --backend openvino --json
+  scaleport doctor npu.bundle --target qnn
 """
 
 _TRIAL_SIZE = (19, 23)
@@ -55,6 +57,19 @@ def doctor(
         list[str] | None,
         typer.Option("--backend", metavar="NAME", help="Only this one, which must be usable."),
     ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", "-m", metavar="BUNDLE|NAME", help="The same as BUNDLE."),
+    ] = None,
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            metavar="NAME",
+            help="Only say which operations of the bundle a processor takes, by its maker's lists: "
+            "npu, qnn, ane, webgpu or trt. The exit code is 1 if one is not taken.",
+        ),
+    ] = "",
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
@@ -71,6 +86,12 @@ def doctor(
     from scaleport.runtimes.registry import availability, backend_names, get_backend, require
 
     out = Output(as_json, quiet, verbose)
+    if bundle is not None and model is not None:
+        raise UsageError("give the bundle once: as BUNDLE or with --model")
+    bundle = bundle or model
+    if target:
+        show_target(out, None if bundle is None else open_bundle(bundle), target)
+        return
     names = list(dict.fromkeys(backends or backend_names()))
     found: dict[str, Availability] = {}
     with out.libraries():

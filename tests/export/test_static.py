@@ -23,12 +23,13 @@ from scaleport.grid import Grid, in_longer  # noqa: E402
 from scaleport.models import load_checkpoint, save_checkpoint  # noqa: E402
 from scaleport.models.small_form import is_exact  # noqa: E402
 from scaleport.runtimes.upscaler import load  # noqa: E402
-from scaleport.validation.bisect import bisect  # noqa: E402
-from scaleport.validation.coverage import random_network  # noqa: E402
-from scaleport.validation.gates import passed  # noqa: E402
-from scaleport.validation.parity import validate  # noqa: E402
+from scaleport.validation.bisection.bisect import bisect  # noqa: E402
+from scaleport.validation.parity.gates import passed  # noqa: E402
+from scaleport.validation.parity.options import ValidationOptions  # noqa: E402
+from scaleport.validation.parity.proof import validate  # noqa: E402
 from scaleport.validation.pictures import pictures  # noqa: E402
-from scaleport.validation.report import describe, failures  # noqa: E402
+from scaleport.validation.report.summary import describe, failures  # noqa: E402
+from tools.coverage import random_network  # noqa: E402
 
 HEIGHT, WIDTH = 40, 48
 EVERY = ("onnx", "openvino", "coreml")
@@ -133,7 +134,7 @@ def test_transparent_pictures(tiny_bundle: Any, static_bundle: Any) -> None:
 
 @pytest.mark.parametrize("name", ["liif", "igconv"])
 def test_parity(static_bundle: Any, name: str) -> None:
-    parity = validate(static_bundle(name), selection="quick")
+    parity = validate(static_bundle(name), ValidationOptions(selection="quick"))
     assert passed(parity), "\n".join(map(describe, failures(parity)))
     measured = {(r.backend, r.mode) for r in parity.results if r.max_abs is not None}
     for backend in ("onnxruntime", "openvino", "coreml", "torch"):
@@ -224,7 +225,7 @@ def test_a_network_of_windows_is_exact_at_the_shape_only(tmp_path: Path) -> None
     options = ExportOptions(formats=("onnx",), precisions=("fp32",), static=StaticShape(96, 104))
     manifest = export_bundle(tmp_path / "net.safetensors", target, options)
     assert "reflection" in manifest.skipped["small"]
-    parity = validate(target, ["onnxruntime"])
+    parity = validate(target, ValidationOptions(backends=("onnxruntime",)))
     assert passed(parity)
     assert {r.shape for r in parity.results if r.max_abs is not None} == {(96, 104)}
     image = pictures(150, 31, 1)
@@ -248,7 +249,7 @@ def test_a_network_that_needs_the_whole_image_says_so(tmp_path: Path) -> None:
         upscaler(pictures(16, 21, 1), 2)
     with pytest.raises(UsageError, match="renders 40x32"):
         upscaler(image, 2.5)
-    assert passed(validate(target, ["onnxruntime"]))
+    assert passed(validate(target, ValidationOptions(backends=("onnxruntime",))))
 
 
 def test_positions_on_the_last_sample_move_to_the_end() -> None:
@@ -269,7 +270,7 @@ def test_shipped_models_in_every_format(shipped_bundle: Any, tmp_path: Path, nam
         find_checkpoint(name), target, ExportOptions(static=StaticShape(80, 88))
     )
     assert set(manifest.graphs) >= {*EVERY}
-    parity = validate(target, selection="quick")
+    parity = validate(target, ValidationOptions(selection="quick"))
     assert passed(parity), "\n".join(map(describe, failures(parity)))
     dynamic, fixed = (load(b, "onnxruntime") for b in (shipped_bundle(name), target))
     for height, width in ((80, 88), (23, 19), (150, 131)):
