@@ -1,4 +1,4 @@
-"""The integer grid of the mobile samples: vectors from ``grid.py``, and a JVM that computes them."""
+"""The integer grid of the mobile samples: vectors from ``grid.py``, and programs that give them."""
 
 from __future__ import annotations
 

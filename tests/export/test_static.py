@@ -94,7 +94,7 @@ def test_openvino_compiles_static_shapes(static_bundle: Any, name: str) -> None:
 
 
 def test_core_ml_programs_take_one_shape(static_bundle: Any) -> None:
-    from scaleport.runtimes.mil import Evaluator, read_program
+    from scaleport.mil import Evaluator, read_program
 
     bundle = open_bundle(static_bundle("liif"))
     for graph in bundle.manifest.graphs["coreml"]:
