@@ -7,26 +7,22 @@ compiler knows.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 
 from scaleport.bundle.manifest import Graph
 from scaleport.bundle.reader import Bundle
-from scaleport.errors import BackendError, UsageError, did_you_mean
+from scaleport.errors import UsageError, did_you_mean
+from scaleport.runtimes.kinds import operations_of
 
 Verdict = Literal["supported", "not", "unknown"]
 
 DYNAMIC: Final = "dynamic shapes"
 """What is called the operation of graphs whose shapes are dynamic."""
-
-_LAYER: Final = re.compile(r'<layer\b[^>]*\btype="(\w+)"')
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -128,7 +124,7 @@ def _report(bundle: Bundle, target: Target, precision: str) -> TargetReport:
     counts: Counter[str] = Counter()
     dynamic = 0
     for graph in bundle.graphs(target.format, None, precision):
-        counts.update(_operations(bundle.file(graph.path), target.format))
+        counts.update(operations_of(bundle.file(graph.path), target.format))
         dynamic += _is_dynamic(graph)
     rows = [
         TargetRow(name, counts[name], _verdict(target, name), target.remarks.get(name, ""))
@@ -149,31 +145,3 @@ def _verdict(target: Target, name: str) -> Verdict:
 def _is_dynamic(graph: Graph) -> bool:
     tensors = (*graph.inputs, *graph.outputs)
     return any(isinstance(size, str) for tensor in tensors for size in tensor.shape)
-
-
-def _operations(path: Path, form: str) -> Iterator[str]:
-    if form == "openvino":
-        kinds = _LAYER.findall(path.read_text(encoding="utf-8"))
-        yield from (kind for kind in kinds if kind not in ("Parameter", "Const", "Result"))
-    elif form == "coreml":
-        from scaleport.mil import read_program
-
-        yield from (operation.kind for operation in read_program(path).operations)
-    else:
-        yield from _onnx_operations(path)
-
-
-def _onnx_operations(path: Path) -> Iterator[str]:
-    try:
-        import onnx
-    except ImportError as error:
-        raise BackendError("onnx is not installed: pip install 'scaleport[export]'") from error
-
-    def inside(graph: onnx.GraphProto) -> Iterator[str]:
-        for node in graph.node:
-            yield node.op_type
-            for attribute in node.attribute:
-                if attribute.HasField("g"):
-                    yield from inside(attribute.g)
-
-    yield from inside(onnx.load(str(path), load_external_data=False).graph)
