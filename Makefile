@@ -15,7 +15,7 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 WEB_STAMP := web/node_modules/.installed
 SITE := web/build/site
 
-.PHONY: demo docs models web test test-slow test-long test-networks lint clean
+.PHONY: demo demo-all pictures wheel docs models web test test-slow test-long test-networks lint clean
 .DELETE_ON_ERROR:
 
 # TensorRT-RTX has no wheels for some platforms, so its failure leaves a usable installation.
@@ -26,8 +26,17 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) -e ".[tensorrt-rtx]" || echo "note: TensorRT-RTX is not available for this platform"
 	touch $@
 
-demo: $(STAMP)  ## export the shipped models, upscale the sample image on every backend, compare
+demo: $(STAMP) models  ## upscale two photographs, then export one network to every format and prove it
 	$(BIN)/python examples/demo.py
+
+demo-all: $(STAMP) models  ## the same with every shipped network: most of half an hour
+	$(BIN)/python examples/demo.py --all
+
+pictures: $(STAMP) models  ## draw the comparison in README again
+	$(BIN)/python examples/demo.py --sheet docs/images/side-by-side.png
+
+wheel: $(STAMP) models  ## build the wheel into dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 $(WEB_STAMP): web/package.json web/package-lock.json
 	cd web && npm ci --no-audit --no-fund

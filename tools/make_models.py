@@ -26,12 +26,8 @@ from scaleport.bundle.digest import sha256_file
 from scaleport.bundle.manifest import Manifest
 from scaleport.bundle.reader import read_manifest
 from scaleport.bundle.writer import BundleWriter, update_manifest
-from scaleport.export.exporter import export_bundle
-from scaleport.export.plan import ExportOptions
 from scaleport.ready import CHECKPOINTS, PURPOSES, READY, SUFFIX
 from scaleport.shipped import shipped_weights
-from scaleport.validation.parity.options import ValidationOptions
-from scaleport.validation.parity.proof import validate
 
 WITHOUT_WHOLE = {"scaleport-m"}
 """Models too large to ship every weight a second time, in the graph for other programs."""
@@ -51,6 +47,12 @@ def make(name: str, checkpoint: Path, scratch: Path) -> None:
     Raises:
         SystemExit: if a parity gate is not met.
     """
+    # Here, so that nothing is imported where nothing is to be made.
+    from scaleport.export.exporter import export_bundle
+    from scaleport.export.plan import ExportOptions
+    from scaleport.validation.parity.options import ValidationOptions
+    from scaleport.validation.parity.proof import validate
+
     made = scratch / f"{name}{SUFFIX}"
     export_bundle(checkpoint, made, ExportOptions(("onnx",), ("fp32",)))
     manifest = kept(read_manifest(made), name)
