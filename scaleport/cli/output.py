@@ -100,24 +100,9 @@ class Output:
         if self.json or self.quiet or not sys.stderr.isatty():
             yield _log_changes() if self.verbose else silent
             return
-        from rich import progress as rich
-        from rich.console import Console
+        from scaleport.cli.bar import progress_bar
 
-        columns = (
-            rich.SpinnerColumn(),
-            rich.BarColumn(),
-            rich.TimeElapsedColumn(),
-            rich.TextColumn("left"),
-            rich.TimeRemainingColumn(),
-            rich.TextColumn("{task.description}", markup=False),
-        )
-        with rich.Progress(
-            *columns,
-            console=Console(stderr=True),
-            transient=True,
-            # Lines on the same terminal go above the bar; elsewhere stdout is left alone.
-            redirect_stdout=sys.stdout.isatty(),
-        ) as bar:
+        with progress_bar() as bar:
             task = bar.add_task("", total=None)
 
             def show(done: float, total: float | None, text: str, /) -> None:

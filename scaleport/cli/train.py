@@ -147,3 +147,4 @@ def train(
             put(f"stopped at step {result.step}; continue with --resume", err=True)
         raise typer.Exit(EXIT_INTERRUPTED)
     out.say(str(result.model))
+    out.say(f"next: scaleport export {result.model}")
