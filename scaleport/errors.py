@@ -67,9 +67,9 @@ class ScaleportError(Exception):
 
 
 class Cancelled(BaseException):
-    """Work was asked to end by its progress function, see :mod:`scaleport.progress`.
+    """The work was ended by its progress function, see :mod:`scaleport.progress`.
 
-    It is no Exception, so that code which notes a failure and goes on lets it through.
+    It is not an ``Exception``, so that code which catches failures and continues lets it pass.
     """
 
 

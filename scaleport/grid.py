@@ -228,7 +228,7 @@ class Grid:
 
     @property
     def scale(self) -> FloatArray:
-        """float32[2]: the scale really applied, (Ho / H, Wo / W)."""
+        """float32[2]: the applied scale, (Ho / H, Wo / W)."""
         return np.array([self.rows.scale, self.cols.scale], dtype=np.float32)
 
     @property

@@ -87,7 +87,7 @@ class Cancellation:
         scaleport.upscale_file(upscaler, "in.png", "out.png", scale=2, progress=work)
 
     Args:
-        progress: called with what there is to tell; may be left out.
+        progress: function that receives the progress; may be left out.
     """
 
     def __init__(self, progress: Progress | None = None) -> None:
@@ -95,12 +95,12 @@ class Cancellation:
         self._asked = threading.Event()
 
     def cancel(self) -> None:
-        """Have the work end where it next tells of its progress. Any thread may call this."""
+        """End the work at its next report of progress. Any thread may call this."""
         self._asked.set()
 
     @property
     def cancelled(self) -> bool:
-        """Whether the work has been asked to end."""
+        """Whether the work has been told to end."""
         return self._asked.is_set()
 
     def __call__(self, done: float, total: float | None, text: str, /) -> None:

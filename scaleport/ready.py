@@ -49,8 +49,8 @@ class Model:
     """A model that can be named.
 
     Attributes:
-        name: what ``-m`` and :func:`scaleport.load` take.
-        purpose: what it is for, in one line; empty for a bundle that was exported here.
+        name: the name for ``-m`` and :func:`scaleport.load`.
+        purpose: its purpose in one line; empty for a bundle that was exported here.
         bundle: where its bundle is.
         scale: smallest and largest scale.
         native_scales: integer scales that it renders at; empty for a model of any scale.

@@ -41,7 +41,7 @@ def shipped_weights() -> dict[str, Path]:
 
 
 def checkpoint_name(path: Path) -> str:
-    """What a checkpoint is called: its file, or the folder where every run's file is called alike.
+    """The name of a checkpoint: its file's, or its folder's, as every run uses one file name.
 
     ``run/model.safetensors``, which training writes, is ``run``; so is the copy in ``run.bundle``.
     """

@@ -35,13 +35,13 @@ class FilesOptions:
         bits: 8, 16 or 32 (float) bits per channel; 0 keeps those of each source.
         image: how image files are written.
         video: how videos are written.
-        recursive: take images of folders within folders, too.
-        resume: keep outputs of an earlier run that are finished, unaltered, and of the same
-            inputs and settings.
-        max_memory: bytes of resident memory that this process may come to, by smaller tiles; 0
+        recursive: include images in subfolders.
+        resume: keep outputs of an earlier run that are finished, unchanged, and made from the
+            same inputs with the same settings.
+        max_memory: limit of this process's resident memory in bytes, met by smaller tiles; 0
             for no limit.
         engine: ``local``, or ``ray`` for many processes or machines.
-        address: of a Ray cluster; empty for one on this machine that ends with the run.
+        address: address of a Ray cluster; empty starts one on this machine for this run.
     """
 
     kind: str = ""
@@ -78,9 +78,9 @@ def upscale_files(
     tell: Tell | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Upscale images, folders of images and what patterns match.
+    """Upscale images, folders of images, and files that match patterns.
 
-    One that fails does not stop the others. The pixels are those of
+    A failure does not stop the other files. The pixels are those of
     :func:`scaleport.runtimes.file.upscale_file`.
 
     Args:
@@ -102,7 +102,7 @@ def upscale_files(
         ArtifactError: if the bundle is damaged.
         BackendError: if the backend cannot load the model.
         OutOfMemoryError: if ``max_memory`` is less than the smallest tile needs.
-        UsageError: if an input is no path.
+        UsageError: if an input is not a path.
     """
     return FilesRun(upscaler, inputs, output, scale, size, options).run(tell, progress)
 
@@ -122,12 +122,12 @@ def _paths(inputs: object) -> list[str]:
 
 
 class FilesRun:
-    """The same in two steps: making it decides what is read and written, :meth:`run` does it.
+    """:func:`upscale_files` in two steps: the constructor plans, :meth:`run` does the work.
 
     Arguments and errors are those of :func:`upscale_files`.
 
     Attributes:
-        plan: the jobs, the inputs that no job can be made of, and what was left out.
+        plan: the jobs, the unusable inputs, and the files that were left out.
     """
 
     def __init__(

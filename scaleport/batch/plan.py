@@ -58,7 +58,7 @@ def plan(
         tag: appended to the name of an input to name its output, e.g. ``_x2.7``. Inputs whose
             outputs would get one name keep their suffix in it, e.g. ``photo_jpg_x2.7.png``.
         kind: format of outputs that are named after their input, e.g. ``webp``; empty for PNG.
-        recursive: take images of folders within folders, too.
+        recursive: include images in subfolders.
 
     Raises:
         OutputError: if nothing can be written there.

@@ -37,10 +37,10 @@ _BEHIND: Final = 2
 
 @dataclass(frozen=True)
 class Report:
-    """What became of everything that was asked for.
+    """The results of a run over many files.
 
-    ``failures`` are (input, error) of inputs that no output was made of, those that no job could
-    be made of first. ``left_out`` are (file, reason), see :class:`scaleport.batch.plan.Plan`.
+    ``failures`` are (input, error) of inputs without an output; unusable inputs come first.
+    ``left_out`` are (file, reason), see :class:`scaleport.batch.plan.Plan`.
     """
 
     outcomes: tuple[Outcome, ...]
@@ -66,7 +66,7 @@ class Report:
 
     @property
     def kept(self) -> int:
-        """Outputs of an earlier run that were found finished and unaltered."""
+        """Outputs of an earlier run that were finished and unchanged, and kept."""
         return sum(outcome.kept for outcome in self.outcomes)
 
 
@@ -136,7 +136,7 @@ def fit_memory(upscaler: Upscaler, jobs: Sequence[Job], request: Request, limit:
 
     Args:
         upscaler: model and backend; the tile of its policy becomes smaller if need be.
-        jobs: all that will be upscaled; what cannot be read has no say.
+        jobs: everything that will be upscaled; unreadable files are ignored.
         request: scale and format.
         limit: bytes of resident memory of this process.
 

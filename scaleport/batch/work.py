@@ -26,15 +26,15 @@ from scaleport.runtimes.video import VideoUpscale, is_video
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one job.
+    """The result of one job.
 
     Attributes:
         job: the job.
-        result: what was made or kept; None if it failed.
-        error: why it failed; None if it did not.
-        kept: whether the output of an earlier run was found finished and unaltered.
-        seconds: time from opening the source to the finished output; waiting for other images
-            is part of it.
+        result: the output that was made or kept; None if the job failed.
+        error: the error; None if the job succeeded.
+        kept: whether the finished, unchanged output of an earlier run was kept.
+        seconds: time from opening the source to the finished output, including the wait for
+            other images.
     """
 
     job: Job

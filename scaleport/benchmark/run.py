@@ -38,16 +38,16 @@ class BenchOptions:
     """What is measured.
 
     Attributes:
-        backends: names; none for all that can run here, but for those that only emulate.
-        precisions: names; none for all that a backend finds in the bundle.
-        inference_precision: what is computed in instead; empty computes as the graphs say.
-            PyTorch beside it always computes in float32.
+        backends: names; empty for all that can run here, except emulated ones.
+        precisions: names; empty for all that the bundle has.
+        inference_precision: precision of the arithmetic; empty for that of the graphs.
+            The PyTorch contenders always compute in float32.
         pytorch: ways of :data:`scaleport.benchmark.contenders.PYTORCH`.
         sizes: LR sizes (height, width).
         scales: scales of both axes.
         threads: processor threads of every contender.
-        rounds: how often each has its turn.
-        least: seconds that one turn lasts at least.
+        rounds: number of rounds; every contender runs once in each.
+        least: minimum length of one turn in seconds.
         memory: whether peak memory is measured.
     """
 
@@ -95,7 +95,7 @@ class Row:
 
 @dataclass
 class Benchmark:
-    """What was measured, where, and what could not be."""
+    """Measurements, their environment, and what could not be measured."""
 
     surroundings: dict[str, Any]
     ceiling: dict[str, float] = field(default_factory=dict)
@@ -241,7 +241,7 @@ def _contenders(bundle: Bundle, options: BenchOptions, skipped: dict[str, str]) 
                 # One bundle of several may lack a precision that another has.
                 skipped[f"{bundle.manifest.name} {name} {precision}"] = str(error)
     if not any(contender.backend for contender in found):
-        raise UsageError(f"{bundle.path} has nothing to measure for what was asked")
+        raise UsageError(f"{bundle.path} has no graphs of the backends and precisions asked for")
     return found
 
 

@@ -44,7 +44,7 @@ class ScaleRange(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_onl
 
 
 class SizeRange(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """Declared range of one LR axis in pixels: what engines with profiles are built for."""
+    """Range of one LR axis in pixels that engines are built for."""
 
     min: Positive
     opt: Positive
@@ -162,7 +162,7 @@ class Quantisation(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_o
 
 
 class Manifest(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """Everything a runtime must know about a bundle."""
+    """Everything that a runtime must know about a bundle."""
 
     format_version: int
     name: Name

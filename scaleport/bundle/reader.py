@@ -50,7 +50,7 @@ class _Head(msgspec.Struct):
 class Bundle:
     """An opened bundle.
 
-    Files are handed out by :meth:`file` only, which compares them with their hash first.
+    Use :meth:`file` to get a file: it compares the file with its hash first.
     """
 
     def __init__(
@@ -297,15 +297,15 @@ def open_bundle(
     Args:
         path: the bundle directory, or the name of a model, see :mod:`scaleport.ready`.
         verify: ``lazy`` hashes a file when it is first used, ``all`` hashes every file now. The
-            existence and size of every file are checked at once either way, but for files in
-            folders that the user may not look into.
-        allow: what the graphs may hold although code from elsewhere would run it, of
+            existence and size of every file are always checked, except in folders that the user
+            may not read.
+        allow: operations whose code comes from elsewhere, names of
             :data:`scaleport.bundle.graph_checks.ALLOWABLE`.
         verify_key: a public key; a manifest that is not signed with it is refused before it is
             parsed, see :mod:`scaleport.bundle.signing`.
 
     Raises:
-        UsageError: if there is nothing at ``path``, an allowance is unknown, or the key is none.
+        UsageError: if there is nothing at ``path``, an allowance is unknown, or the key is not one.
         ArtifactError: if it is not a bundle, of another version, altered or damaged, or not signed.
         BackendError: if a key is given and the package ``cryptography`` is not installed.
     """

@@ -60,7 +60,7 @@ class BundleWriter:
     Without :meth:`finish`, or after an exception, nothing is written.
 
     Args:
-        target: the bundle directory to be; folders above it that are missing are made.
+        target: the bundle directory to write; missing folders above it are made.
         overwrite: whether an existing bundle may be replaced. A directory that is not a bundle
             never is.
 

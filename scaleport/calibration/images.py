@@ -35,13 +35,13 @@ class Sampling:
     """How calibration patches are drawn.
 
     Attributes:
-        patches: how many.
-        side: LR rows and columns of a patch; less where an image is too small.
+        patches: number of patches.
+        side: LR rows and columns of a patch; fewer if an image is too small.
         largest_scale: scales are drawn from the model's range up to this.
         held_out: images that judge the result and are never calibrated on; None for
             :data:`USUALLY_HELD_OUT`, or half of the images if those are fewer.
         held_side: HR rows and columns of the crop of a held-out image that is judged.
-        seed: of all random choices.
+        seed: seed of all random choices.
     """
 
     patches: int = 48

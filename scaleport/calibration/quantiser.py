@@ -30,13 +30,13 @@ class CalibrationOptions:
     """How to quantise.
 
     Attributes:
-        max_loss: most decibels of luma PSNR that may be lost on held-out images, at every judged
-            scale and on every backend that can run here. Infinity makes everything int8 that may
-            be, and measures nothing.
+        max_loss: largest loss of luma PSNR in dB on held-out images, at every judged
+            scale and on every backend that can run here. Infinity quantises every
+            layer that can be int8, and measures nothing.
         ranges: ``minmax``, ``percentile``, ``entropy`` or ``mse``, see
             :func:`scaleport.calibration.ranges.observe`.
-        least: least fraction of the layers that must be int8 for the result to be called so.
-        sampling: what is drawn from the images.
+        least: smallest fraction of the layers that must be int8.
+        sampling: how patches are drawn from the images.
         threads: processor threads; 0 leaves it to the backends.
     """
 
@@ -57,7 +57,7 @@ class CalibrationOptions:
 
 
 class OverBudget(GateFailed):
-    """No plan was within the budget; ``record`` holds what was measured."""
+    """No plan was within the budget; ``record`` holds the measurements."""
 
     def __init__(self, message: str, record: Quantisation) -> None:
         super().__init__(message)

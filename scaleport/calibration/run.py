@@ -24,17 +24,17 @@ def calibrate(
 ) -> Bundle:
     """Export a checkpoint with int8 graphs that lose no more than a budget.
 
-    Layers are ranked by their own effect; the worst stay float until the loss on held-out images is
-    within the budget on every backend that can run here. What was measured is
-    ``manifest.quantisation`` of the bundle.
+    Layers are ranked by the loss that each causes alone; the worst stay float until the loss on
+    held-out images is within the budget on every backend that can run here.
+    ``manifest.quantisation`` of the bundle holds the measurements.
 
     Args:
         checkpoint: a checkpoint file, or the name of one that comes with the package.
         data: folder of images like those to be upscaled, searched recursively.
-        target: the bundle directory to be; ``NAME.bundle`` in the current folder if left out.
+        target: the bundle directory to write; ``NAME.bundle`` in the current folder if left out.
         options: the budget, and how images are used.
-        export: what else to export; int8 is added to its precisions. The formats of the backends
-            that judge int8 if left out.
+        export: options of the export; int8 is added to its precisions. By default, the formats of
+            the backends that judge int8.
         progress: told of each step, see :mod:`scaleport.progress`.
 
     Returns:

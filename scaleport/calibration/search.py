@@ -94,7 +94,7 @@ class Search:
         bench: makes trials.
         judge: scores them.
         budget: most decibels that may be lost, at every scale and on every backend.
-        least: least fraction of the layers that must be int8 for the result to be called so.
+        least: smallest fraction of the layers that must be int8.
         backends: judged by all of these; the first one leads the search.
         step: told what is being done.
     """

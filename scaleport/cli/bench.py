@@ -74,7 +74,7 @@ def bench(
     memory: Annotated[
         bool,
         typer.Option(
-            "--memory/--no-memory", help="Measure peak memory, each in a process of its own."
+            "--memory/--no-memory", help="Measure peak memory, of each in a separate process."
         ),
     ] = True,
     plot: Annotated[

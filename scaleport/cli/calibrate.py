@@ -182,7 +182,7 @@ def _report(
         out.say(line)
     kept = [layer for layer in record.layers if layer.precision == "fp32"]
     if kept:
-        out.say("float stays:")
+        out.say("kept in float:")
     lines = [
         (
             layer.stage,

@@ -106,7 +106,7 @@ def doctor(
         f"scaleport {_version('scaleport')}, Python {platform.python_version()}, "
         f"numpy {_version('numpy')}, {platform.platform()}"
     )
-    out.say_table([("backend", "usable", "version", "runs on, or why not"), *_rows(found)])
+    out.say_table([("backend", "usable", "version", "runs on, or the reason"), *_rows(found)])
     usable = [name for name in names if found[name].usable]
     probed = verbose or bundle is not None or bool(backends)
     asked = [name for name in usable if probed or not _is_slow(name)]

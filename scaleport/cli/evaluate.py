@@ -92,7 +92,7 @@ def evaluate(
 ) -> None:
     """Score a network on benchmark images, with bicubic beside it.
 
-    LR is made from the ground truth as the protocol says, and degraded if asked for. Scales beyond
+    LR is made from the ground truth as the protocol defines; --degrade degrades it. Scales beyond
     the network's range have a bicubic row only.
     """
     out = Output(as_json, quiet, verbose)

@@ -87,7 +87,7 @@ def export(
     overwrite: OverwriteBundle = False,
     no_cache: Annotated[
         bool,
-        typer.Option("--no-cache", help="Make every graph anew, and keep no copy in the cache."),
+        typer.Option("--no-cache", help="Make every graph again, and keep no copy in the cache."),
     ] = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,

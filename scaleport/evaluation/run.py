@@ -33,9 +33,9 @@ class EvaluationOptions:
         protocol: name of :data:`scaleport.evaluation.protocols.PROTOCOLS`.
         metrics: names of :data:`scaleport.evaluation.metrics.METRICS`.
         sets: only these folders of the data; empty for all.
-        degrade: what LR goes through first, in this order, such as ``jpeg:75``.
-        every: only every so many images of a set.
-        backend: what runs a bundle; empty for the first that can.
+        degrade: degradations of LR, in this order, such as ``jpeg:75``.
+        every: use every Nth image of a set.
+        backend: backend that runs a bundle; empty for the first that can.
         precision: graphs of a bundle; empty for the first that it has.
         device: the backend's own name of a device; empty for its default.
         threads: processor threads; 0 leaves it to the backend.
@@ -79,7 +79,7 @@ class Score:
         images: name of the set.
         count: how many images it has.
         scale: the scale.
-        subject: name of what was scored.
+        subject: name of the network or method.
         values: means by the name of the metric.
     """
 
@@ -92,13 +92,13 @@ class Score:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores, and what they are of.
+    """Scores of a network.
 
     Attributes:
         subject: what was scored: its name, backend, precision, device and range of scales.
         protocol: how it was scored.
         metrics: what was measured, in the order of the columns.
-        degradation: what LR went through first, in words.
+        degradation: how LR was degraded, in words.
         scores: one for each set, scale and method; bicubic is a method, and the only one at scales
             beyond the subject's range.
     """
@@ -118,7 +118,7 @@ def evaluate(
 ) -> Evaluation:
     """Score a network on benchmark images, with bicubic beside it.
 
-    LR is made from the ground truth as the protocol says, and degraded if asked for.
+    LR is made from the ground truth as the protocol defines, and degraded if ``degrade`` says so.
 
     Args:
         model: a bundle, a checkpoint, or the name of a checkpoint that comes with the package.

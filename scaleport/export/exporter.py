@@ -78,7 +78,7 @@ def export(
     progress: Progress | None = None,
     cache: bool = True,
 ) -> Bundle:
-    """Export a checkpoint to a bundle: graphs for every runtime, and what is known of them.
+    """Export a checkpoint to a bundle: graphs for every runtime, with a manifest.
 
     ::
 
@@ -87,7 +87,7 @@ def export(
 
     Args:
         checkpoint: a checkpoint file, or the name of one that comes with the package.
-        target: the bundle directory to be; ``NAME.bundle`` in the current folder if left out.
+        target: the bundle directory to write; ``NAME.bundle`` in the current folder if left out.
         options: what to export.
         progress: told of each step, see :mod:`scaleport.progress`.
         cache: whether the same export, made before with the same tools, is copied from the user's
@@ -132,7 +132,7 @@ def export_bundle(
 
     Args:
         checkpoint: a Scaleport checkpoint (safetensors).
-        target: the bundle directory to be.
+        target: the bundle directory to write.
         options: what to export.
         progress: told of each step, see :mod:`scaleport.progress`.
         quantise: makes the int8 graphs, see :class:`scaleport.calibration.quantiser.Quantiser`;

@@ -52,11 +52,11 @@ class ExportOptions:
     Attributes:
         formats: names of :data:`scaleport.export.formats.FORMATS`.
         precisions: ``fp32``, ``fp16`` and, with calibration images, ``int8``.
-        freeze_scales: scales that get a render graph with the kernel written in. Of a lattice
-            model, native scales, all of them if None; of a query model whose filters depend on
-            the sub-pixel alone (MetaSR), any integer scales, none if None.
-        height: declared range of LR heights, for engines with profiles.
-        width: declared range of LR widths.
+        freeze_scales: scales that get a render graph with a constant kernel. For a lattice
+            model, native scales, or all of them if None. For a query model whose filters depend
+            on the sub-pixel alone (MetaSR), any integer scales, or none if None.
+        height: range of LR heights that engines are built for.
+        width: range of LR widths that engines are built for.
         overwrite: whether an existing bundle may be replaced.
     """
 

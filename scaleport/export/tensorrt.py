@@ -310,7 +310,7 @@ def _capabilities(
         here = device.compute_capability if device else ""
         if wanted not in ((), (here,)):
             raise ExportError(
-                f"TensorRT builds for the GPU at hand ({here}), not for {', '.join(wanted)}; "
+                f"TensorRT builds for the present GPU ({here}), not for {', '.join(wanted)}; "
                 "tensorrt_rtx builds for others"
             )
         return (here,)

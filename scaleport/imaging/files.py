@@ -20,8 +20,8 @@ class Image:
     """A picture in memory.
 
     ``pixels`` is uint8, uint16 or float32, [H, W] or [H, W, C]: gray, gray and alpha (2), RGB (3),
-    RGB and alpha (4); upright, whatever way the camera was held. ``notes`` are sentences about what
-    the file held and the pixels do not.
+    RGB and alpha (4); upright, as the orientation in the file says. ``notes`` are sentences about
+    contents of the file that the pixels do not show.
     """
 
     pixels: Pixels

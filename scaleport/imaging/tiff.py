@@ -294,7 +294,7 @@ def check_deflate(place: Path, path: Path, page: int) -> None:
     except ImageError:
         raise
     except zlib.error as error:
-        raise ImageError(f"{path} is damaged: a strip is not what its checksum says") from error
+        raise ImageError(f"{path} is damaged: a strip does not match its checksum") from error
     except (OSError, ValueError, KeyError, OverflowError, StopIteration) as error:
         raise ImageError(f"{path} is damaged: {error}") from error
 

@@ -45,9 +45,9 @@ class SaveOptions:
     """How a file is written.
 
     Attributes:
-        quality: 1 to 100, of JPEG, AVIF and lossy WebP. Colour keeps its full resolution.
+        quality: quality of JPEG, AVIF and lossy WebP, 1 to 100. Colour keeps its full resolution.
         lossless: write WebP and AVIF without loss.
-        compression: 0 to 9, effort of PNG's lossless compression.
+        compression: effort of PNG's lossless compression, 0 to 9.
 
     Raises:
         UsageError: if a number is out of range.

@@ -82,9 +82,9 @@ def hosted(values: Feeds) -> Outputs:
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether a backend can run graphs on this machine, said honestly.
+    """Whether a backend can run graphs on this machine.
 
-    ``usable`` is about executing graphs. ``can_build`` is set where the backend cannot execute
+    ``usable`` is about executing graphs. ``can_build`` is set if the backend cannot execute
     here but can still prepare its artifacts (TensorRT without a GPU).
     """
 
@@ -127,10 +127,10 @@ class GraphFile:
 class SessionOptions:
     """Choices that every backend understands.
 
-    ``threads`` 0 leaves the number to the backend. ``device`` is the backend's own name of a
+    With ``threads`` 0 the backend chooses the number. ``device`` is the backend's own name of a
     device, empty for its default. ``inference_precision`` is one of :data:`INFERENCE_PRECISIONS`
-    and asks the backend to compute in another precision than the graph is written in; empty
-    computes as the graph says, float32 in IEEE arithmetic. Backends refuse what they cannot do.
+    and sets the precision of the arithmetic; empty uses that of the graph, with float32 in IEEE
+    arithmetic. A backend refuses a precision that it cannot compute in.
     """
 
     threads: int = 0

@@ -33,7 +33,7 @@ class FileResult:
     Attributes:
         input_size: height and width of the picture that was read.
         output_size: height and width of the picture that was written.
-        notes: sentences about what was not kept, or done differently.
+        notes: sentences about anything that was not kept, or done differently.
         tile: the tile size in use at the end, in input pixels; 0 for no tiles.
     """
 
@@ -55,13 +55,13 @@ def upscale_file(
 ) -> FileResult:
     """Upscale an image file.
 
-    Regions are read, upscaled and written band by band: memory follows the tile size and the width
-    of the output, not the size of the image. The target appears when it is complete.
+    Regions are read, upscaled and written band by band: memory depends on the tile size and the
+    width of the output, not on the size of the image. The target appears when it is complete.
 
     Args:
         upscaler: model and backend.
         source: image file, see :func:`scaleport.imaging.reading.open_picture`.
-        target: image file to be; its suffix chooses the format. A folder that is missing is made.
+        target: image file to write; its suffix chooses the format. A missing folder is made.
         scale: one number, or (scale_y, scale_x).
         size: output size (height, width), or limits that the picture's shape is fitted into,
             instead of a scale.
@@ -75,7 +75,7 @@ def upscale_file(
         OutputError: if the target cannot be written, or cannot hold such pixels.
         BackendError: if the backend fails.
         OutOfMemoryError: if even the smallest tile does not fit into memory.
-        UsageError: if ``bits`` is another number, or a path is none.
+        UsageError: if ``bits`` is another number, or a path is not one.
     """
     work = FileUpscale(upscaler, source, target, scale, size, bits, options)
     try:

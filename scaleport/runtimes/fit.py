@@ -12,7 +12,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Fit:
-    """The largest size of a picture's shape within some limits, in pixels; 0 for no limit.
+    """Limits of an output size that keeps the shape of the picture, in pixels; 0 for no limit.
 
     Attributes:
         width: most columns.

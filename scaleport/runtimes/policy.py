@@ -21,18 +21,18 @@ Tile = tuple[Span, Span]
 
 @dataclass(frozen=True)
 class TilePolicy:
-    """How much is worked on at once.
+    """Sizes of tiles, of decoder calls and of the cache.
 
     Attributes:
-        tile: most LR rows or columns that one tile owns; 0 never tiles, None leaves it to the
-            backend.
-        render_pixels: most output pixels that one call of a query decoder makes; 0 leaves it to
-            the backend.
-        cache_bytes: features kept for the next rendering of the same view; those of the latest
-            tile are kept in any case.
+        tile: largest number of LR rows or columns in a tile; 0 never tiles, None lets the backend
+            choose.
+        render_pixels: largest number of output pixels in one call of a query decoder; 0 lets the
+            backend choose.
+        cache_bytes: limit of the features that are kept for the next rendering of the same view;
+            those of the latest tile are always kept.
 
     Raises:
-        UsageError: if a limit is no whole number of at least 0.
+        UsageError: if a limit is not a whole number of at least 0.
     """
 
     tile: int | None = None

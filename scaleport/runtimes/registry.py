@@ -75,7 +75,7 @@ def availability(name: str, probe: bool = True) -> Availability:
 
 
 def backends() -> dict[str, Availability]:
-    """Every backend by name: whether it can run here, on what, and if not, why not.
+    """Every backend by name: whether it can run here, on which device, or the reason.
 
     They are in the order in which ``backend="auto"`` tries them. Their libraries are imported.
     """

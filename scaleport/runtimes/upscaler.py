@@ -30,7 +30,7 @@ class Upscaler:
     """A model on a backend. Made by :func:`load`.
 
     Calling it upscales an image; :meth:`open` encodes an image once for many renderings. Many
-    threads may call one upscaler at the same time; a forked process loads the graphs anew.
+    threads may call one upscaler at the same time; a forked process loads its own graphs.
     :meth:`close` releases the graphs, as leaving a ``with`` block does.
     """
 
@@ -40,7 +40,7 @@ class Upscaler:
 
     @property
     def manifest(self) -> Manifest:
-        """What the bundle says of the model."""
+        """The manifest of the bundle."""
         return self._stages.manifest
 
     @property
@@ -55,17 +55,17 @@ class Upscaler:
 
     @property
     def inference_precision(self) -> str:
-        """Precision that was asked for instead of that of the graphs; empty if none was."""
+        """Requested precision of the arithmetic; empty for that of the graphs."""
         return self._stages.options.inference_precision
 
     @property
     def device(self) -> str:
-        """Provider and device that the graphs really run on; loads the first graph to know it."""
+        """Provider and device that run the graphs; loads the first graph to find out."""
         return self._stages.session("encode").device
 
     @property
     def stages(self) -> Stages:
-        """The graphs themselves, for callers that bring their own tiling."""
+        """The graphs themselves, for callers with their own tiling."""
         return self._stages
 
     def close(self) -> None:
@@ -178,15 +178,15 @@ def load(
         device: the backend's own name of a device; empty for its default.
         policy: tile sizes and cache limits.
         options: further options for the backend.
-        allow: what the bundle's graphs may ask for although it runs code from elsewhere:
-            ``custom-ops``, operations outside of the standard sets.
-        verify_key: public key that the bundle must be signed with; None does not ask for one.
-        inference_precision: ``fp32``, ``tf32``, ``bf16`` or ``fp16``: compute in this precision
-            instead of that of the graphs; empty computes as the graphs say.
+        allow: operations whose code comes from elsewhere: ``custom-ops`` allows operations outside
+            of the standard sets.
+        verify_key: public key that the bundle must be signed with; None accepts any bundle.
+        inference_precision: precision of the arithmetic: ``fp32``, ``tf32``, ``bf16`` or ``fp16``;
+            empty for that of the graphs.
 
     Raises:
         ArtifactError: if the bundle is damaged, of an unknown version, not signed with the key, or
-            asks for what is not allowed.
+            needs operations that are not allowed.
         BackendError: if the backend is missing or cannot run here.
         UsageError: if there is no such bundle, a name is unknown, the bundle has no such graphs,
             an argument contradicts ``options``, or ``allow`` or ``verify_key`` is given with a

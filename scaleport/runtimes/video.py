@@ -76,7 +76,7 @@ class VideoUpscale:
     Args:
         upscaler: model and backend.
         source: video file.
-        target: video file to be; its suffix chooses the container, see :data:`CONTAINERS`.
+        target: video file to write; its suffix chooses the container, see :data:`CONTAINERS`.
         scale: (scale_y, scale_x), or None if ``size`` is given.
         size: output size (height, width), or limits that the film's shape is fitted into; None if
             ``scale`` is given.

@@ -31,9 +31,9 @@ __all__ = ["Region", "TilePolicy", "View"]
 class View:
     """An opened image. Made by :meth:`scaleport.Upscaler.open`.
 
-    Rendering a second scale or region costs only the decoder, while the features of the image's
-    tiles fit the cache. (Where features depend on the output size, only a second region does.)
-    A view is for one thread at a time; many views of one model may be used at the same time.
+    A second scale or region costs only the decoder, as long as the features of the image's tiles
+    fit into the cache. (If features depend on the output size, this holds for regions only.)
+    Use a view from one thread at a time; many views of one model may be used at the same time.
     """
 
     def __init__(self, stages: Stages, image: ImageLike, policy: TilePolicy) -> None:
@@ -55,7 +55,7 @@ class View:
 
     @property
     def halo(self) -> int:
-        """LR pixels that the crop of a tile reaches beyond what the tile owns."""
+        """LR pixels by which the crop of a tile extends beyond the tile."""
         return halo_of(self._manifest)
 
     @property
@@ -113,10 +113,10 @@ class View:
         progress: Progress | None = None,
         dtype: np.dtype[Any] | None = None,
     ) -> Iterator[Array]:
-        """Render from top to bottom: bands of rows that together are what :meth:`render` gives.
+        """Render from top to bottom, in bands of rows that together equal :meth:`render`.
 
-        Where a backend runs out of memory, tiles are halved and the rendering goes on;
-        :attr:`policy` tells. Arguments and errors are those of :meth:`render`.
+        If a backend runs out of memory, tiles are halved and the rendering continues;
+        :attr:`policy` shows the new size. Arguments and errors are those of :meth:`render`.
 
         Args:
             scale: one number, or (scale_y, scale_x).
@@ -128,7 +128,7 @@ class View:
         yield from self._bands(self._grid(scale, size, region), progress or silent, dtype)
 
     def output_size(self, scale: float | Iterable[float]) -> tuple[int, int]:
-        """Size (height, width) of the whole output at a scale: regions lie within it.
+        """Size (height, width) of the whole output at a scale. Regions must lie within it.
 
         Raises:
             ScaleError: if the scale is out of range.
@@ -137,20 +137,20 @@ class View:
 
     @property
     def source(self) -> Source:
-        """Where the pixels come from."""
+        """The source of the pixels."""
         return self._source
 
     @property
     def cached_bytes(self) -> int:
         """Bytes of the features that are kept, at most :attr:`TilePolicy.cache_bytes`.
 
-        More only where those of a single tile are.
+        The features of a single tile may exceed it.
         """
         return self._renderer.cached_bytes
 
     @property
     def policy(self) -> TilePolicy:
-        """How much is worked on at once, now."""
+        """The current sizes of tiles, calls and cache."""
         return self._policy
 
     def _grid(

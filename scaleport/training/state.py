@@ -46,7 +46,7 @@ def read_state(path: Path) -> dict[str, Any]:
         if not isinstance(state, dict):
             raise ValueError("not a state")
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.PickleError) as error:
-        raise ArtifactError(f"{path} is damaged; train anew without --resume") from error
+        raise ArtifactError(f"{path} is damaged; start again without --resume") from error
     return state
 
 

@@ -67,7 +67,11 @@ def test_no_compiler_is_said_and_the_rest_is_measured(folder, run, monkeypatch) 
         ("--backend nothing", 2, "unknown backend"),
         ("--plot speed.txt", 2, "a plot is written as"),
         ("--plot nowhere/speed.png", 2, "no folder"),
-        ("--backend onnxruntime --precision int8 --pytorch none", 2, "nothing to measure"),
+        (
+            "--backend onnxruntime --precision int8 --pytorch none",
+            2,
+            "has no graphs of the backends",
+        ),
     ],
 )
 def test_wrong_requests_measure_nothing(folder, run, options: str, code: int, says: str) -> None:

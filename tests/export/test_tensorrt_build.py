@@ -305,7 +305,7 @@ def test_full_tensorrt_builds_for_the_gpu_at_hand_only(
         "scaleport.export.tensorrt.find_device", lambda: Device(0, "some GPU", "8.9")
     )
     options = TensorRTOptions(compute_capabilities=("8.6",))
-    with pytest.raises(ExportError, match=r"for the GPU at hand \(8\.9\), not for 8\.6"):
+    with pytest.raises(ExportError, match=r"for the present GPU \(8\.9\), not for 8\.6"):
         build_engine(graph(conv_model()), out / "x.engine", {"image": IMAGE}, options)
 
 

@@ -74,7 +74,7 @@ def test_table_of_a_good_bundle():
     assert "FAILED" not in text
     assert "tall x2.7" in text
     assert "ran onnxruntime 1.99 on CPU" in text
-    assert "not applicable, and refused as they must be: x8.8" in text
+    assert "outside the range of the model, correctly refused: x8.8" in text
     assert "not run: tensorrt: no GPU [here]" in text
     assert "gate fp32: max abs at most 0.0001, PSNR at least 80 dB" in text
     assert text.splitlines()[-1] == "all 5 cases within the gates"

@@ -23,7 +23,7 @@ from scaleport.models.layers import ChannelNorm, LayerNorm
 from scaleport.models.registry import ENCODERS
 
 _LONGEST_STEP = 256
-WINDOWED = Tiling("approximate", "windows are counted from the corner of what is given")
+WINDOWED = Tiling("approximate", "windows are counted from the corner of the input")
 
 
 class FeedForward(nn.Module):

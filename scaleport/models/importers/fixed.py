@@ -81,7 +81,7 @@ def _mean_shifts(state: State) -> Config:
     span = float((bias * mean).sum() / (mean * mean).sum())
     known = torch.allclose(bias, span * mean, rtol=1e-5) and span > 0
     if not plain or not known or not torch.allclose(found["sub_mean.bias"], -bias, rtol=1e-5):
-        raise Refused("its mean shifts are none of the published ones")
+        raise Refused("its mean shifts are not among the published ones")
     # Of rounding to float32, and nothing else.
     span = round(span, 2)
     return {"mean": list(EDSR_MEAN), "std": 1 / span}

@@ -21,7 +21,7 @@ def _plan(state: State, description: Description, scales: tuple[int, ...] | None
     check_description(description, ("lte",), {})
     width = size(state, "coef.weight", 0, 4)
     if size(state, "imnet.layers.0.weight", 1, 2) != width:
-        raise Refused("its decoder does not read what its coefficients are: not supported")
+        raise Refused("the width of its decoder does not fit its coefficients: not supported")
     config = {
         "name": "lte",
         "width": width,

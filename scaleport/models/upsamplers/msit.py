@@ -70,7 +70,7 @@ class MSIT(QueryUpsampler):
     queries_per_chunk: ClassVar[int] = 2048  # each reads (2 radius + 1)^2 keys and values
     reads_skip: ClassVar[bool] = True
     binds_scales: ClassVar[bool] = True
-    tiling = Tiling("approximate", "FEM wraps around the border of whatever it is given")
+    tiling = Tiling("approximate", "FEM wraps around the border of its input")
     rewrites: tuple[str, ...] = (
         "kernels merged, BatchNorm folded",
         "attention's products at LR size",

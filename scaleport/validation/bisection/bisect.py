@@ -48,9 +48,9 @@ SCALE: Final = 2.7
 
 @dataclass(frozen=True)
 class Bisection:
-    """What was compared, and the first divergence if there is one.
+    """The comparison, and the first divergence if there is one.
 
-    ``device`` is what really ran the graphs. ``notes`` are remarks for a person.
+    ``device`` is the device that ran the graphs. ``notes`` are remarks for people.
     """
 
     backend: str
@@ -69,17 +69,17 @@ class BisectOptions:
     """What is compared.
 
     Attributes:
-        backend: one that shows the tensors inside of a graph, such as ``onnxruntime``,
+        backend: a backend that can show the tensors inside a graph, such as ``onnxruntime``,
             ``openvino``, ``coreml`` or ``tensorrt``; empty for the first that can run here, in
             the order in which an export writes formats.
-        precision: ``fp32`` or ``fp16``; both are held against float32.
-        shape: LR size of the made-up picture that is fed.
-        scale: requested scale; 2.7, or the nearest that the model answers, if None.
+        precision: ``fp32`` or ``fp16``; both are compared with float32.
+        shape: LR size of the synthetic picture that is used.
+        scale: requested scale; if None, 2.7 or the nearest scale of the model.
         tolerance: largest difference of a tensor, as a share of its largest value or of 1,
             whichever is more; that of :data:`TOLERANCES` if None.
         stages: only these; ``whole`` is the whole graph, ``whole_size`` that of TensorRT. Empty
             for all.
-        checkpoint: the reference's weights, if not those that the bundle carries.
+        checkpoint: weights of the reference; None for the checkpoint in the bundle.
     """
 
     backend: str = ""
@@ -104,9 +104,9 @@ def bisect(
     options: BisectOptions | None = None,
     progress: Progress | None = None,
 ) -> Bisection:
-    """Find the first tensor in which a bundle's graphs leave the PyTorch network.
+    """Find the first tensor where a bundle's graphs differ from the PyTorch network.
 
-    Each stage is fed with what the reference gives, so that one stage's error is not another's.
+    Each stage gets the reference's values, so that the error of one stage does not reach the next.
     Stages come first, the whole graph last; the search ends at the first divergence.
 
     Args:

@@ -50,7 +50,7 @@ class Gate:
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def failure(self, max_abs: float, psnr: float) -> str:
-        """What is outside the limits, in words; empty if nothing is. NaN is outside."""
+        """The violated limits, in words; empty if there are none. NaN violates every limit."""
         reasons = []
         if not max_abs <= self.max_abs:
             reasons.append(f"max abs {max_abs:.2e} over {self.max_abs:.2e}")
@@ -74,8 +74,8 @@ class Gates:
     def of(self, precision: str, inference_precision: str = "") -> Gate:
         """The gate of graphs in a precision.
 
-        Where another inference precision was asked for, the wider of both gates counts: neither
-        of the two roundings is the other's fault.
+        With another inference precision, the wider of the two gates counts, because the
+        result has both roundings.
 
         Raises:
             UsageError: if a precision has none.
@@ -140,7 +140,7 @@ def rejudge(parity: Parity, gates: Gates) -> Parity:
 
 
 def passed(parity: Parity) -> bool:
-    """Whether something was compared and all of it is within the gates."""
+    """Whether at least one case was compared and every case is within its gate."""
     compared = any(result.max_abs is not None for result in parity.results)
     return compared and all(result.passed for result in parity.results)
 

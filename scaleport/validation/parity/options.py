@@ -14,15 +14,15 @@ class ValidationOptions:
     """Which cases are run, and by which gates they are judged.
 
     Attributes:
-        backends: names to run, each of which must be able to; None for all that can.
-        precisions: ``fp32`` and ``fp16``; None for those of the two that the bundle has.
+        backends: names, each of which must be usable; None for all usable ones.
+        precisions: ``fp32`` and ``fp16``; None for all of these in the bundle.
         selection: ``full`` or ``quick``, see :func:`scaleport.validation.parity.cases.plan_cases`.
         gates: thresholds.
         threads: processor threads; 0 leaves it to PyTorch and the backends.
         inference_precision: compute in this precision instead of that of the graphs, see
             :func:`scaleport.runtimes.upscaler.load`; judged by a gate of its own. Backends that
             cannot are not run.
-        store: put the results into the bundle's manifest, which removes its signature.
+        store: store the results in the bundle's manifest, which removes its signature.
     """
 
     backends: Sequence[str] | None = None

@@ -61,9 +61,9 @@ def validate(
 ) -> Parity:
     """Compare a bundle's graphs with the training-form network of its own checkpoint.
 
-    A case that raises an error or returns NaN is a failed case whose ``note`` says why. A backend
-    that cannot run here, or has no graphs in the bundle, is no case at all: its entry in
-    ``device`` says why it was not run.
+    A case that raises an error or returns NaN fails, and its ``note`` says why. A backend that
+    cannot run here, or has no graphs in the bundle, has no cases; its entry in ``device`` says
+    why it was not run.
 
     Args:
         bundle: the bundle directory, or the bundle if it is open already.

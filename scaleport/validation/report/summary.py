@@ -181,7 +181,7 @@ def _remarks(parity: Parity) -> list[str]:
             lines.append(f"{how} {name} {version} on {device}".replace("  ", " "))
     refused = ", ".join(scale_text(scale) for scale in _refused(parity))
     if refused:
-        lines.append(f"not applicable, and refused as they must be: {refused}")
+        lines.append(f"outside the range of the model, correctly refused: {refused}")
     lines += [f"not run: {name}: {reason}" for name, reason in skipped.items()]
     return lines
 
