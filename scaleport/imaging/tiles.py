@@ -22,6 +22,9 @@ class Span:
 def cut(length: int, tile: int, halo: int, step: int = 1) -> list[Span]:
     """Cut an axis into spans of nearly equal length, at most ``tile`` samples owned by each.
 
+    Where crops have to begin and end at whole steps, spans meet where the two crops overlap least,
+    as near to equal lengths as that allows.
+
     Args:
         length: samples of the axis.
         tile: most samples a span may own; 0 for no cutting.
@@ -36,7 +39,15 @@ def cut(length: int, tile: int, halo: int, step: int = 1) -> list[Span]:
     if step < 1:
         raise UsageError(f"the step of tiles must be at least 1, got {step}")
     count = 1 if tile == 0 else -(-length // tile)
-    edges = [length * i // count for i in range(count + 1)]
+    edges = [0]
+    for left in range(count - 1, 0, -1):
+        equal = length * (count - left) // count
+        # No span is empty or owns too much, now or among those that are left.
+        low = max(edges[-1] + 1, length - tile * left)
+        high = min(edges[-1] + tile, length - left)
+        places = [e for e in _best_edges(equal, halo, step) if low <= e <= high]
+        edges.append(places[0] if places else min(max(equal, low), high))
+    edges.append(length)
     return [
         Span(
             start,
@@ -46,6 +57,16 @@ def cut(length: int, tile: int, halo: int, step: int = 1) -> list[Span]:
         )
         for start, stop in pairwise(edges)
     ]
+
+
+def _best_edges(equal: int, halo: int, step: int) -> list[int]:
+    """Places next to one, the nearest first, at which crops overlap by the fewest whole steps."""
+    # Crops that begin at the step before ``edge - halo`` and end at that after ``edge + halo``.
+    spare = -2 * halo % step
+    past = (equal - halo) % step
+    if past <= spare:
+        return [equal]
+    return sorted((equal - (past - spare), equal + step - past), key=lambda e: abs(e - equal))
 
 
 def bands(start: int, stop: int, most: int) -> Iterator[tuple[int, int]]:

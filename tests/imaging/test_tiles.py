@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,12 +34,31 @@ def test_crops_reach_the_halo_or_the_border(length, tile, halo):
 
 @given(LENGTHS, TILES, HALOS, st.integers(1, 70))
 def test_crops_begin_and_end_at_whole_steps(length, tile, halo, step):
-    for span, plain in zip(cut(length, tile, halo, step), cut(length, tile, halo), strict=True):
-        assert (span.start, span.stop) == (plain.start, plain.stop)
+    spans = cut(length, tile, halo, step)
+    owned = [i for span in spans for i in range(span.start, span.stop)]
+    assert owned == list(range(length))
+    assert len(spans) == len(cut(length, tile, halo))
+    for span in spans:
+        assert 0 < span.stop - span.start <= (tile or length)
         assert span.crop_start % step == 0
-        assert 0 <= plain.crop_start - span.crop_start < step
-        assert 0 <= span.crop_stop - plain.crop_stop < step
+        assert 0 <= max(0, span.start - halo) - span.crop_start < step
+        assert 0 <= span.crop_stop - min(length, span.stop + halo) < step
         assert span.crop_stop % step == 0 or span.crop_stop == length
+
+
+@pytest.mark.parametrize(
+    ("length", "tile", "halo", "step", "overlap"),
+    [
+        # What HiT-SR's windows need: one step at every edge, where equal parts need up to two.
+        (2048, 384, 32, 192, 192),
+        # SwinIR's: no more than the halo itself.
+        (1000, 256, 32, 8, 64),
+        (1000, 256, 30, 8, 64),
+    ],
+)
+def test_spans_meet_where_crops_overlap_least(length, tile, halo, step, overlap):
+    spans = cut(length, tile, halo, step)
+    assert [a.crop_stop - b.crop_start for a, b in pairwise(spans)] == [overlap] * (len(spans) - 1)
 
 
 @given(LENGTHS, st.integers(1, 90), HALOS)
