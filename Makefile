@@ -19,10 +19,13 @@ SITE := web/build/site
 .DELETE_ON_ERROR:
 
 # TensorRT-RTX has no wheels for some platforms, so its failure leaves a usable installation.
+# Spandrel without what it requires: torchvision has to be built for the very build of torch, and
+# the tests of imports, which stand in for it, do without.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
 	$(PIP) -e ".[export,train,eval,video,dev]"
+	$(PIP) einops && $(PIP) --no-deps spandrel
 	$(PIP) -e ".[tensorrt-rtx]" || echo "note: TensorRT-RTX is not available for this platform"
 	touch $@
 
