@@ -6,6 +6,7 @@ Some of its conversions change the function or its precision, silently:
 * ``full_like`` with a value that is only known at run time becomes 0.0, a float;
 * clamping integers goes through float32, or float16 where the program is float16;
 * a floored quotient of integers, such as a number of windows, becomes float32;
+* GELU by its tanh formula becomes the exact one, up to 5e-4 apart;
 * a Python number beside a float16 tensor widens the tensor, and all that follows, to float32.
 
 PyTorch's own rules are put in their place, and taken out again afterwards.
@@ -153,7 +154,15 @@ def _rules(frontend: Any, clamp_floats: Any, promote: Any) -> dict[str, Any]:
         x, y = promote(frontend._get_inputs(context, node, expected=2))
         context.add(Builder.floor_div(x=x, y=y, name=node.name))
 
+    def gelu(context: Any, node: Any) -> None:
+        x = frontend._get_inputs(context, node, min_expected=1)[0]
+        # A keyword of the traced operator, which the frontend's own rule does not look at.
+        asked = frontend._get_kwinputs(context, node, "approximate", default=["none"])[0]
+        mode = "TANH_APPROXIMATION" if getattr(asked, "val", asked) == "tanh" else "EXACT"
+        context.add(Builder.gelu(x=x, mode=mode, name=node.name))
+
     return {
+        "gelu": gelu,
         "reciprocal": reciprocal,
         "full_like": full_like,
         "clamp": clamp,
