@@ -79,10 +79,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 def parts(name: str) -> tuple[str, str]:
     """Encoder and upsampler of a composition, with the variant where there are several."""
     config = COMPOSITIONS[name].config
-    encoder = config["encoder"]
-    return "-".join(filter(None, (encoder["name"], encoder.get("base")))), config["upsampler"][
-        "name"
-    ]
+    encoder, variant = config["encoder"]["name"], config["encoder"].get("base")
+    # What an encoder refines is an encoder with a row of its own.
+    encoder = f"{encoder}-{variant}" if isinstance(variant, str) else encoder
+    return encoder, config["upsampler"]["name"]
 
 
 def chosen() -> list[str]:

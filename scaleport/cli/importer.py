@@ -25,6 +25,7 @@ Examples:
   scaleport export edsr-baseline-liif.safetensors
   scaleport import rcan_igconv_plus.pth -o rcan.safetensors --scales 2,3,4,8
   scaleport import edsr.pth -o edsr.safetensors --set encoder.residual_scale=0.1
+  scaleport import thera-rdn-pro.pkl
   scaleport import realesr-general-x4v3.pth -o general.safetensors --spandrel
 """
 

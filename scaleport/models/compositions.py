@@ -15,6 +15,7 @@ Config = dict[str, Any]
 _EDSR_MEAN: Config = {"mean": [0.4488, 0.4371, 0.4040], "std": 1.0}
 _HALF: Config = {"mean": [0.5, 0.5, 0.5], "std": 0.5}
 _PLAIN: Config = {"mean": [0.0, 0.0, 0.0], "std": 1.0}
+_THERA: Config = {"mean": [0.4488, 0.4371, 0.4040], "std": 0.5}
 
 
 def _scales(largest: float) -> Config:
@@ -39,9 +40,14 @@ _ENCODERS: dict[str, Config] = {
     "hiet-srformer": {"name": "hiet", "base": "srformer"},
     "hiet-mambairv2": {"name": "hiet", "base": "mambairv2"},
     "eqsr": {"name": "eqsr", "octaves": 40, "scale_input": "size"},
+    "edsr-plus": {"name": "refined-convnext", "base": {"name": "edsr"}},
+    "edsr-pro": {"name": "refined-swin", "base": {"name": "edsr"}},
+    "rdn-plus": {"name": "refined-convnext", "base": {"name": "rdn"}},
+    "rdn-pro": {"name": "refined-swin", "base": {"name": "rdn"}},
 }
 
 _KRIGING: Config = {"name": "kriging", "octaves": 40}
+_AIR: Config = {"name": "thera", "waves": 32}
 
 # What makes an encoder small enough for a test, with every kind of part still in it. Windows keep
 # their published sizes: how many of them an image has is what graphs go wrong with.
@@ -57,6 +63,8 @@ _SMALL_ENCODERS: dict[str, Config] = {
     "mambairv2": {"width": 12, "depths": [2], "heads": 2, "window": 8},
     "hiet": {"width": 12, "blocks": 1, "windows": [64, 8, 64], "heads": 2},
     "eqsr": {"width": 12, "depths": [2], "heads": 2},
+    "refined-convnext": {"stages": [[8, 1], [12, 1]]},
+    "refined-swin": {"width": 12, "depths": [2], "heads": 2},
 }
 _SMALL_UPSAMPLERS: dict[str, Config] = {
     "igconv": {"latent": 16, "hidden_layers": 1},
@@ -70,6 +78,7 @@ _SMALL_UPSAMPLERS: dict[str, Config] = {
     "hiif-light": {"width": 16, "levels": 3, "heads": 2},
     "msit": {"width": 16, "heads": 2, "branches": 4, "query_branches": 2, "hidden": [16, 16]},
     "kriging": {"width": 16, "groups": 4},
+    "thera": {"waves": 70},
 }
 
 
@@ -91,9 +100,13 @@ class Composition:
     def small(self) -> Config:
         """The same network with the fewest layers and channels that still have every part."""
         encoder, upsampler = self.config["encoder"], self.config["upsampler"]
+        small = {**encoder, **_SMALL_ENCODERS.get(encoder["name"], {})}
+        base = small.get("base")
+        if isinstance(base, dict):
+            small["base"] = {**base, **_SMALL_ENCODERS.get(base["name"], {})}
         return {
             **self.config,
-            "encoder": {**encoder, **_SMALL_ENCODERS.get(encoder["name"], {})},
+            "encoder": small,
             "upsampler": {**upsampler, **_SMALL_UPSAMPLERS.get(upsampler["name"], {})},
         }
 
@@ -158,6 +171,12 @@ _ANY = (
     ("c2d-swinir-light-stage1", "2503.13740", "hiet-swinir", "hiif-light", _HALF, _TO_FOUR),
     ("c2d-srformer-light-stage1", "2503.13740", "hiet-srformer", "hiif-light", _HALF, _TO_FOUR),
     ("c2d-mambairv2-light-stage1", "2503.13740", "hiet-mambairv2", "hiif-light", _HALF, _TO_FOUR),
+    ("edsr-baseline-thera-air", "2311.17643", "edsr-baseline", _AIR, _THERA, _REAL),
+    ("edsr-baseline-thera-plus", "2311.17643", "edsr-plus", "thera", _THERA, _REAL),
+    ("edsr-baseline-thera-pro", "2311.17643", "edsr-pro", "thera", _THERA, _REAL),
+    ("rdn-thera-air", "2311.17643", "rdn", _AIR, _THERA, _REAL),
+    ("rdn-thera-plus", "2311.17643", "rdn-plus", "thera", _THERA, _REAL),
+    ("rdn-thera-pro", "2311.17643", "rdn-pro", "thera", _THERA, _REAL),
     ("eqsr", "CVPR 2023 EQSR", "eqsr", _KRIGING, _EDSR_MEAN, _scales(8.0)),
 )
 """Networks of any real scale."""

@@ -371,3 +371,35 @@ def msit(
         return out[None] * 0.5 + 0.5
 
     return run
+
+
+def lte(network: Any, width: int, inner: int, scale: int, layers: int = 3) -> Run:
+    """LTE; beyond x4, the largest scale of its training, the cell stays as at x4."""
+    network.coef, network.freq = conv(width, inner), conv(width, inner)
+    network.phase = nn.Linear(2, inner // 2, bias=False)
+    network.imnet = mlp([inner, *[inner] * layers, 3], nn.ReLU)
+
+    def run(image: Tensor) -> Tensor:
+        x = (image - 0.5) / 0.5
+        feature = network.encoder.features(x)
+        maps = [part(feature)[0].permute(1, 2, 0) for part in (network.coef, network.freq)]
+        phase = network.phase(torch.full((2,), 2 / min(scale, 4)))
+        u, v = (positions(size, scale) for size in image.shape[2:])
+        answers, areas = [], []
+        for step_y in (0, 1):
+            row = (u.floor() + step_y).clamp(0, image.shape[2] - 1)
+            for step_x in (0, 1):
+                col = (v.floor() + step_x).clamp(0, image.shape[3] - 1)
+                rel_y, rel_x = 2 * (u - row)[:, None], 2 * (v - col)
+                here, turn = (part[row.long()][:, col.long()] for part in maps)
+                angle = turn[..., 0::2] * rel_y[..., None] + turn[..., 1::2] * rel_x[..., None]
+                angle = torch.pi * (angle + phase)
+                waves = torch.cat([angle.cos(), angle.sin()], -1)
+                answers.append(network.imnet.layers(here * waves).permute(2, 0, 1))
+                areas.append((rel_y * rel_x).abs() + 1e-9)
+        shares = [area / torch.stack(areas).sum(0) for area in areas[::-1]]
+        out = sum(a * b for a, b in zip(answers, shares, strict=True))
+        low = bilinear(x[0], u[:, None], v).permute(2, 0, 1)
+        return (out + low)[None] * 0.5 + 0.5
+
+    return run

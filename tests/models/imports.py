@@ -9,8 +9,17 @@ from typing import Any
 
 import torch
 from authors import BasicEdsr, Edsr, Rcan, Rdn, Smfanet, conv, one_convolution, tree
-from authors_decoders import hiif, igconv, liif, metasr, msit
+from authors_decoders import hiif, igconv, liif, lte, metasr, msit
 from authors_eqsr import Eqsr
+from authors_thera import (
+    FlaxConvNeXt,
+    FlaxEdsr,
+    FlaxRdn,
+    FlaxSwin,
+    heat_field,
+    pickled,
+    thera,
+)
 from authors_windowed import HiT, Windowed, continued
 from torch import Tensor, nn
 
@@ -25,6 +34,7 @@ LIIF, IGCONV = "LIIF (yinboc/liif)", "IGConv (dslisleedh/IGConv)"
 EDSR_PYTORCH = "EDSR-PyTorch (thstkdgus35/EDSR-PyTorch)"
 SWINIR, SRFORMER = "SwinIR (JingyunLiang/SwinIR)", "SRFormer (HVision-NKU/SRFormer)"
 HITSR, EQSR, MSIT = "HiT-SR (XiangZ-0/HiT-SR)", "EQSR (neuralchen/EQSR)", "MSIT (Jinchen2028/MSIT)"
+LTE, THERA = "LTE (jaewon-lee-b/lte)", "Thera (prs-eth/thera)"
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,8 @@ class File:
         project: whose it is.
         network: name of the network.
         build: makes its module.
-        place: where the weights lie in the file; ``model.sd`` with the model's name and arguments.
+        place: where the weights lie in the file; ``model.sd`` with the model's name and arguments,
+            ``model.params`` in a pickle of a JAX program.
         size: of the image that it is compared at.
         name: of the model in the file.
         args: what the file says of it.
@@ -145,6 +156,30 @@ def _msit(encoder: Callable[[], Any], rim: bool) -> Callable[[], Built]:
         network = tree(encoder=encoder())
         run = msit(network, 64, 256, 8, rim, 2, 16, 4, 3, 16, (256,) * 4)
         return network, run, 2
+
+    return build
+
+
+def _lte(encoder: Callable[[], Any]) -> Callable[[], Built]:
+    def build() -> Built:
+        network = tree(encoder=encoder())
+        return network, lte(network, 64, 256, 2), 2
+
+    return build
+
+
+def _thera(encoder: str, size: str) -> Callable[[], Built]:
+    def build() -> Built:
+        base = FlaxEdsr(64, 16) if encoder == "EDSR" else FlaxRdn(64, 16, 8, 64)
+        refine = None
+        if size == "Plus":
+            refine = FlaxConvNeXt([(64, 6), (96, 7), (128, 3)])
+        elif size == "Pro":
+            refine = FlaxSwin(64, 180, [7, 6], 6, 8)
+        waves, channels = 32 if size == "Air" else 512, 128 if size == "Plus" else 64
+        network = thera(base, refine, channels, waves)
+        run = heat_field(network)
+        return network, lambda image: run(image, (2 * image.shape[2], 2 * image.shape[3])), 2
 
     return build
 
@@ -262,6 +297,13 @@ FILES: tuple[File, ...] = (
         for title, encoder in (("EDSR-baseline", _edsr), ("RDN", _rdn))
         for rim in (False, True)
     ),
+    File(LTE, "EDSR-baseline-LTE", _lte(_edsr), "model.sd", (5, 6), "lte"),
+    File(LTE, "RDN-LTE", _lte(_rdn), "model.sd", (5, 6), "lte"),
+    *(
+        File(THERA, f"{encoder}-Thera-{size}", _thera(encoder, size), "model.params", (9, 11))
+        for encoder in ("EDSR", "RDN")
+        for size in ("Air", "Plus", "Pro")
+    ),
     *(_of_igconv("EDSR-baseline", lambda: BasicEdsr(64, 16), 64, plus) for plus in (False, True)),
     *(_of_igconv("EDSR large", _large, 256, plus, size=(5, 4)) for plus in (False, True)),
     *(_of_igconv("HiT-SRF", _hit_srf, 60, plus, size=(33, 35)) for plus in (False, True)),
@@ -310,8 +352,11 @@ def bring(file: File, folder: Path) -> tuple[nn.Module, Run, int, Imported]:
     """Write the file, import it."""
     module, run, scale = file.build()
     spread(module, file.gain)
-    path = folder / "weights.pth"
-    torch.save(file.wrap(module.state_dict()), path)
+    path = folder / ("weights.pkl" if file.place == "model.params" else "weights.pth")
+    if file.place == "model.params":
+        pickled(module, path)
+    else:
+        torch.save(file.wrap(module.state_dict()), path)
     found = import_file(path)
     path.unlink()
     return module, run, scale, found

@@ -14,10 +14,12 @@ from typing import Any
 
 import torch
 from authors import BasicEdsr, Edsr, Rcan, Rdn, Smfanet, conv, one_convolution, tree, vary
-from authors_decoders import hiif, igconv, liif, metasr, msit, positions
+from authors_decoders import hiif, igconv, liif, lte, metasr, msit, positions
 from authors_eqsr import Eqsr
+from authors_thera import FlaxConvNeXt, FlaxEdsr, FlaxRdn, FlaxSwin, heat_field, pickled, thera
 from authors_windowed import HiT, Windowed, continued, mirrored, reflected, scripted
 from forms import make
+from published_c2d import hiet, mambairv2
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -36,13 +38,11 @@ class Published:
     Attributes:
         make: gives our network, and the statement of it for float[1, 3, H, W].
         sizes: whole windows, and sizes that are not.
-        export: whether a graph can hold it.
     """
 
     make: Callable[[Path], Made]
     scale: int
     sizes: tuple[Size, ...] = ((6, 5), (8, 8))
-    export: bool = True
 
 
 def brought(folder: Path, module: nn.Module, run: Run, name: str = "", **options: Any) -> Made:
@@ -125,109 +125,6 @@ def _hit(extra: bool) -> Callable[[Path], Made]:
     return made
 
 
-def _hiet(base: str) -> Callable[[Path], Made]:
-    """The backbone of C2D-ISR on the layers of HiT-SR, whose statement it is given."""
-
-    def made(folder: Path) -> Made:
-        del folder
-        config = {
-            "encoder": {
-                "name": "hiet",
-                "base": base,
-                "width": 20,
-                "blocks": 1,
-                "windows": [16, 4, 16],
-                "heads": 2,
-            },
-            "upsampler": {"name": "spconv", "scale": 2},
-            "normalisation": {"mean": [0.5] * 3, "std": 0.5},
-        }
-        network = make(config)
-        ours: Any = network.encoder
-        theirs = HiT(20, 1, [16, 4, 16], 2, base == "srformer")
-        block = ours.blocks[0]
-
-        def layer(number: int, x: Tensor) -> Tensor:
-            source, size = block.layers[number], (16, 4, 16)[number]
-            part = theirs.layers[0].residual_group.blocks[number]  # type: ignore[union-attr]
-            _copy_layer(source, part)
-            code = source.correlation.code.linear
-            bits = int(math.log2(size))
-            places = torch.cartesian_prod(torch.arange(size), torch.arange(size))
-            digits = [(places >> (bits - 1 - i)) % 2 for i in range(bits)]
-            both = torch.cat([torch.stack(digits)[..., axis].T for axis in (0, 1)], 1).float()
-            table = code(both).reshape(size, size, -1)
-            y = theirs.correlate(part.correlation, x, size, table)
-            x = x + part.norm1(y)
-            y = functional.gelu(part.mlp.fc1(x))
-            if base == "srformer":
-                near = part.mlp.dwconv.depthwise_conv(y.permute(2, 0, 1))
-                y = y + functional.gelu(near).permute(1, 2, 0)
-            return x + part.norm2(part.mlp.fc2(y))
-
-        def run(image: Tensor) -> Tensor:
-            shallow = ours.head((image - 0.5) / 0.5)
-            x = ours.norm1(shallow[0].permute(1, 2, 0))
-            first = layer(0, x)
-            middle = layer(1, first)
-            last = layer(2, block.fuse[0](torch.cat([middle, first], -1)))
-            y = x + block.conv(last.permute(2, 0, 1)).permute(1, 2, 0)
-            deep = ours.tail(ours.norm2(y).permute(2, 0, 1))
-            tail: Any = network.upsampler
-            return functional.pixel_shuffle(tail.conv(shallow + deep), 2) * 0.5 + 0.5
-
-        return network, run
-
-    return made
-
-
-def _copy_layer(source: Any, part: Any) -> None:
-    """Our weights of a layer of HiT-SR under the authors' names."""
-    c, theirs = source.correlation, part.correlation
-    pairs = [
-        (c.features.reduce, theirs.qv.conv[0]),
-        (c.features.conv, theirs.qv.conv[2]),
-        (c.features.expand, theirs.qv.conv[4]),
-        (c.features.linear, theirs.qv.linear),
-        (c.project, theirs.proj),
-        (c.pool, theirs.spatial_linear),
-        (c.position.project, theirs.pos.pos_proj),
-        (source.norm1, part.norm1),
-        (source.norm2, part.norm2),
-        (source.mlp.expand, part.mlp.fc1),
-        (source.mlp.reduce, part.mlp.fc2),
-    ]
-    for i in range(3):
-        step = getattr(theirs.pos, f"pos{i + 1}")
-        pairs += [(c.position.norms[i], step[0]), (c.position.linears[i], step[2])]
-    if source.mlp.depthwise is not None:
-        pairs.append((source.mlp.depthwise, part.mlp.dwconv.depthwise_conv[0]))
-    for ours, layer in pairs:
-        with torch.no_grad():
-            layer.weight.copy_(ours.weight.reshape(layer.weight.shape))
-            if ours.bias is not None:
-                layer.bias.copy_(ours.bias)
-
-
-def _mambairv2(folder: Path) -> Made:
-    """Of the continued image; what the encoder does in whole windows has tests of its own."""
-    del folder
-    config = {
-        "encoder": {"name": "mambairv2", "width": 12, "depths": [2], "heads": 2, "window": 8},
-        "upsampler": {"name": "spconv", "scale": 2},
-        "normalisation": {"mean": [0.4488, 0.4371, 0.404], "std": 1.0},
-    }
-    network = make(config)
-    encoder: Any = network.encoder
-    tail: Any = network.upsampler
-
-    def run(image: Tensor) -> Tensor:
-        feature = encoder(image - network.mean)
-        return functional.pixel_shuffle(tail.conv(feature), 2) + network.mean
-
-    return network, continued(run, 8, mirrored)
-
-
 def _eqsr(folder: Path) -> Made:
     network = Eqsr(8, [2, 1], 2, 8, 8)
     vary(network)
@@ -254,6 +151,40 @@ def _rdn_liif(folder: Path) -> Made:
 def _metasr(folder: Path) -> Made:
     network = tree(encoder=Edsr(4, 1))
     return brought(folder, network, metasr(network, 4, 6, 3), "metasr")
+
+
+def _lte(scale: int) -> Callable[[Path], Made]:
+    def made(folder: Path) -> Made:
+        network = tree(encoder=Edsr(4, 1))
+        return brought(folder, network, lte(network, 4, 8, scale), "lte")
+
+    return made
+
+
+def _thera(size: str) -> Callable[[Path], Made]:
+    """Air on RDN, the others on EDSR."""
+
+    def made(folder: Path) -> Made:
+        base = FlaxRdn(8, 2, 3, 5) if size == "air" else FlaxEdsr(8, 1)
+        refine = {
+            "air": None,
+            "plus": FlaxConvNeXt([(8, 1), (12, 1)]),
+            "pro": FlaxSwin(8, 12, [2], 2, 8),
+        }[size]
+        network = vary(thera(base, refine, 12 if size == "plus" else 8, 70))
+        with torch.no_grad():
+            network.k.fill_(0.06)
+            # Phases of thousands of half turns would be noise.
+            network.out_conv.weight.mul_(0.02)
+        pickled(network, folder / "weights.pkl")
+        run = heat_field(network)
+
+        def at_three(image: Tensor) -> Tensor:
+            return run(image, (3 * image.shape[2], 3 * image.shape[3]))
+
+        return import_file(folder / "weights.pkl").network, at_three
+
+    return made
 
 
 def _hiif(folder: Path) -> Made:
@@ -401,9 +332,10 @@ PUBLISHED: dict[str, Published] = {
     "hit-srf-igconv-plus": Published(
         _igconv(lambda: HiT(20, 1, [4, 8, 16], 2, True), 20, True), 3, ((16, 16), (11, 21))
     ),
-    "c2d-swinir-x2": Published(_hiet("swinir"), 2, ((16, 16), (13, 37))),
-    "c2d-srformer-x2": Published(_hiet("srformer"), 2, ((16, 16), (13, 37))),
-    "mambairv2-x2": Published(_mambairv2, 2, CLASSICAL, export=False),
+    "c2d-swinir-x2": Published(hiet("swinir"), 2, ((16, 16), (13, 37))),
+    "c2d-srformer-x2": Published(hiet("srformer"), 2, ((16, 16), (13, 37))),
+    "c2d-mambairv2-x2": Published(hiet("mambairv2"), 2, ((16, 16), (13, 37))),
+    "mambairv2-x2": Published(mambairv2, 2, CLASSICAL),
     "eqsr": Published(_eqsr, 2, ((8, 8), (11, 10))),
     "edsr-liif": Published(_liif(), 4),
     "edsr-liif-e": Published(_liif(ensemble=False), 4),
@@ -411,6 +343,11 @@ PUBLISHED: dict[str, Published] = {
     "edsr-liif-c": Published(_liif(cell=False), 4),
     "rdn-liif": Published(_rdn_liif, 2),
     "edsr-metasr": Published(_metasr, 3),
+    "edsr-lte": Published(_lte(2), 2),
+    "edsr-lte-beyond": Published(_lte(6), 6),
+    "rdn-thera-air": Published(_thera("air"), 3),
+    "edsr-thera-plus": Published(_thera("plus"), 3),
+    "edsr-thera-pro": Published(_thera("pro"), 3, ((8, 16), (11, 13), (5, 9))),
     "edsr-hiif": Published(_hiif, 2, ((6, 5), (4, 7))),
     "rdn-msit": Published(_msit(False), 2, ((6, 5), (4, 4))),
     "rdn-msit-rim": Published(_msit(True), 2, ((6, 5), (4, 4))),

@@ -37,8 +37,8 @@ def test_torch(name: str, tmp_path: Path) -> None:
         assert difference(got, run(image)) <= LIMIT, size
 
 
-@pytest.mark.networks
-@pytest.mark.parametrize("name", [name for name, one in PUBLISHED.items() if one.export])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(PUBLISHED))
 @torch.no_grad()
 def test_onnxruntime(name: str, tmp_path: Path) -> None:
     """The stages that answer the scale, in ONNX Runtime."""

@@ -9,6 +9,7 @@ from scaleport.models.encoders import (
     mambairv2,  # noqa: F401
     rcan,  # noqa: F401
     rdn,  # noqa: F401
+    refined,  # noqa: F401
     smfanet,  # noqa: F401
     srformer,  # noqa: F401
     swinir,  # noqa: F401

@@ -31,16 +31,17 @@ class WindowAttention(Attention):
 
 
 class MLP(nn.Module):
-    """``Linear(GELU(Linear(x)))`` of every pixel."""
+    """``Linear(GELU(Linear(x)))`` of every pixel; ``approximate="tanh"`` for that formula of it."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, approximate: str = "none") -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
+        self.approximate = approximate
 
     def forward(self, x: Tensor) -> Tensor:
         """Map float[N, H, W, width] to the same shape."""
-        out: Tensor = self.fc2(functional.gelu(self.fc1(x)))
+        out: Tensor = self.fc2(functional.gelu(self.fc1(x), approximate=self.approximate))
         return out
 
 

@@ -249,6 +249,7 @@ class WindowedEncoder(Encoder):
         make: makes the attention and the MLP of one block.
         keys: keys along one axis of a window.
         padding: what continues images, see :class:`scaleport.models.padding.Padding`.
+        in_channels: channels of what it is given: colours, or features.
     """
 
     tiling = Tiling("approximate", "windows are laid out from the corner of a tile")
@@ -269,6 +270,7 @@ class WindowedEncoder(Encoder):
         make: MakeParts,
         keys: int,
         padding: PaddingKind = "reflect",
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         self.padding = Padding(window, padding)
@@ -278,7 +280,7 @@ class WindowedEncoder(Encoder):
         self.out_channels = width
         self.window = window
         shift = window // 2
-        self.head = conv3(3, width)
+        self.head = conv3(in_channels, width)
         self.head_norm = LayerNorm(width)
         last = max(1, sum(depths) - 1)
         rates = (drop_path * i / last for i in range(sum(depths)))
@@ -347,7 +349,7 @@ class WindowedEncoder(Encoder):
         return mask.reshape(n * down * across, 1, t, k)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map float[N, 3, H, W], of whole windows, to float[N, width, H, W]."""
+        """Map float[N, in_channels, H, W], of whole windows, to float[N, width, H, W]."""
         n, height, width = x.shape[0], x.shape[2], x.shape[3]
         down, across = height // self.window, width // self.window
         shallow = self.head(x)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scaleport.errors import ArtifactError, UsageError
-from scaleport.models.importers import eqsr, fixed, hiif, igconv, liif, lte, msit
+from scaleport.models.importers import eqsr, fixed, hiif, igconv, liif, lte, msit, thera
 from scaleport.models.importers.foreign import import_foreign
 from scaleport.models.importers.layouts import Imported, WrongSetting, recognise
 from scaleport.models.importers.reading import Refused, read
@@ -22,6 +22,7 @@ LAYOUTS = (
     liif.FIXED,
     igconv.IGCONV,
     eqsr.LAYOUT,
+    thera.LAYOUT,
     fixed.WINDOWED_FIXED,
     fixed.EDSR_PYTORCH,
 )
@@ -39,7 +40,7 @@ def import_file(
     What such a file does not say is set as published and listed in the result.
 
     Args:
-        path: ``.pth``, ``.pt`` or ``.safetensors``.
+        path: ``.pth``, ``.pt`` or ``.safetensors``; ``.pkl`` of a JAX program.
         scales: integer scales that an IGConv was trained on, where they are not 2, 3 and 4.
         foreign: take it as a network of one scale of any kind that the package spandrel knows.
         settings: what the file does not say, by ``PART.OPTION``: any option of ``encoder``,

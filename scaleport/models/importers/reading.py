@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from scaleport.errors import ArtifactError
+from scaleport.models.importers import flax
 
 State = dict[str, Tensor]
 Description = Mapping[str, Any]
@@ -39,8 +40,12 @@ def read(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load(path.read_bytes())
+        if path.suffix in flax.SUFFIXES:
+            return flax.read_flax(path)
         with path.open("rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
+    except ArtifactError:
+        raise
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:

@@ -14,4 +14,5 @@ from scaleport.models.upsamplers import (
     shuffle,  # noqa: F401
     spconv,  # noqa: F401
     spconv_plus,  # noqa: F401
+    thera,  # noqa: F401
 )
