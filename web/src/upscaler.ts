@@ -72,7 +72,7 @@ export class Upscaler {
  * Load a bundle.
  *
  * @param source address of a bundle folder or `.zip`, a function that reads its files, or a bundle.
- * @throws ArtifactError if the bundle is damaged or lacks the graphs, BackendError if the provider
+ * @throws ArtifactError if the bundle is damaged, lacks the graphs or is of fixed shape, BackendError if the provider
  * is not there.
  */
 export async function load(source: string | URL | ReadFile | Bundle, options: LoadOptions = {}): Promise<Upscaler> {
@@ -83,6 +83,11 @@ export async function load(source: string | URL | ReadFile | Bundle, options: Lo
   if (precision === undefined || !there.includes(precision)) {
     const has = there.length > 0 ? there.join(", ") : "none";
     throw new ArtifactError(`the bundle has no ONNX stages in ${precision ?? "any precision"} (has: ${has})`);
+  }
+  const shape = opened.graph("encode", precision)?.inputs.find((port) => port.name === "image")?.shape ?? [];
+  if (shape.slice(2).every((size) => typeof size === "number") && shape.length > 0) {
+    const size = `${String(shape[3])}x${String(shape[2])}`;
+    throw new ArtifactError(`the graphs take images of ${size} only; export the bundle without --static`);
   }
   const runtime = options.runtime ?? (await openRuntime(options));
   return new Upscaler(new Stages(opened, runtime, precision), { ...DEFAULT_POLICY, ...options.policy });

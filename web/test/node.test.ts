@@ -136,6 +136,19 @@ test("a zip is read, a changed file and a false size are refused", { skip }, asy
   assert.throws(() => zipReader(zipSync({ "a.txt": new Uint8Array(3) })), ArtifactError);
 });
 
+test("bundles of fixed shape are refused before anything is loaded", { skip }, async () => {
+  const { bundle } = (await readVectors(read)).models[0]!;
+  const manifest = JSON.parse(new TextDecoder().decode(await read(`${bundle}/manifest.json`))) as {
+    graphs: { onnx: { inputs: { name: string; shape: unknown[] }[] }[] };
+  };
+  for (const graph of manifest.graphs.onnx) {
+    graph.inputs.filter(({ name }) => name === "image").forEach((port) => (port.shape = [1, 3, 64, 96]));
+  }
+  const fixed = new TextEncoder().encode(JSON.stringify(manifest));
+  const source: Read = (path) => (path === "manifest.json" ? Promise.resolve(fixed) : Promise.reject(new Error(path)));
+  await assert.rejects(load(source, { provider: "wasm" }), /images of 96x64 only; export the bundle without --static/);
+});
+
 test("manifests of other versions and with missing fields are refused", { skip }, async () => {
   const { bundle } = (await readVectors(read)).models[0]!;
   const text = new TextDecoder().decode(await read(`${bundle}/manifest.json`));
