@@ -56,7 +56,8 @@ Static = Annotated[
         "--static",
         metavar="WIDTHxHEIGHT",
         help="Write graphs of one fixed shape, such as 256x256, for NPUs and other compilers that "
-        "take no dynamic dimension. Pictures of any size are upscaled in tiles.",
+        "take no dynamic dimension. Pictures of any size are upscaled in tiles. More sizes after a "
+        "comma are for Core ML alone (enumerated shapes).",
     ),
 ]
 StaticScale = Annotated[
@@ -145,10 +146,11 @@ def static_of(text: str | None, scale: float | None, ranges: bool) -> dict[str, 
         return {}
     if ranges:
         raise UsageError("--static gives height and width: leave out --height and --width")
-    height, width = size_of(f"{text}x{text}" if text.isdecimal() else text, "--static")
     from scaleport.export.static import StaticShape
 
-    return {"static": StaticShape(height, width, scale)}
+    words = words_of([text])
+    sizes = [size_of(f"{w}x{w}" if w.isdecimal() else w, "--static") for w in words or (text,)]
+    return {"static": StaticShape(*sizes[0], scale, tuple(sizes[1:]))}
 
 
 def sizes_of(height: str | None, width: str | None) -> dict[str, Any]:

@@ -9,19 +9,17 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
-from scaleport.bundle.dimensions import continued, continued_most, split_dimension
-from scaleport.bundle.manifest import SizeRange
 from scaleport.errors import BackendError, ExportError, OutputError, UsageError, first_line
 from scaleport.export.capture import capture, settled, swift, with_views
 from scaleport.export.coreml_lowering import corrected_frontend, unknown_operators
+from scaleport.export.coreml_options import CoreMLOptions
 from scaleport.export.trace import TraceSizes, example_inputs
 from scaleport.grid import output_length
 from scaleport.mil import Evaluator, read_program
@@ -30,7 +28,6 @@ from scaleport.models.base import Port, Stage
 CHECK_SIZES = TraceSizes(1, 10, 19, 41, 22, 2)
 """Sizes that no trace used, for the numerical check of the written package."""
 
-_ANY_SIZE = SizeRange(min=1, opt=256, max=4096)
 _PRODUCTS = ("conv", "linear", "matmul", "conv_transpose", "einsum")
 _TORCH_PRODUCTS = (
     *("conv1d", "conv2d", "convolution", "conv_transpose2d", "linear", "matmul", "mm", "bmm"),
@@ -40,62 +37,6 @@ _FEW_WEIGHTS = 64
 # Coarse: what int8 costs is measured as a loss of quality, not here.
 _INT8_ERROR = 0.25
 _GATHERS = ("gather", "gather_along_axis", "gather_nd")
-
-
-@dataclass(frozen=True)
-class CoreMLOptions:
-    """What a package is made for. Core ML refuses sizes outside these ranges.
-
-    Args:
-        height: LR height in pixels.
-        width: LR width in pixels.
-        max_scale: largest scale; output sizes range from 1 to the largest LR size times this.
-        max_batch: largest batch; 1 fixes the batch, and the runtime loops over it.
-        deployment_target: the oldest system that must run it; iOS17 includes macOS 14.
-        int8_weights: store weights as int8, one scale per output channel; they are widened where
-            they are used, so that activations and arithmetic keep the types of the stage.
-        fixed: the length of every named dimension, for programs of one shape; empty for ranges.
-    """
-
-    height: SizeRange = _ANY_SIZE
-    width: SizeRange = _ANY_SIZE
-    max_scale: float = 8.0
-    max_batch: int = 16
-    deployment_target: Literal["iOS17", "iOS18"] = "iOS17"
-    int8_weights: bool = False
-    fixed: Mapping[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        for axis in (self.height, self.width):
-            if not 1 <= axis.min <= axis.opt <= axis.max:
-                raise UsageError("a size range needs 1 <= min <= opt <= max")
-        if self.max_scale < 1 or self.max_batch < 1:
-            raise UsageError("the largest scale and the largest batch must be at least 1")
-        if self.deployment_target not in ("iOS17", "iOS18"):
-            raise UsageError(f"unknown deployment target {self.deployment_target!r}")
-
-    def lengths(self, name: str) -> tuple[int, int, int]:
-        """Smallest, typical and largest length of a named dimension.
-
-        Raises:
-            ExportError: if the name is not one of :class:`scaleport.models.base.Port`.
-        """
-        if name in self.fixed:
-            return self.fixed[name], self.fixed[name], self.fixed[name]
-        axes = {"H": self.height, "W": self.width, "Ho": self.height, "Wo": self.width}
-        name, window = split_dimension(name)
-        if name == "N":
-            return 1, 1, self.max_batch
-        if name == "S":
-            return 1, 1, max(1, int(np.ceil(self.max_scale)))
-        if name not in axes:
-            raise ExportError(f"no range is known for the dimension {name!r}")
-        axis = axes[name]
-        if name in ("H", "W"):
-            least, usual = continued(axis.min, window), continued(axis.opt, window)
-            return least, usual, continued_most(axis.max, window)
-        return 1, axis.opt, output_length(axis.max, self.max_scale)
 
 
 def export_stage(
@@ -143,7 +84,8 @@ def export_stage(
             model.save(str(package))
         # Written for ExecuTorch's debugger; the package's manifest does not know the file.
         (package / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
-        _check_numbers(stage, traced, package, options)
+        for sizes in _check_sizes(stage, options):
+            _check_numbers(stage, traced, package, options, sizes)
         _replace(package, target, scratch / "old")
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
@@ -235,7 +177,10 @@ def _convert(stage: Stage, traced: torch.export.ExportedProgram, options: CoreML
         return ranges[size]
 
     def tensor(port: Port) -> Any:
-        shape = [dimension(size) for size in port.shape]
+        shape: Any = [dimension(size) for size in port.shape]
+        if options.enumerates(stage):
+            shapes = [[*shape[:2], height, width] for height, width in options.sizes]
+            shape = ct.EnumeratedShapes(shapes=shapes, default=shapes[0])
         return ct.TensorType(name=port.name, shape=shape, dtype=_numpy_type(port))
 
     try:
@@ -344,29 +289,34 @@ def _with_int8_weights(model: Any, stage: Stage) -> Any:
         ) from error
 
 
-def _check_sizes(options: CoreMLOptions) -> TraceSizes:
+def _check_sizes(stage: Stage, options: CoreMLOptions) -> list[TraceSizes]:
     """Sizes of no trace for the numerical check, as near to the usual ones as ranges allow."""
     usual = CHECK_SIZES
     if options.fixed:
         n, h, w, ho, wo = (options.fixed[name] for name in ("N", "H", "W", "Ho", "Wo"))
-        return TraceSizes(n, h, w, ho, wo, usual.scale)
+        sizes = options.sizes if options.enumerates(stage) else ((h, w),)
+        return [TraceSizes(n, *size, ho, wo, usual.scale) for size in sizes]
     height = min(max(usual.height, options.height.min), options.height.max)
     width = min(max(usual.width, options.width.min), options.width.max)
     scale = min(usual.scale, options.lengths("S")[2])
     if (height, width, scale) == (usual.height, usual.width, usual.scale):
-        return usual
+        return [usual]
     # Real scales, another one per axis, up to the largest.
     out = (output_length(n, s) for n, s in ((height, 1.3), (width, 1.9)))
     out_height, out_width = map(min, out, (options.lengths(n)[2] for n in ("Ho", "Wo")))
-    return TraceSizes(1, height, width, out_height, out_width, scale)
+    return [TraceSizes(1, height, width, out_height, out_width, scale)]
 
 
 def _check_numbers(
-    stage: Stage, traced: torch.export.ExportedProgram, package: Path, options: CoreMLOptions
+    stage: Stage,
+    traced: torch.export.ExportedProgram,
+    package: Path,
+    options: CoreMLOptions,
+    sizes: TraceSizes,
 ) -> None:
     """Compare the written package with the stage at sizes of no trace."""
     evaluator = Evaluator(read_program(package))
-    inputs = example_inputs(stage, _check_sizes(options))
+    inputs = example_inputs(stage, sizes)
     feeds = {port.name: t.numpy() for port, t in zip(stage.inputs, inputs, strict=True)}
     with torch.no_grad():
         expected = stage.module(*inputs)

@@ -46,16 +46,24 @@ class StaticShape:
         width: LR columns.
         scale: of a lattice network, the only native scale that is written, all of them if None;
             of a query network, what one call renders is the image at this scale, by default 2.
+        more: further heights and widths that Core ML programs of one image take (enumerated
+            shapes); other formats and the runtime use the first size alone.
     """
 
     height: int
     width: int
     scale: float | None = None
+    more: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if min(self.height, self.width) < 1:
+        if min(self.height, self.width, *(n for size in self.more for n in size)) < 1:
             raise UsageError(f"a fixed shape is at least 1x1, got {self.height}x{self.width}")
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """All heights and widths, the usual ones first."""
+        return tuple(dict.fromkeys(((self.height, self.width), *self.more)))
 
 
 def natives_of(shape: StaticShape, network: Network) -> tuple[int, ...]:
@@ -245,6 +253,8 @@ class WholeForm(nn.Module):
         self.encode, self.render = encode.module, render.module
         self._made = [port.name for port in encode.outputs]
         self._read = [port.name for port in render.inputs]
+        self.fixed_grid = any(name in grid.feeds() for name in self._read)
+        """Whether the size of the image is written in."""
         for name, value in grid.feeds().items():
             self.register_buffer(name, torch.from_numpy(value), persistent=False)
 

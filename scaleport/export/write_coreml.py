@@ -7,7 +7,8 @@ from dataclasses import replace
 import msgspec
 
 from scaleport.bundle.manifest import Graph
-from scaleport.export.coreml import CoreMLOptions, export_stage
+from scaleport.export.coreml import export_stage
+from scaleport.export.coreml_options import CoreMLOptions
 from scaleport.export.plan import ExportPlan
 
 
@@ -26,6 +27,7 @@ def write(plan: ExportPlan) -> list[Graph]:
         width=plan.options.width,
         max_scale=plan.network.limits.max,
         fixed=plan.lengths,
+        sizes=() if plan.options.static is None else plan.options.static.sizes,
     )
     graphs = []
     for precision in plan.options.precisions:
@@ -41,5 +43,8 @@ def write(plan: ExportPlan) -> list[Graph]:
             if int8:
                 parts = f"weights alone are int8; {stage.float32_parts}".rstrip("; ")
                 entry = msgspec.structs.replace(entry, float32_nodes=parts)
+            if chosen.enumerates(stage):
+                sizes = ", ".join(f"{width}x{height}" for height, width in chosen.sizes)
+                entry = msgspec.structs.replace(entry, target={"sizes": sizes})
             graphs.append(entry)
     return graphs

@@ -18,7 +18,8 @@ pytest.importorskip("coremltools")
 from scaleport.bundle.manifest import SizeRange
 from scaleport.errors import ArtifactError, ExportError, UsageError
 from scaleport.export import coreml
-from scaleport.export.coreml import CoreMLOptions, export_stage
+from scaleport.export.coreml import export_stage
+from scaleport.export.coreml_options import CoreMLOptions
 from scaleport.grid import Grid, subpixel_centres
 from scaleport.mil import read_program
 from scaleport.models.base import GRID_PORTS, Port, Stage

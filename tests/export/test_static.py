@@ -103,6 +103,37 @@ def test_core_ml_programs_take_one_shape(static_bundle: Any) -> None:
             assert -1 not in tensor.shape
 
 
+def test_core_ml_enumerates_sizes(tiny_checkpoint: Any, tmp_path: Path) -> None:
+    import coremltools
+
+    from scaleport.mil import Evaluator, read_program
+
+    sizes = [(HEIGHT, WIDTH), (WIDTH, 56)]
+    options = ExportOptions(
+        formats=("coreml",),
+        precisions=("fp32",),
+        static=StaticShape(*sizes[0], 2.0, tuple(sizes[1:])),
+    )
+    checkpoint, target = tiny_checkpoint("igconv"), tmp_path / "net.bundle"
+    manifest = export_bundle(checkpoint, target, options)
+    bundle, network = open_bundle(target), load_checkpoint(checkpoint)
+    graphs = {graph.stage: graph for graph in manifest.graphs["coreml"]}
+    for stage in ("encode", "whole_x2"):
+        assert graphs[stage].target == {"sizes": "48x40, 56x48"}
+        path = bundle.file(graphs[stage].path)
+        image = coremltools.utils.load_spec(str(path)).description.input[0].type.multiArrayType
+        found = [tuple(shape.shape) for shape in image.enumeratedShapes.shapes]
+        assert sorted(found) == sorted((1, 3, *size) for size in sizes)
+    assert graphs["render_x2"].target == {}
+    evaluator = Evaluator(read_program(bundle.file(graphs["whole_x2"].path)))
+    for size in sizes:
+        image = pictures(*size, 1)
+        with torch.no_grad():
+            want = network(torch.from_numpy(image), Grid.from_scale(*size, 2)).numpy()
+        assert np.abs(evaluator.run({"image": image})["upscaled"] - want).max() <= 1e-4
+    assert load(target, "coreml")(pictures(60, 70, 1), 2).shape == (1, 3, 120, 140)
+
+
 SIZES = [(15, 21), (1, 1), (HEIGHT, 7), (3, WIDTH), (HEIGHT, WIDTH), (HEIGHT + 9, 33), (97, 85)]
 
 
