@@ -180,7 +180,7 @@ def test_a_file_that_is_not_there_is_a_failure_with_the_name_that_was_meant(scan
 def test_refusals(scans):
     with pytest.raises(UsageError, match="several images"):
         plan(["scans"], "one.png", "_x2")
-    with pytest.raises(OutputError, match="there is no directory"):
+    with pytest.raises(OutputError, match="is a file, not a directory"):
         plan(["scans"], "scans/a.png/deeper/", "_x2")
     with pytest.raises(OutputError, match=r"did you mean \.png\?"):
         plan(["scans/a.png"], "o.pgn", "_x2")
