@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,7 +36,7 @@ CONFIG: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def spandrel() -> Any:
+def spandrel() -> Iterator[Any]:
     """The package, also where there is no torchvision that fits torch.
 
     Two of its networks, neither of which upscales, use three functions of torchvision; all others
@@ -56,10 +57,9 @@ def spandrel() -> Any:
         sys.modules[functional.__name__] = functional
     import spandrel
 
-    # Others ask whether torchvision is there, and must find that it is not.
+    yield spandrel
     for name in added:
         del sys.modules[name]
-    return spandrel
 
 
 def compact(scale: int = 2) -> nn.Sequential:
