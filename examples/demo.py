@@ -20,9 +20,6 @@ from PIL import ImageDraw, ImageFont
 from rich.console import Console
 
 import scaleport
-from scaleport.runtimes.registry import backend_names, get_backend
-from scaleport.shipped import shipped_weights
-from scaleport.validation.report.summary import render_table
 
 HERE = Path(__file__).parent
 EXPORTED = "scaleport-any"
@@ -110,8 +107,7 @@ def export_and_prove(name: str, out: Path, console: Console) -> bool:
     console.rule(f"upscale examples/sample.png with {name}")
     passed = True
     sample = scaleport.load_image(HERE / "sample.png")
-    for backend in backend_names():
-        found = get_backend(backend).availability()
+    for backend, found in scaleport.backends().items():
         if not found.usable:
             console.print(f"{backend}: not run: {found.reason}")
             continue
@@ -131,7 +127,7 @@ def export_and_prove(name: str, out: Path, console: Console) -> bool:
     console.rule(f"parity of {name} with PyTorch")
     options = scaleport.ValidationOptions(selection="quick", store=True)
     parity = scaleport.validate(bundle, options)
-    render_table(parity, console)
+    scaleport.render_table(parity, console)
     return passed and all(result.passed for result in parity.results)
 
 
@@ -151,7 +147,7 @@ def main() -> int:
     console.print(f"bicubic beside the models: {sheet}, {time.perf_counter() - start:.1f} s")
     if given.sheet is not None:
         return 0
-    names = list(shipped_weights()) if given.all else [EXPORTED]
+    names = [model.name for model in scaleport.models()] if given.all else [EXPORTED]
     passed = True
     for name in names:
         passed = export_and_prove(name, out, console) and passed

@@ -67,6 +67,9 @@ if _typing.TYPE_CHECKING:
     from scaleport.imaging.files import save_image as save_image
     from scaleport.imaging.given import ImageLike as ImageLike
     from scaleport.imaging.writing import SaveOptions as SaveOptions
+    from scaleport.models.importers.convert import Conversion as Conversion
+    from scaleport.models.importers.convert import ImportOptions as ImportOptions
+    from scaleport.models.importers.convert import import_weights as import_weights
     from scaleport.progress import Cancellation as Cancellation
     from scaleport.progress import Progress as Progress
     from scaleport.ready import Model as Model
@@ -82,14 +85,20 @@ if _typing.TYPE_CHECKING:
     from scaleport.runtimes.upscaler import load as load
     from scaleport.runtimes.video import VideoOptions as VideoOptions
     from scaleport.runtimes.view import View as View
-    from scaleport.validation.bisection.bisect import Bisection as Bisection
-    from scaleport.validation.bisection.bisect import BisectOptions as BisectOptions
+    from scaleport.training.command import TrainingOptions as TrainingOptions
+    from scaleport.training.command import train as train
+    from scaleport.training.result import TrainingResult as TrainingResult
     from scaleport.validation.bisection.bisect import bisect as bisect
+    from scaleport.validation.bisection.options import Bisection as Bisection
+    from scaleport.validation.bisection.options import BisectOptions as BisectOptions
+    from scaleport.validation.doctor import Diagnosis as Diagnosis
+    from scaleport.validation.doctor import doctor as doctor
     from scaleport.validation.parity.gates import Gate as Gate
     from scaleport.validation.parity.gates import Gates as Gates
     from scaleport.validation.parity.gates import passed as passed
     from scaleport.validation.parity.options import ValidationOptions as ValidationOptions
     from scaleport.validation.parity.proof import validate as validate
+    from scaleport.validation.report.summary import render_table as render_table
 
 _HOMES = {
     "scaleport.batch.files": (
@@ -154,6 +163,11 @@ _HOMES = {
     ),
     "scaleport.imaging.given": ("ImageLike",),
     "scaleport.imaging.writing": ("SaveOptions",),
+    "scaleport.models.importers.convert": (
+        "Conversion",
+        "ImportOptions",
+        "import_weights",
+    ),
     "scaleport.progress": (
         "Cancellation",
         "Progress",
@@ -179,10 +193,19 @@ _HOMES = {
     ),
     "scaleport.runtimes.video": ("VideoOptions",),
     "scaleport.runtimes.view": ("View",),
-    "scaleport.validation.bisection.bisect": (
+    "scaleport.training.command": (
+        "TrainingOptions",
+        "train",
+    ),
+    "scaleport.training.result": ("TrainingResult",),
+    "scaleport.validation.bisection.bisect": ("bisect",),
+    "scaleport.validation.bisection.options": (
         "BisectOptions",
         "Bisection",
-        "bisect",
+    ),
+    "scaleport.validation.doctor": (
+        "Diagnosis",
+        "doctor",
     ),
     "scaleport.validation.parity.gates": (
         "Gate",
@@ -191,13 +214,19 @@ _HOMES = {
     ),
     "scaleport.validation.parity.options": ("ValidationOptions",),
     "scaleport.validation.parity.proof": ("validate",),
+    "scaleport.validation.report.summary": ("render_table",),
 }
 """Public names by the module that defines them."""
 _EXTRAS = {
-    "scaleport.calibration": "export",
-    "scaleport.export": "export",
+    "scaleport.calibration.quantiser": "export",
+    "scaleport.calibration.run": "export",
+    "scaleport.export.exporter": "export",
+    "scaleport.export.plan": "export",
+    "scaleport.models.importers.convert": "torch",
+    "scaleport.training.command": "train",
+    "scaleport.validation.bisection.bisect": "export",
 }
-"""The pip extra that a package needs, where the runtime's own is not enough."""
+"""The pip extra of a module that cannot be imported with the runtime's own packages alone."""
 _MODULE_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = ["__version__", *sorted(_MODULE_OF)]
@@ -209,7 +238,7 @@ if not _typing.TYPE_CHECKING:  # a name that is not there is then a type checker
         home = _MODULE_OF.get(name)
         if home is None:
             raise AttributeError(f"module 'scaleport' has no attribute {name!r}")
-        extra = _EXTRAS.get(home.rpartition(".")[0])
+        extra = _EXTRAS.get(home)
         if extra is None:
             value = getattr(_import_module(home), name)
         else:

@@ -1,15 +1,61 @@
-"""Files that are complete under their names or not there at all."""
+"""Files and folders that are complete under their names or not there at all."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from scaleport.errors import OutputError
-from scaleport.imaging.leftovers import temporary_stem
+from scaleport.leftovers import temporary_stem
+
+
+class Pending:
+    """A file in the making: hidden beside its target, which it replaces when it is complete.
+
+    For writers whose work is spread over many calls; :func:`atomic_path` is a block around it.
+
+    Args:
+        target: the file to be; its folder exists.
+        kind: what else its name ends in, before ``.tmp``, e.g. ``raw``.
+        follow: whether a link stays one, and the file that it names is replaced.
+
+    Attributes:
+        path: where to write; nothing is there yet.
+    """
+
+    def __init__(self, target: Path, kind: str = "", follow: bool = True) -> None:
+        self._final = Path(os.path.realpath(target)) if follow else target
+        stem = temporary_stem(self._final)
+        self.path = stem.with_name(f"{stem.name}{f'.{kind}' if kind else ''}.tmp")
+
+    def write(self, data: bytes) -> None:
+        """Write all of the file, which must not be there yet; raises OSError."""
+        with self.path.open("xb") as file:
+            file.write(data)
+
+    def commit(self, sync: bool = True) -> None:
+        """Put the file under its name.
+
+        Args:
+            sync: whether the bytes must be on the disk before the name is, for what has to outlive
+                a power cut.
+
+        Raises:
+            OSError: if the system refuses; an older file is still there then.
+        """
+        if sync:
+            with self.path.open("rb+") as file:
+                os.fsync(file.fileno())
+        self.path.replace(self._final)
+
+    def discard(self) -> None:
+        """Remove the file, unless it has its name."""
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -23,27 +69,33 @@ def atomic_path(target: Path, sync: bool = False) -> Iterator[Path]:
 
     Args:
         target: the file to write; its folder exists.
-        sync: whether the bytes must be on the disk before the name is, for what has to outlive a
-            power cut.
+        sync: see :meth:`Pending.commit`.
 
     Raises:
         OutputError: if the system refuses, in the block too.
     """
-    try:
+    with written(target):
         final = Path(os.path.realpath(target))
         if final.exists() and not final.is_file():
             yield target
             return
-        new = Path(f"{temporary_stem(final)}.tmp")
+        new = Pending(target)
         try:
-            yield new
-            if sync:
-                with new.open("rb+") as file:
-                    os.fsync(file.fileno())
-            new.replace(final)
+            yield new.path
+            new.commit(sync)
         finally:
-            with contextlib.suppress(OSError):
-                new.unlink(missing_ok=True)
+            new.discard()
+
+
+@contextmanager
+def written(target: Path) -> Iterator[None]:
+    """Turn what the system refuses in the block into one error about the target.
+
+    Raises:
+        OutputError: for any OSError.
+    """
+    try:
+        yield
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
 
@@ -60,13 +112,45 @@ def write_text(target: Path, text: str) -> None:
         new.write_text(text, encoding="utf-8")
 
 
-def write_new(path: Path, data: bytes) -> None:
-    """Create a file whose bytes are on the disk on return, for writers that rename it themselves.
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill; it gets the target's name when the block ends well.
+
+    Args:
+        target: the folder to be; it may be there if it is empty.
 
     Raises:
-        OSError: if it exists already or cannot be written.
+        OutputError: if the system refuses, in the block too.
     """
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    with written(target):
+        final = Path(os.path.realpath(target))
+        new = Path(f"{temporary_stem(final)}.tmp")
+        try:
+            new.mkdir()  # by the umask; tempfile makes folders for their owner only
+            yield new
+            if final.is_dir():
+                final.rmdir()
+            new.rename(final)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+
+
+def replace_folder(new: Path, target: Path, aside: Path) -> None:
+    """Put a folder in the place of another one, which cannot be overwritten at once.
+
+    Args:
+        new: the folder that is complete.
+        target: the place, where a folder may be.
+        aside: where that goes meanwhile; the caller removes it. All three lie side by side.
+
+    Raises:
+        OSError: if the system refuses; the former folder is in its place again then.
+    """
+    if target.exists():
+        target.rename(aside)
+    try:
+        new.rename(target)
+    except BaseException:
+        if aside.exists() and not target.exists():
+            aside.rename(target)
+        raise

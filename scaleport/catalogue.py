@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from scaleport.bundle.manifest import ScaleRange
 from scaleport.errors import ArtifactError
 
 FILE = Path(str(files("scaleport"))) / "catalogue.json"
@@ -69,14 +70,6 @@ class Counts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Per output pixel of the render graph for any scale; None if there is no such graph."""
 
 
-class Scales(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Scales a network answers, per axis, and those it renders at (none: any)."""
-
-    min: float
-    max: float
-    native: tuple[int, ...]
-
-
 class Tiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether tiles give the pixels of the whole image, and why not."""
 
@@ -91,7 +84,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     family: Family
     paper: str
     parameters: int
-    scale: Scales
+    scale: ScaleRange
     tiling: Tiles
     rewrites: tuple[str, ...]
     """What the deploy form does differently, the encoder's rewrites first."""

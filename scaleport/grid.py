@@ -27,6 +27,7 @@ from typing import Final, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
+from scaleport.aliases import Float32Array, Int32Array
 from scaleport.errors import ScaleError
 
 SIZE_RULE: Final = "round-half-up"
@@ -37,9 +38,6 @@ MAX_LENGTH: Final = 1 << 24
 
 # Decimal scales such as 2.3 are not exact in binary; 15 * 2.3 must still count as a tie.
 _TIE_TOLERANCE: Final = 1e-12
-
-IntArray = npt.NDArray[np.int32]
-FloatArray = npt.NDArray[np.float32]
 
 
 def output_length(n: int, scale: float) -> int:
@@ -142,16 +140,17 @@ class Axis:
         return index, rest
 
     @cached_property
-    def index(self) -> IntArray:
+    def index(self) -> Int32Array:
         """int32[stop - start]: ``floor(u)`` counted from ``origin``; -1 above the first sample."""
         return (self._split[0] - self.origin).astype(np.int32)
 
     @cached_property
-    def offset(self) -> FloatArray:
+    def offset(self) -> Float32Array:
         """float32[stop - start] in [0, 1): the fraction of ``u``."""
         value = (self._split[1] / np.float64(2 * self.N)).astype(np.float32)
         # A fraction within half an ulp of 1 must not round up: index and offset belong together.
-        return np.minimum(value, np.float32(1) - np.float32(2**-24))
+        below: Float32Array = np.minimum(value, np.float32(1) - np.float32(2**-24))
+        return below
 
     @property
     def scale(self) -> float:
@@ -227,14 +226,15 @@ class Grid:
         return self.rows.stop - self.rows.start, self.cols.stop - self.cols.start
 
     @property
-    def scale(self) -> FloatArray:
+    def scale(self) -> Float32Array:
         """float32[2]: the applied scale, (Ho / H, Wo / W)."""
         return np.array([self.rows.scale, self.cols.scale], dtype=np.float32)
 
     @property
-    def cell(self) -> FloatArray:
+    def cell(self) -> Float32Array:
         """float32[2]: size of an output pixel where the whole output is 2 x 2, (2/Ho, 2/Wo)."""
-        return np.float32(2) / np.array(self.output_size, dtype=np.float32)
+        cell: Float32Array = np.float32(2) / np.array(self.output_size, dtype=np.float32)
+        return cell
 
     def region(self, y0: int, x0: int, y1: int, x1: int, origin: tuple[int, int] = (0, 0)) -> Grid:
         """Output pixels ``y0:y1, x0:x1`` of the whole output.
@@ -266,7 +266,7 @@ class Grid:
         }
 
 
-def in_longer(index: IntArray, n: int, length: int) -> IntArray:
+def in_longer(index: Int32Array, n: int, length: int) -> Int32Array:
     """Indices into ``n`` samples, for a graph whose axis has ``length`` samples, at least ``n``.
 
     The longer axis shows the last sample from ``n - 1`` up to its end. Where a position is on the
@@ -275,7 +275,7 @@ def in_longer(index: IntArray, n: int, length: int) -> IntArray:
     return np.where(index >= n - 1, index + np.int32(length - n), index).astype(np.int32)
 
 
-def subpixel_centres(scale: int) -> FloatArray:
+def subpixel_centres(scale: int) -> Float32Array:
     """float32[scale]: centres of the sub-pixels of one pixel on [-1, 1], ``(2i + 1) / s - 1``."""
     if scale < 1:
         raise ScaleError(f"an integer scale must be at least 1, got {scale}")

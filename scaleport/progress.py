@@ -31,7 +31,7 @@ class Progress(Protocol):
         """Take note.
 
         Args:
-            done: how much is done; never less than before.
+            done: how much is done. It falls only where other work begins, with a total of its own.
             total: how much there is to do, in the same unit; None if that is not known.
             text: what is being done now; empty if there is nothing to say.
         """

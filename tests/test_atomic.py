@@ -4,7 +4,14 @@ import threading
 
 import pytest
 
-from scaleport.atomic import atomic_path, write_bytes, write_new, write_text
+from scaleport.atomic import (
+    Pending,
+    atomic_folder,
+    atomic_path,
+    replace_folder,
+    write_bytes,
+    write_text,
+)
 from scaleport.errors import OutputError
 
 
@@ -75,8 +82,67 @@ class TestNotRegular:
         assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
 
 
-def test_a_new_file_replaces_nothing(tmp_path):
-    write_new(tmp_path / "a", b"x")
+def test_a_file_in_the_making_replaces_nothing_but_its_target(tmp_path):
+    (tmp_path / "a").write_bytes(b"old")
+    new = Pending(tmp_path / "a")
+    new.write(b"x")
     with pytest.raises(FileExistsError):
-        write_new(tmp_path / "a", b"y")
-    assert (tmp_path / "a").read_bytes() == b"x"
+        new.write(b"y")
+    assert new.path.read_bytes() == b"x"
+    assert (tmp_path / "a").read_bytes() == b"old"
+    new.commit()
+    new.discard()
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"x")]
+
+
+def test_a_file_that_is_given_up_leaves_nothing(tmp_path):
+    new = Pending(tmp_path / "a", "raw")
+    new.write(b"x")
+    assert new.path.name.endswith(".raw.tmp")
+    new.discard()
+    new.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_whether_a_link_is_followed(tmp_path, follow):
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("real")
+    new = Pending(tmp_path / "link", follow=follow)
+    new.write(b"new")
+    new.commit()
+    assert (tmp_path / "link").read_bytes() == b"new"
+    assert (tmp_path / "link").is_symlink() is follow
+    assert (tmp_path / "real").read_bytes() == (b"new" if follow else b"old")
+
+
+def test_a_folder_appears_when_it_is_complete(tmp_path):
+    target = tmp_path / "made"
+    for _ in range(2):  # an empty one is replaced
+        with pytest.raises(ZeroDivisionError), atomic_folder(target) as new:
+            (new / "half").write_text("x")
+            raise ZeroDivisionError
+        assert list(tmp_path.rglob("*")) == ([target] if target.exists() else [])
+        target.mkdir(exist_ok=True)
+    with atomic_folder(target) as new:
+        (new / "whole").write_text("x")
+        assert list(target.iterdir()) == []
+    assert [path.name for path in target.iterdir()] == ["whole"]
+    with pytest.raises(OutputError, match="cannot write"), atomic_folder(target) as new:
+        (new / "other").write_text("x")
+    assert [path.name for path in target.iterdir()] == ["whole"]
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_a_folder_that_cannot_take_the_place_leaves_the_former_one(tmp_path):
+    for name in ("new", "place"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    replace_folder(tmp_path / "new", tmp_path / "place", tmp_path / "old")
+    assert {p.name: [q.name for q in p.iterdir()] for p in tmp_path.iterdir()} == {
+        "place": ["new"],
+        "old": ["place"],
+    }
+    with pytest.raises(FileNotFoundError):
+        replace_folder(tmp_path / "gone", tmp_path / "place", tmp_path / "aside")
+    assert [p.name for p in (tmp_path / "place").iterdir()] == ["new"]

@@ -27,6 +27,8 @@ PUBLIC = [
     "CalibrationOptions",
     "Cancellation",
     "Cancelled",
+    "Conversion",
+    "Diagnosis",
     "Evaluation",
     "EvaluationOptions",
     "ExportError",
@@ -42,6 +44,7 @@ PUBLIC = [
     "Image",
     "ImageError",
     "ImageLike",
+    "ImportOptions",
     "LintError",
     "Manifest",
     "Model",
@@ -64,6 +67,8 @@ PUBLIC = [
     "SessionOptions",
     "SizeRange",
     "TilePolicy",
+    "TrainingOptions",
+    "TrainingResult",
     "UnsupportedOpError",
     "Upscaler",
     "UsageError",
@@ -75,14 +80,18 @@ PUBLIC = [
     "bench",
     "bisect",
     "calibrate",
+    "doctor",
     "evaluate",
     "export",
+    "import_weights",
     "load",
     "load_image",
     "models",
     "open_bundle",
     "passed",
+    "render_table",
     "save_image",
+    "train",
     "upscale_file",
     "upscale_files",
     "validate",
@@ -177,8 +186,11 @@ def test_a_verb_that_is_called_like_its_room_is_both_in_any_order(first):
     )
 
 
-@pytest.mark.parametrize("name", ["export", "calibrate", "ExportOptions"])
-def test_a_missing_extra_is_named(name):
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [("export", "export"), ("calibrate", "export"), ("bisect", "export"), ("train", "train")],
+)
+def test_a_missing_extra_is_named(name, extra):
     run(
         f"""
         import sys
@@ -189,7 +201,7 @@ def test_a_missing_extra_is_named(name):
         except scaleport.BackendError as error:
             assert str(error) == (
                 "scaleport.{name} needs torch, which is not installed: "
-                "pip install 'scaleport[export]'"
+                "pip install 'scaleport[{extra}]'"
             )
         else:
             raise AssertionError

@@ -30,7 +30,6 @@ from scaleport.catalogue import (
     Catalogue,
     Entry,
     Family,
-    Scales,
     Tiles,
     catalogue,
 )
@@ -53,13 +52,12 @@ def config_hash(config: dict[str, Any]) -> str:
 def entry(composition: Composition) -> Entry:
     """Everything the catalogue says of a composition. Takes seconds."""
     network = build_network(composition.config)
-    limits = network.limits
     return Entry(
         name=composition.name,
         family=_family(network),
         paper=composition.paper,
         parameters=network.parameter_count(),
-        scale=Scales(limits.min, limits.max, tuple(network.upsampler.native_scales)),
+        scale=network.limits,
         tiling=Tiles(network.tiling.kind, _reasons(network)),
         rewrites=(*network.encoder.rewrites, *network.upsampler.rewrites),
         macs=count(network),

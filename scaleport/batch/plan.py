@@ -80,24 +80,40 @@ def plan(
         sources = [source for source in sources if source.path not in earlier]
         made = targets(sources, folder, tag, suffix)
     jobs = [Job(source.path, target) for source, target in zip(sources, made, strict=True)]
+    wanted, outputs = _without_made(jobs)
+    left_out += outputs
+    _check_places({job.target.parent for job in wanted})
+    kept, clashes = _without_clashes(wanted)
+    return Plan(tuple(kept), (*failures, *clashes), tuple(left_out))
+
+
+def _without_made(jobs: Sequence[Job]) -> tuple[list[Job], list[tuple[Path, str]]]:
+    """The jobs whose source no other one makes, and (source, reason) of the others."""
     makers = {same_file_key(job.target): job for job in jobs}
-    wanted = []
+    wanted, left_out = [], []
     for job in jobs:
         maker = makers.get(same_file_key(job.source))
         if maker is None or maker is job:
             wanted.append(job)
         else:
             left_out.append((job.source, f"this run makes it from {maker.source}"))
-    _check_places({job.target.parent for job in wanted})
+    return wanted, left_out
+
+
+def _without_clashes(
+    jobs: Sequence[Job],
+) -> tuple[list[Job], list[tuple[Path, ScaleportError]]]:
+    """The jobs with an output of their own that can be written, and the errors of the others."""
     kept: dict[Path, Job] = {}
-    for job in wanted:
+    failures: list[tuple[Path, ScaleportError]] = []
+    for job in jobs:
         other = kept.setdefault(job.target, job)
         problem = _problem(job, other)
         if problem:
             failures.append((job.source, OutputError(problem)))
             if other is job:
                 del kept[job.target]
-    return Plan(tuple(kept.values()), tuple(failures), tuple(left_out))
+    return list(kept.values()), failures
 
 
 def _without_outputs(sources: list[Source], folder: Path | None) -> list[Source]:

@@ -126,12 +126,7 @@ def bench(
         UsageError: if a name is unknown, or nothing is left to measure.
     """
     options, progress = options or BenchOptions(), progress or silent
-    for way in options.pytorch:
-        missing_for(way)
-    opened = [open_bundle(path) for path in bundles]
-    cases = list(product(opened, options.sizes, options.scales))
-    for bundle, size, scale in cases:
-        checked_grid(bundle.manifest, *size, scale, None)
+    opened, cases = _cases(bundles, options)
     made = Benchmark(surroundings(options.threads))
     ceilings = products(options.threads)
     found = {bundle.path: _contenders(bundle, options, made.skipped) for bundle in opened}
@@ -162,6 +157,19 @@ def bench(
             made.rows.append(_row(bundle, contender, grid, scale, seconds, count, best, peak))
     made.ceiling = {name: statistics.median(values) for name, values in rates.items()}
     return made
+
+
+def _cases(
+    bundles: Sequence[Path | str], options: BenchOptions
+) -> tuple[list[Bundle], list[tuple[Bundle, tuple[int, int], float]]]:
+    """The bundles, and each with every size and scale; what cannot be measured is refused first."""
+    for way in options.pytorch:
+        missing_for(way)
+    opened = [open_bundle(path) for path in bundles]
+    cases = list(product(opened, options.sizes, options.scales))
+    for bundle, size, scale in cases:
+        checked_grid(bundle.manifest, *size, scale, None)
+    return opened, cases
 
 
 def _peak(

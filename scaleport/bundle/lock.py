@@ -3,55 +3,41 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 from pathlib import Path
-from typing import IO
+from typing import Final
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from scaleport.errors import OutputError
 
-
-class Lock:
-    """Exclusive lock on one target, held by an open file so that it dies with the process."""
-
-    def __init__(self, path: Path, target: Path) -> None:
-        self.path = path
-        while True:
-            self.file: IO[bytes] = path.open("ab")
-            try:
-                _lock_now(self.file)
-            except BlockingIOError:
-                self.file.close()
-                raise OutputError(
-                    f"another export is writing {target}; wait for it or choose another name"
-                ) from None
-            except BaseException:
-                self.file.close()
-                raise
-            # The holder before may have removed the file between our open and our lock.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(self.file.fileno()), path.stat()):
-                    return
-            self.file.close()
-
-    def release(self) -> None:
-        """Remove the file while the lock is held, then let go; harmless when repeated."""
-        if not self.file.closed:
-            with contextlib.suppress(OSError):
-                self.path.unlink()
-            self.file.close()
+_PATIENCE: Final = 0.2
+"""Seconds: a holder that is just leaving removes the file, and the next try makes a new one."""
 
 
-def _lock_now(file: IO[bytes]) -> None:
-    """Lock an open file without waiting; BlockingIOError if another process holds it."""
-    if sys.platform == "win32":
-        import msvcrt
+def locked(path: Path, target: Path) -> BaseFileLock:
+    """Lock a target; the lock dies with the process.
 
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except PermissionError as error:
-            raise BlockingIOError(str(error)) from error
-    else:
-        import fcntl
+    Args:
+        path: the lock's file, which is made.
+        target: what it stands for.
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    Raises:
+        OutputError: if another writer holds it.
+        OSError: if the file cannot be made.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=_PATIENCE, poll_interval=_PATIENCE / 4)
+    except Timeout:
+        raise OutputError(
+            f"another export is writing {target}; wait for it or choose another name"
+        ) from None
+    return lock
+
+
+def unlock(lock: BaseFileLock) -> None:
+    """Remove the file while the lock is held, then let go; harmless when repeated."""
+    if lock.is_locked:
+        with contextlib.suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()

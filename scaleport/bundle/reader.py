@@ -30,6 +30,7 @@ from scaleport.bundle.manifest import (
     Precision,
     decode,
 )
+from scaleport.bundle.signature import check_signature
 from scaleport.bundle.strict import refuse_duplicates
 from scaleport.errors import ArtifactError, UsageError, one_line
 from scaleport.paths import address_problem, similar_name
@@ -302,7 +303,7 @@ def open_bundle(
         allow: operations whose code comes from elsewhere, names of
             :data:`scaleport.bundle.graph_checks.ALLOWABLE`.
         verify_key: a public key; a manifest that is not signed with it is refused before it is
-            parsed, see :mod:`scaleport.bundle.signing`.
+            parsed, see :mod:`scaleport.bundle.signature`.
 
     Raises:
         UsageError: if there is nothing at ``path``, an allowance is unknown, or the key is not one.
@@ -312,8 +313,6 @@ def open_bundle(
     path = find_bundle(path)
     data = read_manifest_bytes(path)
     if verify_key is not None:
-        from scaleport.bundle.signing import check_signature
-
         check_signature(path, data, Path(verify_key))
     manifest = _parse(path, data)
     for name, entry in manifest.files.items():

@@ -7,10 +7,8 @@ bundle, the new bundle, or absent; what was left over is cleared by the next exp
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import secrets
 import shutil
 import stat
 import sys
@@ -18,11 +16,12 @@ from pathlib import Path
 from types import TracebackType
 
 import msgspec
+from filelock import BaseFileLock
 
-from scaleport.atomic import write_new
+from scaleport.atomic import Pending, replace_folder
 from scaleport.bundle.consistency import check_consistent
 from scaleport.bundle.digest import sha256_file
-from scaleport.bundle.lock import Lock
+from scaleport.bundle.lock import locked, unlock
 from scaleport.bundle.manifest import (
     MANIFEST_NAME,
     SIGNATURE_NAME,
@@ -38,7 +37,7 @@ from scaleport.bundle.reader import (
     present_manifest,
     read_manifest,
 )
-from scaleport.errors import OutputError, UsageError
+from scaleport.errors import OutputError, UsageError, one_line
 from scaleport.paths import holds, make_folder, remove_empty
 
 _FULL = frozenset(
@@ -73,7 +72,7 @@ class BundleWriter:
         self.target = target
         self.overwrite = overwrite
         self._open = False
-        self._lock: Lock | None = None
+        self._lock: BaseFileLock | None = None
 
     def __enter__(self) -> BundleWriter:
         # Hidden names go beside what a link points to: a rename works on one file system only.
@@ -87,14 +86,14 @@ class BundleWriter:
         self._staging = self._final.with_name(f".{self._final.name}.staging")
         self._aside = self._final.with_name(f".{self._final.name}.old")
         try:
-            self._lock = Lock(self._final.with_name(f".{self._final.name}.lock"), self.target)
+            self._lock = locked(self._final.with_name(f".{self._final.name}.lock"), self.target)
             try:
                 self._recover()
                 self._check_target()
                 self._staging.mkdir()
                 self._folder_mode = stat.S_IMODE(self._staging.stat().st_mode)
             except BaseException:
-                self._lock.release()
+                unlock(self._lock)
                 raise
         except BaseException as error:
             remove_empty(self._made)
@@ -116,7 +115,7 @@ class BundleWriter:
                 shutil.rmtree(self._staging, ignore_errors=True)
         finally:
             if self._lock is not None:
-                self._lock.release()
+                unlock(self._lock)
             remove_empty(self._made)
         # Exporters write with many libraries; whichever of them meets it, a full disk is one.
         if isinstance(error, OSError) and error.errno in _FULL:
@@ -200,14 +199,7 @@ class BundleWriter:
             )
 
     def _swap(self) -> None:
-        try:
-            if self._final.exists():
-                self._final.rename(self._aside)
-            self._staging.rename(self._final)
-        except BaseException:
-            if self._aside.exists() and not self._final.exists():
-                self._aside.rename(self._final)
-            raise
+        replace_folder(self._staging, self._final, self._aside)
         _sync_directory(self._final.parent)
 
 
@@ -236,9 +228,9 @@ def update_manifest(
             f"{bundle_dir} is signed, and another manifest would void the signature: run "
             "scaleport validate with --store, then sign it again"
         )
-    temporary = bundle_dir / f".{MANIFEST_NAME}.{secrets.token_hex(8)}.tmp"
+    new = Pending(bundle_dir / MANIFEST_NAME, follow=False)
     try:
-        write_new(temporary, data)
+        new.write(data)
         # Checked after the temporary file is in the directory: if an export swaps the bundle from
         # here on, the file goes with the old one and the replacement below fails.
         present = present_manifest(bundle) if isinstance(bundle, Bundle) else read_manifest(bundle)
@@ -246,13 +238,12 @@ def update_manifest(
             raise OutputError(f"{bundle_dir} has changed since it was opened; run it again")
         # First: a signature that says nothing is better gone than found to be wrong.
         (bundle_dir / SIGNATURE_NAME).unlink(missing_ok=True)
-        temporary.replace(bundle_dir / MANIFEST_NAME)
+        new.commit()
         _sync_directory(bundle_dir)
     except OSError as error:
         raise _unwritable(bundle_dir / MANIFEST_NAME, error) from error
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        new.discard()
 
 
 def is_signed(bundle_dir: Path) -> bool:
@@ -313,7 +304,7 @@ def _checked_bytes(manifest: Manifest) -> bytes:
         data = encode(manifest)
         check_consistent(decode(data))
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise OutputError(f"the manifest of {manifest.name!r} is not valid: {reason}") from error
     if len(data) > MAX_MANIFEST_BYTES:
         raise OutputError(f"the manifest of {manifest.name!r} is over the limit of its size")

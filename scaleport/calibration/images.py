@@ -16,11 +16,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from scaleport.aliases import Array
 from scaleport.bundle.digest import sha256_file
 from scaleport.errors import UsageError
 from scaleport.grid import Grid, output_length
 from scaleport.imaging.folders import KNOWN, images_below
-from scaleport.imaging.pairs import Array, Pair, make_pair, read_rgb
+from scaleport.imaging.pairs import Pair, make_pair, read_rgb
 from scaleport.imaging.resample import imresize
 from scaleport.progress import Progress, silent
 

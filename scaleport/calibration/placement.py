@@ -20,7 +20,7 @@ The rule, and why:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -118,10 +118,7 @@ def place(model: onnx.ModelProto, layers: Sequence[Layer], ranges: Ranges) -> on
             nodes += pair(value.name)
     for node in graph.node:
         ours = node.output[0] in by_output
-        for place_, name in enumerate(node.input):
-            # What only passes a quantised result on may read it rounded: it is, anyway.
-            if (name in edge.read and ours and place_ == 0) or name in edge.made:
-                node.input[place_] = f"{name}/{_QUANTISED}"
+        _read_rounded(node, edge, ours)
         if ours:
             nodes += _weight(node, constants[node.input[1]], added)
         if node.output[0] in reshaped:
@@ -134,6 +131,24 @@ def place(model: onnx.ModelProto, layers: Sequence[Layer], ranges: Ranges) -> on
         for name in node.output:
             if name in edge.tensors:
                 nodes += pair(name)
+    _replace(graph, nodes, added)
+    return result
+
+
+def _read_rounded(node: onnx.NodeProto, edge: Borders, ours: bool) -> None:
+    """Have a node read what is quantised; whether it is a layer in int8 decides what that is."""
+    for place_, name in enumerate(node.input):
+        # What only passes a quantised result on may read it rounded: it is, anyway.
+        if (name in edge.read and ours and place_ == 0) or name in edge.made:
+            node.input[place_] = f"{name}/{_QUANTISED}"
+
+
+def _replace(
+    graph: onnx.GraphProto,
+    nodes: Sequence[onnx.NodeProto],
+    added: Mapping[str, onnx.TensorProto],
+) -> None:
+    """Put nodes in place of a graph's own, with the constants that they read."""
     kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(kept)
@@ -142,7 +157,6 @@ def place(model: onnx.ModelProto, layers: Sequence[Layer], ranges: Ranges) -> on
     tensors = [onnx.TensorProto.FromString(t.SerializeToString()) for t in tensors]
     del graph.initializer[:]
     graph.initializer.extend(tensors)
-    return result
 
 
 def _rounded(model: onnx.ModelProto, edge: Borders) -> set[str]:
@@ -231,14 +245,3 @@ def quantise_weight(
     shape[axis] = -1
     small = np.clip(np.rint(values / step.reshape(shape)), -WEIGHT_LIMIT, WEIGHT_LIMIT)
     return small.astype(np.int8), step
-
-
-def quantised_outputs(model: onnx.ModelProto) -> Collection[str]:
-    """Output tensors of the products that read an int8 weight, for reports and tests."""
-    small = {i.name for i in model.graph.initializer if i.data_type == onnx.TensorProto.INT8}
-    weights = {
-        node.output[0]
-        for node in model.graph.node
-        if node.op_type == "DequantizeLinear" and node.input[0] in small
-    }
-    return [node.output[0] for node in model.graph.node if weights.intersection(node.input)]

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import onnx
 
+from scaleport.aliases import HostFeeds
 from scaleport.bundle.manifest import Graph, Manifest, Quantisation
 from scaleport.calibration.flatten import flatten_linears
 from scaleport.calibration.images import ImageSet, Sampling, draw_patches, find_images
 from scaleport.calibration.layers import Layer, find_layers, float32_modules
 from scaleport.calibration.placement import borders, place
-from scaleport.calibration.ranges import METHODS, Feeds, Method, Ranges, observe
+from scaleport.calibration.ranges import METHODS, Method, Ranges, observe
 from scaleport.calibration.report import describe, worst_loss
 from scaleport.calibration.search import Effect, Outcome, Search
 from scaleport.calibration.trial import Judge, Quantised, Workbench, stage_feeds
@@ -114,14 +115,10 @@ class _Work:
 
     def run(self) -> Quantised8:
         self._lower()
-        for stage, layers in self.layers.items():
-            free = [layer for layer in layers if not layer.fixed]
-            self.ranges[stage] = self._observe(stage, free)
-            self.layers[stage] = tuple(self._checked(stage, layer) for layer in layers)
-        every = [layer for found in self.layers.values() for layer in found]
+        every = self._candidates()
         free = [layer for layer in every if not layer.fixed]
         if not free:
-            raise ExportError(f"{self.manifest.name} has no layer that int8 can be used for")
+            raise ExportError(f"{self.manifest.name} has no layer that int8 could be used for")
         if math.isinf(self.options.max_loss):
             return self._everything(tuple(every))
         scorer = Judge(self.images, self.options.sampling, judged_scales(self.manifest))
@@ -147,6 +144,14 @@ class _Work:
             )
         chosen = outcome.quantised
         return Quantised8({name: self.build(name, chosen) for name in self.graphs}, record)
+
+    def _candidates(self) -> list[Layer]:
+        """All layers, with what their tensors hold observed."""
+        for stage, layers in self.layers.items():
+            free = [layer for layer in layers if not layer.fixed]
+            self.ranges[stage] = self._observe(stage, free)
+            self.layers[stage] = tuple(self._checked(stage, layer) for layer in layers)
+        return [layer for found in self.layers.values() for layer in found]
 
     def _everything(self, layers: tuple[Layer, ...]) -> Quantised8:
         """All candidates in int8, whatever that costs."""
@@ -200,7 +205,7 @@ class _Work:
         def tell(done: float, total: float | None, _: str, /) -> None:
             self.plan.step(f"ranges of {stage}, patch {done:g} of {total:g}")
 
-        def feeds() -> Iterator[Feeds]:
+        def feeds() -> Iterator[HostFeeds]:
             drawn = draw_patches(self.images, self.options.sampling, self._scales(), tell)
             return (stage_feeds(stages, patch, stage) for patch in drawn)
 

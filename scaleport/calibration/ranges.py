@@ -10,20 +10,18 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import helper
 
+from scaleport.aliases import Array, HostFeeds
 from scaleport.errors import BackendError, ExportError, UsageError
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 METHODS: Final[tuple[str, ...]] = get_args(Method)
 
-Array = npt.NDArray[Any]
-Feeds = dict[str, Array]
 Ranges = dict[str, tuple[float, float]]
 
 # Entropy compares every threshold with every bin: its histogram is coarser.
@@ -36,7 +34,7 @@ _CANDIDATES: Final = 64
 def observe(
     model: onnx.ModelProto,
     tensors: Sequence[str],
-    feeds: Callable[[], Iterable[Feeds]],
+    feeds: Callable[[], Iterable[HostFeeds]],
     method: Method = "minmax",
 ) -> Ranges:
     """Learn the range of tensors.
@@ -77,7 +75,7 @@ def observe(
     return _from_histograms(extremes, map(run, feeds()), method)
 
 
-def _observed(model: onnx.ModelProto, tensors: Sequence[str]) -> Callable[[Feeds], Feeds]:
+def _observed(model: onnx.ModelProto, tensors: Sequence[str]) -> Callable[[HostFeeds], HostFeeds]:
     """A function that runs the graph and returns the tensors."""
     try:
         import onnxruntime
@@ -99,14 +97,14 @@ def _observed(model: onnx.ModelProto, tensors: Sequence[str]) -> Callable[[Feeds
         shown.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
 
-    def run(feeds: Feeds) -> Feeds:
+    def run(feeds: HostFeeds) -> HostFeeds:
         found = dict(zip(inner, session.run(inner, feeds), strict=True)) if inner else {}
         return found | {name: feeds[name] for name in tensors if name in inputs}
 
     return run
 
 
-def _from_histograms(extremes: Ranges, passes: Iterator[Feeds], method: Method) -> Ranges:
+def _from_histograms(extremes: Ranges, passes: Iterator[HostFeeds], method: Method) -> Ranges:
     from onnxruntime.quantization.calibrate import HistogramCollector
 
     collector = HistogramCollector(

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from scaleport.aliases import Array
 from scaleport.calibration.layers import Layer
 from scaleport.calibration.trial import Judge, Quantised, Score, Workbench
-from scaleport.imaging.pairs import Array
 from scaleport.progress import Steps
 
 # A model without error has no PSNR to lose: 120 dB stand for that.

@@ -14,13 +14,13 @@ from typing import Final
 import numpy as np
 import onnx
 
+from scaleport.aliases import Array, HostFeeds
 from scaleport.bundle.manifest import Graph, Manifest
 from scaleport.calibration.images import ImageSet, Patch, Sampling, held_pairs
-from scaleport.calibration.ranges import Feeds
 from scaleport.errors import ArtifactError, UsageError
 from scaleport.export.by_format import save_as
 from scaleport.grid import Grid
-from scaleport.imaging.pairs import Array, Pair
+from scaleport.imaging.pairs import Pair
 from scaleport.runtimes.base import Backend, GraphFile, Session, SessionOptions, hosted
 from scaleport.runtimes.registry import int8_judges, require
 from scaleport.runtimes.sources import names
@@ -153,7 +153,7 @@ class Workbench:
         return Stages(source, chosen, found, "int8", self.options, shared)
 
 
-def stage_feeds(stages: Stages, patch: Patch, stage: str) -> Feeds:
+def stage_feeds(stages: Stages, patch: Patch, stage: str) -> HostFeeds:
     """What a stage is fed for a patch.
 
     A decoder makes at most 4096 of the patch's output pixels, unless it has to make all at once.
@@ -169,7 +169,7 @@ def stage_feeds(stages: Stages, patch: Patch, stage: str) -> Feeds:
         image = np.ascontiguousarray(image[:, :, :height, :width])
         grid = Grid.from_scale(height, width, scale)
     modulation = stages.modulation(grid) if manifest.family == "query" else {}
-    known: Feeds = {"image": image, **hosted(modulation)}
+    known: HostFeeds = {"image": image, **hosted(modulation)}
     inputs = set(stages.inputs(stage))
     if stage != "encode":
         known |= hosted(stages.encode(image, modulation))

@@ -14,8 +14,8 @@ from scaleport.errors import GateFailed
 from scaleport.extras import needs
 
 if TYPE_CHECKING:
-    from scaleport.validation.bisection.bisect import Bisection
     from scaleport.validation.bisection.divergence import Compared, Statistics
+    from scaleport.validation.bisection.options import Bisection
 
 EXAMPLES = """\b
 Examples:
@@ -82,8 +82,8 @@ def bisect(
     """
     out = Output(as_json, quiet, verbose)
     with needs("export", "bisect"):
-        from scaleport.validation.bisection.bisect import BisectOptions
         from scaleport.validation.bisection.bisect import bisect as search
+        from scaleport.validation.bisection.options import BisectOptions
     options = BisectOptions(
         backend=backend,
         precision=precision,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import platform
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,12 +20,11 @@ from scaleport.cli.output import (
     put,
 )
 from scaleport.cli.targets import show_target
-from scaleport.errors import BackendError, GateFailed, ScaleportError, UsageError
-from scaleport.progress import Steps
+from scaleport.errors import UsageError
 
 if TYPE_CHECKING:
-    from scaleport.bundle.reader import Bundle
     from scaleport.runtimes.base import Availability
+    from scaleport.validation.doctor import Check, Diagnosis
     from scaleport.validation.operators import Coverage
     from scaleport.validation.selftest import SelfTest
 
@@ -38,10 +35,6 @@ Examples:
   scaleport doctor photo.bundle --backend openvino --json
   scaleport doctor npu.bundle --target qnn
 """
-
-_TRIAL_SIZE = (19, 23)
-"""Rows and columns of the image that each backend upscales: odd, and unlike each other."""
-_TRIAL_SCALE = 2.3
 
 
 def doctor(
@@ -82,115 +75,50 @@ def doctor(
     them. A missing backend is a failure only if --backend names it. -v also imports torch, to find
     its device.
     """
-    from scaleport.bundle.reader import open_bundle
-    from scaleport.runtimes.registry import availability, backend_names, get_backend, require
+    from scaleport.validation.doctor import Examination
 
     out = Output(as_json, quiet, verbose)
     if bundle is not None and model is not None:
         raise UsageError("give the bundle once: as BUNDLE or with --model")
     bundle = bundle or model
     if target:
+        from scaleport.bundle.reader import open_bundle
+
         show_target(out, None if bundle is None else open_bundle(bundle), target)
         return
-    names = list(dict.fromkeys(backends or backend_names()))
-    found: dict[str, Availability] = {}
     with out.libraries():
-        for name in names:
-            if backends:
-                found[name] = require(name)[1]
-            else:
-                found[name] = availability(name, probe=verbose or bundle is not None)
-    # A wrong path is known before everything else is tried.
-    opened = None if bundle is None else open_bundle(bundle)
+        work = Examination(bundle, backends or (), probe=verbose)
     out.say(
         f"scaleport {_version('scaleport')}, Python {platform.python_version()}, "
         f"numpy {_version('numpy')}, {platform.platform()}"
     )
-    out.say_table([("backend", "usable", "version", "runs on, or the reason"), *_rows(found)])
-    usable = [name for name in names if found[name].usable]
-    probed = verbose or bundle is not None or bool(backends)
-    asked = [name for name in usable if probed or not _is_slow(name)]
+    heads = ("backend", "usable", "version", "runs on, or the reason")
+    out.say_table([heads, *_rows(work.backends)])
     with out.progress() as progress, out.libraries():
-        tests = _golden(asked, Steps(progress))
-    out.say_table([("golden tile", "parity", "PSNR dB", "ran on"), *map(_golden_row, tests)])
-    checks: list[Check] = []
-    covered: dict[str, tuple[Coverage, ...]] = {}
-    if opened is not None:
-        with out.progress() as progress, out.libraries():
-            checks = _check_bundle(opened, usable, bool(backends), Steps(progress))
+        found = work.run(progress)
+    out.say_table(
+        [("golden tile", "parity", "PSNR dB", "ran on"), *map(_golden_row, found.golden_tile)]
+    )
+    if bundle is not None:
         out.say(f"{bundle}")
-        out.say_table([_check_row(check) for check in checks if check.error is None])
-        if checks[0].error is None:
-            with out.progress() as progress, out.libraries():
-                covered = _covered(opened, names, Steps(progress))
-        rows = [row for name, items in covered.items() for row in _coverage_rows(out, name, items)]
+        out.say_table([_check_row(check) for check in found.checks if check.error is None])
+        rows = [
+            row
+            for name, items in found.operations.items()
+            for row in _coverage_rows(out, name, items)
+        ]
         if rows:
             out.say_table([("operations of", "graphs", "count", "run by"), *rows])
-    devices = {name: get_backend(name).devices() for name in asked}
-    out.result(_report(found, tests, bundle, checks, covered, devices))
-    failures: list[ScaleportError] = [c.error for c in checks if c.error is not None]
-    failures += [
-        GateFailed(f"{test.backend} computes the golden tile wrongly: {test.note}")
-        for test in tests
-        if not test.passed
-    ]
-    for error in failures:
+    out.result(_report(found, bundle))
+    for error in found.failures:
         put(error_line(str(error)), err=True)
-    if failures:
-        raise typer.Exit(failures[0].exit_code)
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was tried on a bundle, and its error if it failed."""
-
-    what: str
-    backend: str = ""
-    precision: str = ""
-    device: str = ""
-    graphs: int = 0
-    seconds: float = 0.0
-    error: ScaleportError | None = None
-
-
-def _is_slow(name: str) -> bool:
-    """Whether a backend's library takes longer to import than everything else here together."""
-    from scaleport.runtimes.base import offers
-    from scaleport.runtimes.registry import get_backend
-
-    return offers(get_backend(name), "glance")
-
-
-def _golden(names: list[str], step: Steps) -> list[SelfTest]:
-    from scaleport.runtimes.registry import get_backend
-    from scaleport.validation.selftest import has_tile, self_test
-
-    tests = []
-    for name in names:
-        if has_tile(get_backend(name)):
-            step(f"golden tile on {name}")
-            tests.append(self_test(name))
-    return tests
+    if found.failures:
+        raise typer.Exit(found.failures[0].exit_code)
 
 
 def _golden_row(test: SelfTest) -> tuple[str, ...]:
     ratio = "-" if test.psnr is None else f"{test.psnr:.1f}"
     return (test.backend, "ok" if test.passed else "WRONG", ratio, test.device or test.note)
-
-
-def _covered(bundle: Bundle, names: list[str], step: Steps) -> dict[str, tuple[Coverage, ...]]:
-    from scaleport.runtimes.base import source_format
-    from scaleport.runtimes.registry import get_backend
-    from scaleport.validation.operators import coverage_of, is_known
-
-    found = {}
-    for name in filter(is_known, names):
-        form = source_format(get_backend(name))
-        step(f"operations on {name}")
-        items = [c for p in bundle.precisions(form) for c in coverage_of(bundle, name, p)]
-        if items:
-            found[name] = tuple(items)
-    return found
 
 
 def _coverage_rows(out: Output, name: str, items: Sequence[Coverage]) -> list[tuple[str, ...]]:
@@ -220,64 +148,6 @@ def _coverage_row(name: str, item: Coverage) -> tuple[str, ...]:
     return (name, f"{item.precision} {item.stage}", count, item.note or ran)
 
 
-def _check_bundle(bundle: Bundle, usable: list[str], asked: bool, step: Steps) -> list[Check]:
-    from scaleport.runtimes.base import stored_format
-    from scaleport.runtimes.registry import get_backend
-
-    step("hashes")
-    start = time.perf_counter()
-    try:
-        bundle.verify()
-    except ScaleportError as error:
-        return [Check("hashes", error=error)]
-    checks = [Check("hashes", graphs=len(bundle.manifest.files), seconds=_since(start))]
-    tried = False
-    for name in usable:
-        precisions: tuple[str, ...] = bundle.precisions(stored_format(get_backend(name)))
-        if not precisions and asked:
-            precisions = ("fp32",)
-        for precision in precisions:
-            step(f"{name} {precision}")
-            checks.append(_try(bundle, name, precision))
-            tried = True
-    if not tried:
-        there = ", ".join(bundle.formats()) or "none"
-        missing = BackendError(
-            f"no backend that is usable here runs {bundle.path}; its formats: {there}"
-        )
-        checks.append(Check("run", error=missing))
-    return checks
-
-
-def _try(bundle: Bundle, backend: str, precision: str) -> Check:
-    import numpy as np
-
-    from scaleport.runtimes.base import stored_format
-    from scaleport.runtimes.upscaler import load
-
-    scales = bundle.manifest.scale
-    scale = min(max(_TRIAL_SCALE, scales.min), scales.max)
-    image = np.arange(3 * _TRIAL_SIZE[0] * _TRIAL_SIZE[1], dtype=np.uint32) * 37 % 256
-    start = time.perf_counter()
-    try:
-        upscaler = load(bundle, backend, precision)
-        own = upscaler.stages.backend
-        graphs = bundle.graphs(stored_format(own), None, precision)
-        # A checkpoint has no whole graphs, only the stages.
-        plain = own.runs_checkpoint
-        stages = [g.stage for g in graphs if not plain or not g.stage.startswith("whole")]
-        for stage in stages:
-            upscaler.stages.session(stage)
-        upscaler(image.astype(np.uint8).reshape(*_TRIAL_SIZE, 3), scale)
-    except ScaleportError as error:
-        return Check("run", backend, precision, error=error)
-    return Check("run", backend, precision, upscaler.device, len(stages), _since(start))
-
-
-def _since(start: float) -> float:
-    return round(time.perf_counter() - start, 3)
-
-
 def _rows(found: dict[str, Availability]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for name, state in found.items():
@@ -302,25 +172,18 @@ def _install(state: Availability) -> str | None:
     return f"pip install 'scaleport[{state.extra}]'" if state.extra else None
 
 
-def _report(
-    found: dict[str, Availability],
-    tests: list[SelfTest],
-    bundle: Path | None,
-    checks: list[Check],
-    covered: dict[str, tuple[Coverage, ...]],
-    devices: dict[str, tuple[str, ...]],
-) -> dict[str, Any]:
+def _report(found: Diagnosis, bundle: Path | None) -> dict[str, Any]:
     return {
         "scaleport": _version("scaleport"),
         "python": platform.python_version(),
         "numpy": _version("numpy"),
         "platform": platform.platform(),
-        "backends": found,
-        "install": {name: _install(state) for name, state in found.items() if state.extra},
-        "devices": devices,
-        "golden_tile": tests,
+        "backends": found.backends,
+        "install": {name: _install(state) for name, state in found.backends.items() if state.extra},
+        "devices": found.devices,
+        "golden_tile": found.golden_tile,
         "bundle": bundle,
-        "operations": covered,
+        "operations": found.operations,
         "checks": [
             {
                 "check": check.what,
@@ -331,7 +194,7 @@ def _report(
                 "ok": check.error is None,
                 "error": None if check.error is None else str(check.error),
             }
-            for check in checks
+            for check in found.checks
         ],
     }
 

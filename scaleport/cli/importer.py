@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,10 +13,10 @@ from scaleport.cli.contents import model_text
 from scaleport.cli.options import refuse_existing
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag
 from scaleport.cli.parse import whole_numbers_of
-from scaleport.errors import OutputError, UsageError
 from scaleport.extras import needs
-from scaleport.paths import address_problem, holds, make_folder, remove_empty, similar_name
-from scaleport.shipped import CHECKPOINT_SUFFIX
+
+if TYPE_CHECKING:
+    from scaleport.models.importers.convert import Conversion
 
 EXAMPLES = """\b
 Examples:
@@ -77,44 +76,31 @@ def import_(
     show are assumed as published and printed; --set overrides them.
     """
     out = Output(as_json, quiet, verbose)
-    if not holds(source.is_file):
-        problem = address_problem(source)
-        raise UsageError(problem or f"there is no file {source}{similar_name(source)}")
-    output = output or Path(f"{source.stem}{CHECKPOINT_SUFFIX}")
-    if output.suffix != CHECKPOINT_SUFFIX:
-        raise OutputError(f"a checkpoint's name ends in {CHECKPOINT_SUFFIX}; got {output}")
-    refuse_existing(output, overwrite)
-    made = make_folder(output.parent)
-    try:
-        _import(out, source, output, scales, spandrel, settings or ())
-    finally:
-        remove_empty(made)
-
-
-def _import(
-    out: Output,
-    source: Path,
-    output: Path,
-    scales: list[str] | None,
-    spandrel: bool,
-    settings: Sequence[str],
-) -> None:
     with needs("torch", "import"):
-        from scaleport.models.checkpoint import save_checkpoint
-        from scaleport.models.importers import import_file
+        from scaleport.models.importers.convert import ImportOptions, import_weights, place_of
         from scaleport.models.importers.settings import settings_of
     if spandrel:
         with needs("spandrel", "import --spandrel"):
             if find_spec("spandrel") is None:
                 raise ModuleNotFoundError("No module named 'spandrel'", name="spandrel")
-    given = None if scales is None else whole_numbers_of("--scales", scales)
+    refuse_existing(place_of(source, output), overwrite)
+    options = ImportOptions(
+        scales=None if scales is None else whole_numbers_of("--scales", scales),
+        settings=settings_of(settings or ()),
+        spandrel=spandrel,
+        overwrite=overwrite,
+    )
     with out.libraries():
-        found = import_file(source, given, spandrel, settings_of(settings))
-        network, info = found.network, found.info()
-        save_checkpoint(network, output, {"imported_from": source.name, **info})
+        made = import_weights(source, output, options)
+    _report(out, source, made)
+
+
+def _report(out: Output, source: Path, made: Conversion) -> None:
+    found, target = made.found, made.checkpoint
+    network = found.network
     count = network.parameter_count()
-    result = {"source": source, "checkpoint": output, "model": network.config, "parameters": count}
-    out.result({**result, **info})
+    result = {"source": source, "checkpoint": target, "model": network.config, "parameters": count}
+    out.result({**result, **found.info()})
     out.say(f"recognised: {found.title}, {found.project}")
     limits = network.limits
     native = ", ".join(f"x{scale}" for scale in network.upsampler.native_scales)
@@ -125,5 +111,5 @@ def _import(
         out.say(f"set: {name} = {json.dumps(value)}")
     for why, keys in found.unused.items():
         out.say(f"not needed: {keys} {'key' if keys == 1 else 'keys'}, {why}")
-    out.say(f"wrote {output}: {model_text(network.config)}, {count:,} parameters")
-    out.say(f"next: scaleport export {output}")
+    out.say(f"wrote {target}: {model_text(network.config)}, {count:,} parameters")
+    out.say(f"next: scaleport export {target}")

@@ -109,7 +109,6 @@ def _find_network(name: str) -> Entry | None:
 
 def _inspect_bundle(out: Output, bundle: Bundle, verified: bool, named: Model | None) -> None:
     from scaleport.cli.contents import graph_groups, model_text, parity_groups, scale_text
-    from scaleport.runtimes.base import precision_text
 
     manifest = bundle.manifest
     groups = graph_groups(manifest)
@@ -178,6 +177,12 @@ def _inspect_bundle(out: Output, bundle: Bundle, verified: bool, named: Model | 
     if manifest.skipped:
         out.say("skipped")
         _say_table(out, list(manifest.skipped.items()))
+    _say_parity(out, bundle, parity)
+
+
+def _say_parity(out: Output, bundle: Bundle, parity: list[dict[str, Any]] | None) -> None:
+    from scaleport.runtimes.base import precision_text
+
     if parity is None:
         out.say(f"parity: not measured yet; run scaleport validate {bundle.path}")
         return

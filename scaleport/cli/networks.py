@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from scaleport import plugins
-from scaleport.catalogue import FAMILIES, Catalogue, Entry, catalogue
+from scaleport.catalogue import FAMILIES, Catalogue, Counts, Entry, catalogue
 from scaleport.cli.output import Output, columns, size_text, table
 from scaleport.errors import BackendError, UsageError
 from scaleport.export.formats import FORMATS
@@ -79,7 +79,15 @@ def show_network(out: Output, entry: Entry) -> None:
     out.say(f"{entry.name}: {entry.parts}, {entry.parameters:,} parameters")
     for label, text in rows:
         _wrapped(out, f"{label.ljust(11)}  {text}", 15)
-    macs = entry.macs
+    _say_macs(out, entry.macs)
+    out.say("configuration, as a training recipe takes it")
+    out.say("model:")
+    for key, value in entry.config.items():
+        # A mapping in JSON is one in YAML too.
+        out.say(f"  {key}: {json.dumps(value)}")
+
+
+def _say_macs(out: Output, macs: Counts) -> None:
     out.say(f"multiply-adds at x{macs.scale}, matrix products and convolutions only")
     forms = [("training", macs.training, macs.training.render)]
     if macs.deploy_general is None or macs.deploy_general == macs.deploy.render:
@@ -99,11 +107,6 @@ def show_network(out: Output, entry: Entry) -> None:
         for name, work, render in forms
     ]
     _say(out, right([head, *body], first=1))
-    out.say("configuration, as a training recipe takes it")
-    out.say("model:")
-    for key, value in entry.config.items():
-        # A mapping in JSON is one in YAML too.
-        out.say(f"  {key}: {json.dumps(value)}")
 
 
 def part_names() -> set[str]:
@@ -157,11 +160,7 @@ def _facts(entry: Entry, runs: dict[str, list[str]]) -> dict[str, Any]:
 
 
 def _say_networks(out: Output, entries: list[Entry], runs: dict[str, list[str]]) -> None:
-    notes: dict[str, int] = {}
-    for entry in entries:
-        refusals = (entry.refusal, *entry.refused_formats.values())
-        for reason in filter(None, (*entry.tiling.reasons, *refusals)):
-            notes.setdefault(reason, len(notes) + 1)
+    notes = _reasons(entries)
     layouts = (_wide, _without_papers, _narrow)
     for layout in layouts:
         heads = layout(None, notes)
@@ -195,6 +194,16 @@ def _say_networks(out: Output, entries: list[Entry], runs: dict[str, list[str]])
         "scaleport inspect --models 'rdn-*' lists a few.",
     ):
         _wrapped(out, text, 2)
+
+
+def _reasons(entries: list[Entry]) -> dict[str, int]:
+    """Why networks do not tile exactly or are not exported, numbered as they come."""
+    notes: dict[str, int] = {}
+    for entry in entries:
+        refusals = (entry.refusal, *entry.refused_formats.values())
+        for reason in filter(None, (*entry.tiling.reasons, *refusals)):
+            notes.setdefault(reason, len(notes) + 1)
+    return notes
 
 
 def _wide(entry: Entry | None, notes: dict[str, int]) -> list[list[str]]:

@@ -71,6 +71,11 @@ class Output:
         if not self.quiet:
             put(f"note: {text}", err=True)
 
+    def remark(self, text: str) -> None:
+        """A line for people on stderr, beside a result that goes to stdout; not with ``--json``."""
+        if not self.json and not self.quiet:
+            put(text, err=True)
+
     def result(self, value: Any) -> None:
         """The machine-readable result, with ``--json`` only."""
         if self.json:
@@ -80,14 +85,17 @@ class Output:
             put(json.dumps(plain, indent=2, allow_nan=False))
 
     @contextlib.contextmanager
-    def progress(self) -> Iterator[Progress]:
+    def progress(self, log: bool = False) -> Iterator[Progress]:
         """A bar on stderr while the block runs, if that is a terminal.
+
+        Args:
+            log: where it is none, write what is being done in lines, which ``-v`` does anyway.
 
         Yields:
             A progress function. It raises where the command has been told to stop and a library
             swallowed that.
         """
-        with self._bar() as show:
+        with self._bar(log) as show:
 
             def tell(done: float, total: float | None, text: str, /) -> None:
                 raise_again()
@@ -96,9 +104,10 @@ class Output:
             yield tell
 
     @contextlib.contextmanager
-    def _bar(self) -> Iterator[Progress]:
+    def _bar(self, log: bool) -> Iterator[Progress]:
         if self.json or self.quiet or not sys.stderr.isatty():
-            yield _log_changes() if self.verbose else silent
+            wanted = self.verbose or (log and not self.json and not self.quiet)
+            yield _log_changes() if wanted else silent
             return
         from scaleport.cli.bar import progress_bar
 
@@ -127,7 +136,7 @@ def _log_changes() -> Progress:
 
     def log(done: float, total: float | None, text: str, /) -> None:
         del done, total
-        if text != said[0]:
+        if text and text != said[0]:
             said[0] = text
             put(text, err=True)
 

@@ -11,10 +11,11 @@ from typing import Annotated
 
 import typer
 
-from scaleport.cli.completing import complete_model
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag
+from scaleport.cli.served import ServedBundle, ServedPrecision
 from scaleport.errors import BackendError, UsageError
-from scaleport.runtimes.registry import SERVED
+from scaleport.runtimes.registry import require
+from scaleport.serving.repository import ServeOptions, write_repository
 
 EXAMPLES = """\b
 Examples:
@@ -26,32 +27,23 @@ _START = "from mlserver.cli import main; main()"
 
 
 def serve(
-    bundle: Annotated[
-        Path,
-        typer.Argument(
-            metavar="BUNDLE|NAME",
-            autocompletion=complete_model,
-            help="The bundle to serve, or a model by name.",
-        ),
-    ],
+    bundle: ServedBundle,
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Address to listen on; 0.0.0.0 is every one.")
-    ] = "127.0.0.1",
+    ] = ServeOptions.host,
     port: Annotated[
         int,
         typer.Option(
             metavar="N", min=1, max=65533, help="HTTP port; gRPC and metrics take the next two."
         ),
-    ] = 8080,
+    ] = ServeOptions.port,
     workers: Annotated[
         int, typer.Option(metavar="N", min=1, help="Processes that run the model.")
-    ] = 1,
+    ] = ServeOptions.workers,
     backend: Annotated[
         str, typer.Option(metavar="NAME", help="Backend that runs the graphs.")
-    ] = SERVED,
-    precision: Annotated[
-        str, typer.Option(metavar="NAME", help="fp32, fp16 or int8. [default: the first there is]")
-    ] = "",
+    ] = ServeOptions.backend,
+    precision: ServedPrecision = ServeOptions.precision,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
@@ -63,8 +55,6 @@ def serve(
     out = Output(as_json, quiet, verbose)
     if find_spec("mlserver") is None:
         raise BackendError("MLServer is not installed: pip install 'scaleport[serve]'")
-    from scaleport.runtimes.registry import require
-    from scaleport.serving.repository import ServeOptions, write_repository
 
     require(backend)  # said here in one line, instead of by every worker
     options = ServeOptions(
@@ -89,8 +79,5 @@ def serve(
         raise UsageError(f"MLServer ended with exit code {code}; add -v to see what it printed")
 
 
-def _metrics(options: object) -> str:
-    from scaleport.serving.repository import ServeOptions
-
-    assert isinstance(options, ServeOptions)
+def _metrics(options: ServeOptions) -> str:
     return f"http://{options.host}:{options.port + 2}/metrics"

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from scaleport.cli.completing import complete_model
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag
+from scaleport.cli.served import ServedBundle, ServedPrecision
+from scaleport.serving.repository import ServeOptions, write_repository
 
 EXAMPLES = """\b
 Examples:
@@ -25,14 +26,7 @@ NEXT = {
 
 
 def serve_config(
-    bundle: Annotated[
-        Path,
-        typer.Argument(
-            metavar="BUNDLE|NAME",
-            autocompletion=complete_model,
-            help="The bundle to serve, or a model by name.",
-        ),
-    ],
+    bundle: ServedBundle,
     server: Annotated[
         str, typer.Option("--to", metavar="SERVER", help="kserve (MLServer), triton or ovms.")
     ],
@@ -44,17 +38,14 @@ def serve_config(
     ] = Path("models"),
     name: Annotated[
         str, typer.Option(metavar="NAME", help="Name of the model in requests.")
-    ] = "scaleport",
-    precision: Annotated[
-        str, typer.Option(metavar="NAME", help="fp32, fp16 or int8. [default: the first there is]")
-    ] = "",
+    ] = ServeOptions.name,
+    precision: ServedPrecision = ServeOptions.precision,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
 ) -> None:
     """Write a model repository for a server; its requests carry the image and the scale."""
     out = Output(as_json, quiet, verbose)
-    from scaleport.serving.repository import ServeOptions, write_repository
 
     options = ServeOptions(name=name, precision=precision)
     files = write_repository(bundle, target, server, options)

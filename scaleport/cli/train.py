@@ -112,8 +112,6 @@ def train(
     """
     out = Output(as_json, quiet, verbose)
     with needs("train", "training"):
-        from rich.console import Console
-
         from scaleport.training import command
 
     if show:
@@ -121,7 +119,7 @@ def train(
         out.result({"sheet": sheet})
         out.say(str(sheet))
         return
-    options = command.Options(
+    options = command.TrainingOptions(
         data,
         work,
         cache=cache,
@@ -140,7 +138,8 @@ def train(
         strategy=strategy,
         tensorboard=tensorboard,
     )
-    result = command.train(recipe, options, Console(stderr=True, quiet=quiet or as_json))
+    with out.progress(log=True) as progress:
+        result = command.train(recipe, options, progress, out.remark)
     out.result({"step": result.step, "finished": result.finished, "model": result.model})
     if not result.finished:
         if not quiet:

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scaleport.atomic import write_text
 from scaleport.cli.completing import complete_model
 from scaleport.cli.options import Backends, InferencePrecision, Threads
-from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, table
-from scaleport.cli.parse import decibels_of, words_of
-from scaleport.errors import GateFailed, UsageError
+from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag
+from scaleport.cli.parse import words_of
+from scaleport.cli.validated import judge_int8, report, results_of, save, write_page
+from scaleport.errors import UsageError
 from scaleport.ready import find_bundle, of_package
 
 if TYPE_CHECKING:
-    from scaleport.bundle.manifest import Parity
-    from scaleport.bundle.reader import Bundle
-    from scaleport.progress import Progress
     from scaleport.validation.parity.gates import Gates
-    from scaleport.validation.parity.options import ValidationOptions
 
 EXAMPLES = """\b
 Examples:
@@ -34,10 +29,6 @@ Examples:
   scaleport validate photo.bundle --load-outputs mac
   scaleport validate photo.bundle --rejudge --gate-fp16-psnr 60 --no-store
 """
-
-# Wide enough for every row; a file or a pipe has no width of its own.
-_PIPE_WIDTH = 120
-_KEPT = ("backend", "precision", "cases", "device")
 
 
 def validate(
@@ -149,23 +140,23 @@ def validate(
     """
     out = Output(as_json, quiet, verbose)
     asked = words_of(precisions) if precisions else ()
+    chosen = words_of(backends) if backends else None
     if "int8" in asked or data is not None or int8_loss is not None:
         others = (quick, rejudge, page, saved_to, saved_in, inference_precision)
-        if asked not in ((), ("int8",)) or data is None or any(others):
-            raise UsageError("int8 is judged alone, on ground truth: --precision int8 --data DIR")
-        _judge_int8(out, bundle, words_of(backends) if backends else None, data, int8_loss, threads)
+        alone = asked in ((), ("int8",)) and not any(others)
+        judge_int8(out, bundle, chosen, data if alone else None, int8_loss, threads)
         return
     _check_modes(
         saved_to is not None,
         saved_in is not None,
         rejudge,
         page is not None,
-        bool(backends or precisions or inference_precision or quick),
+        any((backends, precisions, inference_precision, quick)),
     )
     from scaleport.validation.parity.options import ValidationOptions
 
     options = ValidationOptions(
-        backends=words_of(backends) if backends else None,
+        backends=chosen,
         precisions=asked or None,
         selection="quick" if quick else "full",
         gates=_gates(fp32_max_abs, fp32_psnr, fp16_max_abs, fp16_psnr, tf32_psnr, bf16_psnr),
@@ -177,19 +168,14 @@ def validate(
 
         check_place(page)
     if saved_to is not None:
-        _save(out, bundle, saved_to, options)
+        save(out, bundle, saved_to, options)
         return
     bundle = find_bundle(bundle)
     options = replace(options, store=_keeps(out, bundle, store))
-    if saved_in is not None:
-        opened, parity = _judge_saved(out, bundle, saved_in, options)
-    elif rejudge:
-        opened, parity = _rejudge(bundle, options)
-    else:
-        opened, parity = _run(out, bundle, options)
+    opened, parity = results_of(out, bundle, options, saved_in, rejudge)
     if page is not None:
-        _page(out, opened, parity, page, threads, pictures=not rejudge and not saved_in)
-    _report(out, parity)
+        write_page(out, opened, parity, page, threads, pictures=not rejudge and not saved_in)
+    report(out, parity)
 
 
 def _check_modes(saves: bool, loads: bool, rejudges: bool, page: bool, chooses: bool) -> None:
@@ -235,36 +221,6 @@ def _keeps(out: Output, bundle: Path, store: bool | None) -> bool:
     return bool(store)
 
 
-def _judge_int8(
-    out: Output,
-    bundle: Path,
-    backends: tuple[str, ...] | None,
-    data: Path,
-    gate: str | None,
-    threads: int,
-) -> None:
-    from scaleport.cli.contents import loss_table
-    from scaleport.validation.loss import MAX_LOSS, measure_losses
-
-    most = MAX_LOSS if gate is None else decibels_of(gate)
-    with out.progress() as progress, out.libraries():
-        losses = measure_losses(
-            bundle,
-            data,
-            backends,
-            threads=threads,
-            progress=progress,
-        )
-    worst = max(loss.fp32 - loss.int8 for loss in losses)
-    out.result({"images": data, "max_loss": most, "worst_loss": worst, "losses": losses})
-    for line in loss_table(losses):
-        out.say(line)
-    # NaN is over any gate.
-    if not worst <= most:
-        raise GateFailed(f"int8 loses {worst:.3f} dB on {data}, allowed are {most:g} dB")
-    out.say(f"int8 loses at most {worst:.3f} dB, allowed are {most:g} dB")
-
-
 def _gates(
     fp32_max_abs: float | None,
     fp32_psnr: float | None,
@@ -286,120 +242,3 @@ def _gates(
         fp32=Gate(given(fp32_max_abs, usual.fp32.max_abs), given(fp32_psnr, usual.fp32.psnr)),
         fp16=Gate(given(fp16_max_abs, usual.fp16.max_abs), given(fp16_psnr, usual.fp16.psnr)),
     )
-
-
-def _rejudge(bundle: Path, options: ValidationOptions) -> tuple[Bundle, Parity]:
-    import msgspec
-
-    from scaleport.bundle.reader import open_bundle
-    from scaleport.bundle.writer import update_manifest
-    from scaleport.validation.parity.gates import rejudge
-
-    opened = open_bundle(bundle)
-    manifest = opened.manifest
-    if manifest.parity is None:
-        raise UsageError(f"{bundle} holds no parity results yet; run it without --rejudge")
-    parity = rejudge(manifest.parity, options.gates)
-    if options.store:
-        changed = msgspec.structs.replace(manifest, parity=parity)
-        update_manifest(opened, changed, void_signature=True)
-    return opened, parity
-
-
-def _run(out: Output, bundle: Path, options: ValidationOptions) -> tuple[Bundle, Parity]:
-    from scaleport.bundle.reader import open_bundle
-    from scaleport.validation.parity.proof import validate
-
-    opened = open_bundle(bundle)
-    with out.progress() as progress, out.libraries():
-        return opened, validate(opened, options, _counted(progress))
-
-
-def _counted(progress: Progress) -> Progress:
-    """The same, with the number of the case in words."""
-
-    def tell(done: float, total: float | None, text: str, /) -> None:
-        progress(done, total, f"{text}, {done:g} of {total:g}")
-
-    return tell
-
-
-def _save(out: Output, bundle: Path, folder: Path, options: ValidationOptions) -> None:
-    from scaleport.runtimes.base import precision_text
-    from scaleport.validation.exchange.saving import save_outputs
-
-    with out.progress() as progress, out.libraries():
-        index = save_outputs(bundle, folder, options, _counted(progress))
-    runs = [
-        (
-            run.backend,
-            precision_text(run.precision, run.inference_precision),
-            str(len(run.cases)),
-            run.device,
-        )
-        for run in index.runs
-    ]
-    failed = [case for run in index.runs for case in run.cases if case.file is None]
-    out.result(
-        {
-            "folder": folder,
-            "model": index.model,
-            "runs": [dict(zip(_KEPT, run, strict=True)) for run in runs],
-            "failed": [case.note for case in failed],
-            "left_out": index.left_out,
-        }
-    )
-    for line in table([_KEPT, *runs]):
-        out.say(line)
-    if failed:
-        out.say(f"{len(failed)} cases have no output; first: {failed[0].note}")
-    for name, reason in index.left_out.items():
-        out.say(f"{name}: {reason}")
-    out.say(f"kept in {folder}; judge them with --load-outputs where PyTorch is installed")
-
-
-def _judge_saved(
-    out: Output, bundle: Path, folder: Path, options: ValidationOptions
-) -> tuple[Bundle, Parity]:
-    from scaleport.bundle.reader import open_bundle
-    from scaleport.validation.exchange.judging import judge_outputs
-
-    opened = open_bundle(bundle)
-    with out.progress() as progress, out.libraries():
-        return opened, judge_outputs(opened, folder, options, _counted(progress))
-
-
-def _page(
-    out: Output, bundle: Bundle, parity: Parity, target: Path, threads: int, pictures: bool
-) -> None:
-    from scaleport.validation.report.page import render_page
-
-    evidence = None
-    if pictures:
-        from scaleport.validation.report.evidence import gather
-
-        with out.progress() as progress, out.libraries():
-            evidence = gather(bundle, parity, threads, progress)
-    write_text(target, render_page(bundle.manifest, parity, evidence))
-    out.say(f"wrote {target}")
-
-
-def _report(out: Output, parity: Parity) -> None:
-    from rich.console import Console
-
-    from scaleport.validation.parity.gates import passed
-    from scaleport.validation.report.summary import (
-        as_dict,
-        describe,
-        failures,
-        render_table,
-        verdict,
-    )
-
-    out.result(as_dict(parity))
-    if not out.json and not out.quiet:
-        width = None if sys.stdout.isatty() else _PIPE_WIDTH
-        render_table(parity, Console(file=sys.stdout, width=width), every_case=out.verbose)
-    if not passed(parity):
-        first = next((f"; first: {describe(result)}" for result in failures(parity)), "")
-        raise GateFailed(verdict(parity) + first)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scaleport.aliases import Uint8Array
 from scaleport.errors import UsageError
-from scaleport.evaluation.protocols import Pixels
 from scaleport.imaging import degradation as steps
 
-Apply = Callable[[Pixels, float, np.random.Generator], Pixels]
+Apply = Callable[[Uint8Array, float, np.random.Generator], Uint8Array]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Degradation:
 
     steps: tuple[tuple[str, float], ...] = ()
 
-    def __call__(self, lr: Pixels, name: str) -> Pixels:
+    def __call__(self, lr: Uint8Array, name: str) -> Uint8Array:
         """Degrade uint8[H, W] or [H, W, 3]; the noise depends on the image's name alone."""
         for number, (kind, amount) in enumerate(self.steps):
             rng = np.random.default_rng([zlib.crc32(name.encode()), number])

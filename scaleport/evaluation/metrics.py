@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from scaleport.aliases import Float64Array
 from scaleport.errors import BackendError, ImageError, UsageError
 from scaleport.validation.metrics import psnr
-
-Planes = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -31,14 +29,14 @@ class Metric:
     unit: str
     digits: int
     needs_rgb: bool
-    measure: Callable[[Planes, Planes], float]
+    measure: Callable[[Float64Array, Float64Array], float]
 
 
-def _psnr(result: Planes, truth: Planes) -> float:
+def _psnr(result: Float64Array, truth: Float64Array) -> float:
     return psnr(result, truth, 255)
 
 
-def _ssim(result: Planes, truth: Planes) -> float:
+def _ssim(result: Float64Array, truth: Float64Array) -> float:
     """11x11 Gaussian of sigma 1.5, only where it fits into the image, mean over planes."""
     if min(truth.shape[:2]) < 11:
         raise ImageError(f"SSIM needs 11x11 pixels within the border, got {truth.shape[:2]}")
@@ -60,7 +58,7 @@ def _ssim(result: Planes, truth: Planes) -> float:
     return float(everywhere[5:-5, 5:-5].mean())
 
 
-def _lpips(result: Planes, truth: Planes) -> float:
+def _lpips(result: Float64Array, truth: Float64Array) -> float:
     """AlexNet features (arXiv 1801.03924) of RGB."""
     try:
         from torchmetrics.functional import image as functional
@@ -85,7 +83,7 @@ def _missing(metric: str, error: ImportError) -> BackendError:
     return BackendError(f"{metric} needs {error.name or error}; run: pip install 'scaleport[eval]'")
 
 
-def _nchw(planes: Planes) -> Any:
+def _nchw(planes: Float64Array) -> Any:
     import torch
 
     return torch.from_numpy(np.atleast_3d(planes)).permute(2, 0, 1)[None].contiguous()

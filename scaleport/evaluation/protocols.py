@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from scaleport.aliases import Array, Uint8Array
 from scaleport.errors import ImageError, UsageError
 from scaleport.grid import output_length
 from scaleport.imaging.resample import imresize
 from scaleport.validation.metrics import luma
-
-Array = npt.NDArray[Any]
-Pixels = npt.NDArray[np.uint8]
 
 # arXiv 2012.09161 weighs colours so, on differences: there is no offset.
 _GRAY = np.array([65.738, 129.057, 25.064]) / 256
@@ -51,13 +49,13 @@ class Protocol:
     extra_border: int = 0
     matlab_scales: tuple[int, ...] | None = None
 
-    def taken(self, image: Pixels) -> Pixels:
+    def taken(self, image: Uint8Array) -> Uint8Array:
         """A decoded image as this protocol takes it: uint8 [H, W, 3], or [H, W] if gray is luma."""
         if image.ndim == 2 and not self.gray_is_luma:
             return np.repeat(image[..., None], 3, axis=2)
         return image
 
-    def pair(self, image: Pixels, scale: float) -> tuple[Pixels, Pixels]:
+    def pair(self, image: Uint8Array, scale: float) -> tuple[Uint8Array, Uint8Array]:
         """LR of ``floor(size / scale)`` pixels, and HR cropped from the top left to match it.
 
         Raises:
@@ -73,7 +71,7 @@ class Protocol:
         return np.asarray(Image.fromarray(hr).resize(size, Image.Resampling.BICUBIC)), hr
 
     def border(self, scale: float) -> int:
-        """Pixels left out on each side."""
+        """Uint8Array left out on each side."""
         return math.ceil(scale) + self.extra_border
 
     def compared(self, image: Array, scale: float) -> npt.NDArray[np.float64]:

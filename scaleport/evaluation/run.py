@@ -10,11 +10,12 @@ from typing import Final
 
 import numpy as np
 
+from scaleport.aliases import Uint8Array
 from scaleport.atomic import atomic_path
 from scaleport.errors import UsageError
 from scaleport.evaluation.degrade import Degradation, parse_degradation
 from scaleport.evaluation.metrics import Metric, find_metrics
-from scaleport.evaluation.protocols import Pixels, Protocol, find_protocol
+from scaleport.evaluation.protocols import Protocol, find_protocol
 from scaleport.evaluation.subjects import Subject, bicubic, open_subject
 from scaleport.imaging.folders import KNOWN, images_in
 from scaleport.imaging.pairs import read_colours
@@ -228,7 +229,7 @@ def score(
 
 
 def _measured(
-    metric: Metric, protocol: Protocol, result: object, hr: Pixels, scale: float
+    metric: Metric, protocol: Protocol, result: object, hr: Uint8Array, scale: float
 ) -> float:
     planes = [np.asarray(image, np.float64) for image in (result, hr)]
     if metric.needs_rgb:

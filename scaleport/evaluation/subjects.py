@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scaleport.aliases import Uint8Array
 from scaleport.errors import UsageError
-from scaleport.evaluation.protocols import Pixels
 from scaleport.extras import needs
 from scaleport.grid import Grid
 from scaleport.imaging.resample import imresize
 from scaleport.runtimes.registry import checkpoint_backend
 from scaleport.shipped import checkpoint_name, find_checkpoint
 
-Render = Callable[[Pixels, int, int], npt.NDArray[Any]]
+Render = Callable[[Uint8Array, int, int], npt.NDArray[Any]]
 """LR uint8[H, W(, 3)], output height and width; values about 0 .. 255 of the same layout."""
 
 
@@ -65,7 +65,7 @@ def from_checkpoint(path: Path, threads: int = 0) -> Subject:
     network = load_checkpoint(path)
 
     @torch.no_grad()
-    def render(lr: Pixels, height: int, width: int) -> npt.NDArray[Any]:
+    def render(lr: Uint8Array, height: int, width: int) -> npt.NDArray[Any]:
         rgb = lr if lr.ndim == 3 else np.repeat(lr[..., None], 3, axis=2)
         image = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].float() / 255
         grid = Grid.from_size(lr.shape[0], lr.shape[1], height, width)
@@ -88,7 +88,7 @@ def from_bundle(path: Path, backend: str, precision: str, threads: int, device: 
 
     upscaler = load(path, backend or "auto", precision, threads, device)
 
-    def render(lr: Pixels, height: int, width: int) -> npt.NDArray[Any]:
+    def render(lr: Uint8Array, height: int, width: int) -> npt.NDArray[Any]:
         out = upscaler(lr.astype(np.float32) / 255, size=(height, width))
         return out.astype(np.float64) * 255
 

@@ -123,22 +123,8 @@ def settled(program: torch.export.ExportedProgram) -> torch.export.ExportedProgr
         The program, or None if it holds an operator that has to be rewritten.
     """
     graph = copy.deepcopy(program.graph_module.graph)
-    for node in list(graph.nodes):
-        if node.op == "get_attr":
-            return None
-        if node.op != "call_function":
-            continue
-        if node.target in _ASSERTIONS:
-            graph.erase_node(node)
-        elif node.target is _aten.to.dtype and not _settle_conversion(graph, node):
-            return None
-        elif node.target in _SAME:
-            node.replace_all_uses_with(node.args[0])
-            graph.erase_node(node)
-        elif node.target in _REWRITTEN or (
-            isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
-        ):
-            return None
+    if not all(_settle(graph, node) for node in list(graph.nodes)):
+        return None
     # Backwards, so that arithmetic on lengths that only assertions read goes whole.
     for node in reversed(list(graph.nodes)):
         if node.op == "call_function" and not node.users:
@@ -159,6 +145,24 @@ def settled(program: torch.export.ExportedProgram) -> torch.export.ExportedProgr
         example_inputs=program.example_inputs,
         constants=program.constants,
     )
+
+
+def _settle(graph: torch.fx.Graph, node: torch.fx.Node) -> bool:
+    """Settle one node of a graph; False if it has to be rewritten."""
+    if node.op != "call_function":
+        return node.op != "get_attr"
+    if node.target in _ASSERTIONS:
+        graph.erase_node(node)
+    elif node.target is _aten.to.dtype:
+        return _settle_conversion(graph, node)
+    elif node.target in _SAME:
+        node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
+        graph.erase_node(node)
+    elif node.target in _REWRITTEN:
+        return False
+    elif isinstance(node.target, torch._ops.OpOverload):
+        return not node.target._schema.is_mutable
+    return True
 
 
 def respelled(program: torch.export.ExportedProgram, known: Callable[[Any], bool]) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from scaleport.atomic import replace_folder
 from scaleport.errors import BackendError, ExportError, OutputError, UsageError, first_line
 from scaleport.export.capture import capture, settled, swift, with_views
 from scaleport.export.coreml_lowering import corrected_frontend, unknown_operators
@@ -86,7 +87,7 @@ def export_stage(
         (package / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
         for sizes in _check_sizes(stage, options):
             _check_numbers(stage, traced, package, options, sizes)
-        _replace(package, target, scratch / "old")
+        replace_folder(package, target, scratch / "old")
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
@@ -339,16 +340,3 @@ def _check_numbers(
                 f"the Core ML program of stage {stage.name!r} differs from the network at an "
                 f"untraced size: output {port.name!r} is off by {error:.3g}"
             )
-
-
-def _replace(package: Path, target: Path, old: Path) -> None:
-    """Put a new package in the place of an old one; a directory cannot be overwritten at once."""
-    existed = target.exists()
-    if existed:
-        target.replace(old)
-    try:
-        package.replace(target)
-    except OSError:
-        if existed:
-            old.replace(target)
-        raise

@@ -143,15 +143,7 @@ class ExportPlan:
         """The stages to export, without the frozen scales that nobody asked for."""
         frozen = self.options.freeze_scales
         # Quantised graphs are made from the float32 ones.
-        precision = "fp32" if precision == "int8" else precision
-        if precision not in self._forms:
-            form = self.network.deploy(DTYPES[precision])
-            if form.bind is not None:
-                form = replace(form, bound={s: form.bind(s) for s in sorted(set(frozen or ()))})
-            if precision == "fp16" and self.options.keep_float32:
-                form = self._mixed(form)
-            self._forms[precision] = form
-        form = self._forms[precision]
+        form = self._form("fp32" if precision == "int8" else precision)
         skipped: Iterable[int] = ()
         if frozen is not None and form.render is not None:
             skipped = set(form.bound) - set(frozen)
@@ -161,6 +153,18 @@ class ExportPlan:
             dropped |= {f"render_x{scale}" for scale in form.bound if scale not in self.natives}
             dropped |= {"prepare", "render"}
         return [stage for stage in form.stages() if stage.name not in dropped]
+
+    def _form(self, precision: str) -> DeployForm:
+        """The deploy form in a precision, with the frozen scales bound."""
+        if precision not in self._forms:
+            form = self.network.deploy(DTYPES[precision])
+            if form.bind is not None:
+                frozen = sorted(set(self.options.freeze_scales or ()))
+                form = replace(form, bound={scale: form.bind(scale) for scale in frozen})
+            if precision == "fp16" and self.options.keep_float32:
+                form = self._mixed(form)
+            self._forms[precision] = form
+        return self._forms[precision]
 
     def written_stages(self, precision: str) -> list[Stage]:
         """The stages that a bundle holds: with fixed shapes, also those for smaller pictures."""

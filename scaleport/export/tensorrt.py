@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from scaleport.atomic import write_new
+from scaleport.atomic import Pending, written
 from scaleport.bundle.digest import sha256_file
 from scaleport.bundle.dimensions import continued, continued_most, split_dimension
 from scaleport.bundle.manifest import ScaleRange, SizeRange, Tensor
@@ -252,23 +251,20 @@ def build_engine(
 def _write(
     target: Path, plan: bytes, info: EngineInfo, library: Library, device: Device | None
 ) -> EngineInfo:
-    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-    record_part = record_path(part)
-    try:
+    part, record = Pending(target, follow=False), Pending(record_path(target), follow=False)
+    with written(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            write_new(part, plan)
-            info = _count_layers(info, part, library, device)
-            write_new(record_part, msgspec.json.format(msgspec.json.encode(info), indent=1) + b"\n")
+            part.write(plan)
+            info = _count_layers(info, part.path, library, device)
+            record.write(msgspec.json.format(msgspec.json.encode(info), indent=1) + b"\n")
             # The record first: if only one of the two gets its name, the hashes disagree and
             # readers refuse the pair. An engine without a record would pass for another tool's.
-            record_part.replace(record_path(target))
-            part.replace(target)
+            record.commit()
+            part.commit()
         finally:
-            part.unlink(missing_ok=True)
-            record_part.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{target} cannot be written: {error.strerror or error}") from error
+            part.discard()
+            record.discard()
     return info
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from scaleport.errors import ExportError, OutOfMemoryError, UnsupportedOpError
-from scaleport.runtimes.engine_library import Library, Messages, one_line
+from scaleport.runtimes.engine_library import Library, Messages, plain_message
 from scaleport.runtimes.engine_record import PORTABLE, EngineTensor, ShapeRange
 
 _TYPES: Final = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
@@ -46,7 +46,7 @@ class NetworkBuild:
         if not self._parser.num_errors:
             raise ExportError(self._says("cannot read", self._messages.first_error))
         error = self._parser.get_error(0)
-        reason = one_line(error.desc())
+        reason = plain_message(error.desc())
         if not error.node_operator():
             raise ExportError(self._says("cannot read", reason))
         node = repr(error.node_name()) if error.node_name() else f"number {error.node()}"
@@ -179,6 +179,18 @@ def _check_range(name: str, shape: tuple[int, ...], values: bool, limits: ShapeR
             f"it needs a range of its {'values' if values else 'shape'}, not of its {limits.of}"
         )
     length = shape[0] if values and shape else 1 if values else len(shape)
+    _check_order(name, limits, length)
+    rows = (limits.min, limits.opt, limits.max)
+    fixed = () if values else shape
+    for axis, size in enumerate(fixed):
+        if size >= 0 and any(row[axis] != size for row in rows):
+            raise ExportError(
+                f"dimension {axis} of input {name!r} is {size} in the graph, and its range is "
+                f"{rows[0][axis]} to {rows[2][axis]}"
+            )
+
+
+def _check_order(name: str, limits: ShapeRange, length: int) -> None:
     rows = (limits.min, limits.opt, limits.max)
     if any(len(row) != length for row in rows):
         raise ExportError(f"the ranges of input {name!r} need {length} numbers each")
@@ -187,10 +199,3 @@ def _check_range(name: str, shape: tuple[int, ...], values: bool, limits: ShapeR
             f"the range of input {name!r} is not min <= opt <= max: {limits.min}, {limits.opt}, "
             f"{limits.max}"
         )
-    fixed = () if values else shape
-    for axis, size in enumerate(fixed):
-        if size >= 0 and any(row[axis] != size for row in rows):
-            raise ExportError(
-                f"dimension {axis} of input {name!r} is {size} in the graph, and its range is "
-                f"{rows[0][axis]} to {rows[2][axis]}"
-            )

@@ -85,9 +85,7 @@ def png_facts(path: Path, file: BinaryIO) -> PngFacts:
                 continue
             raise ImageError(f"{path} is damaged: the checksum of {kind.decode()} does not match")
         if kind == b"pHYs" and size == 9:
-            x, y, unit = struct.unpack(">IIB", data)
-            if unit == 1 and x and y:
-                density = (x / _MILLIMETRES_PER_METRE, y / _MILLIMETRES_PER_METRE)
+            density = _density(data) or density
         elif kind == b"acTL" and size == 8:
             frames = max(1, struct.unpack(">I", data[:4])[0])
         elif kind in TEXT or kind in COLOUR:
@@ -95,6 +93,13 @@ def png_facts(path: Path, file: BinaryIO) -> PngFacts:
             if not data.startswith(_XMP):
                 kept.append((kind, data))
     return PngFacts(tuple(kept), density, frames, dropped)
+
+
+def _density(data: bytes) -> tuple[float, float] | None:
+    """Pixels per millimetre, across and down, if a pHYs chunk says so."""
+    x, y, unit = struct.unpack(">IIB", data)
+    known = unit == 1 and x and y
+    return (x / _MILLIMETRES_PER_METRE, y / _MILLIMETRES_PER_METRE) if known else None
 
 
 def keyword(chunk: Chunk) -> str:

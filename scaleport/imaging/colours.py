@@ -23,15 +23,7 @@ def to_gray_or_rgb(path: Path, image: Any, alpha: bool | None, negative: bool) -
     Raises:
         ImageError: if there is no conversion.
     """
-    if image.interpretation == "cmyk":
-        # CMYK means nothing without a profile; one that comes with the library stands in.
-        depth = 16 if image.format == "ushort" else 8
-        image = image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=depth)
-        image = _without(image, "icc-profile-data")
-    elif image.interpretation in _LAB_AND_ALIKE:
-        deep = image.interpretation == "labs" or _bits(image) > 8
-        image = image.colourspace("rgb16" if deep else "srgb")
-        image = _without(image, "icc-profile-data")
+    image = _in_rgb(image)
     if image.format in ("double", "float"):
         image = image.cast("float")
         if negative:
@@ -50,6 +42,20 @@ def to_gray_or_rgb(path: Path, image: Any, alpha: bool | None, negative: bool) -
     if image.bands == 4 and not (image.hasalpha() if alpha is None else alpha):
         raise ImageError(f"{path} has 4 colour channels; no conversion to RGB is known")
     return image
+
+
+def _in_rgb(image: Any) -> Any:
+    """The image in RGB, if its colour space is neither that nor gray."""
+    if image.interpretation == "cmyk":
+        # CMYK means nothing without a profile; one that comes with the library stands in.
+        depth = 16 if image.format == "ushort" else 8
+        image = image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=depth)
+    elif image.interpretation in _LAB_AND_ALIKE:
+        deep = image.interpretation == "labs" or _bits(image) > 8
+        image = image.colourspace("rgb16" if deep else "srgb")
+    else:
+        return image
+    return _without(image, "icc-profile-data")
 
 
 def _bits(image: Any) -> int:

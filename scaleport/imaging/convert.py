@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from scaleport.aliases import Array, Float32Array
 from scaleport.errors import BackendError, ImageError
 
-Pixels = npt.NDArray[Any]
-Planes = npt.NDArray[np.float32]
+Pixels = Array
+Planes = Float32Array
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-Pixels = npt.NDArray[np.uint8]
-Kernel = npt.NDArray[np.float64]
+from scaleport.aliases import Float64Array, Uint8Array
 
 Codec = Literal["jpeg", "webp"]
 FILTERS = {
@@ -30,12 +29,12 @@ FILTERS = {
 """Pillow's filters by name; all but ``nearest`` are antialiased where they reduce."""
 
 
-def to_bytes(values: npt.NDArray[Any]) -> Pixels:
+def to_bytes(values: npt.NDArray[Any]) -> Uint8Array:
     """Values 0 .. 255 rounded half up and clipped to uint8."""
     return np.clip(np.floor(values + 0.5), 0, 255).astype(np.uint8)
 
 
-def gaussian_kernel(sigma_y: float, sigma_x: float, angle: float = 0.0) -> Kernel:
+def gaussian_kernel(sigma_y: float, sigma_x: float, angle: float = 0.0) -> Float64Array:
     """A Gaussian blur as float64[n, n], n odd, with sum 1.
 
     Args:
@@ -47,12 +46,12 @@ def gaussian_kernel(sigma_y: float, sigma_x: float, angle: float = 0.0) -> Kerne
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1].astype(np.float64)
     along = math.cos(angle) * y + math.sin(angle) * x
     across = math.cos(angle) * x - math.sin(angle) * y
-    kernel: Kernel = np.exp(-0.5 * ((along / sigma_y) ** 2 + (across / sigma_x) ** 2))
+    kernel: Float64Array = np.exp(-0.5 * ((along / sigma_y) ** 2 + (across / sigma_x) ** 2))
     kernel /= kernel.sum()
     return kernel
 
 
-def sinc_kernel(cutoff: float, radius: int) -> Kernel:
+def sinc_kernel(cutoff: float, radius: int) -> Float64Array:
     """A circular low-pass filter, which leaves rings beside edges: float64[n, n] with sum 1.
 
     Args:
@@ -65,13 +64,13 @@ def sinc_kernel(cutoff: float, radius: int) -> Kernel:
     # The Bessel function J1 as the mean over a circle, exact to rounding at these arguments.
     t = 2 * np.pi * (np.arange(128) + 0.5) / 128
     j1 = np.cos(t - cutoff * r[..., None] * np.sin(t)).mean(axis=-1)
-    kernel: Kernel = cutoff * j1 / (2 * np.pi * r)
+    kernel: Float64Array = cutoff * j1 / (2 * np.pi * r)
     kernel[radius, radius] = cutoff**2 / (4 * np.pi)
     kernel /= kernel.sum()
     return kernel
 
 
-def blur(image: Pixels, kernel: Kernel) -> Pixels:
+def blur(image: Uint8Array, kernel: Float64Array) -> Uint8Array:
     """Convolve with a kernel float64[n, n], n odd; borders are mirrored."""
     radius = len(kernel) // 2
     planes = np.atleast_3d(image)
@@ -82,14 +81,14 @@ def blur(image: Pixels, kernel: Kernel) -> Pixels:
     return to_bytes(whole[2 * radius :, 2 * radius :]).reshape(image.shape)
 
 
-def resize(image: Pixels, height: int, width: int, name: str) -> Pixels:
+def resize(image: Uint8Array, height: int, width: int, name: str) -> Uint8Array:
     """Resize with one of :data:`FILTERS`, as Pillow does it."""
     return np.asarray(Image.fromarray(image).resize((width, height), FILTERS[name]))
 
 
 def gaussian_noise(
-    image: Pixels, sigma: float, rng: np.random.Generator, gray: bool = False
-) -> Pixels:
+    image: Uint8Array, sigma: float, rng: np.random.Generator, gray: bool = False
+) -> Uint8Array:
     """Add noise of a standard deviation given in levels of 255.
 
     Args:
@@ -103,8 +102,8 @@ def gaussian_noise(
 
 
 def poisson_noise(
-    image: Pixels, sigma: float, rng: np.random.Generator, gray: bool = False
-) -> Pixels:
+    image: Uint8Array, sigma: float, rng: np.random.Generator, gray: bool = False
+) -> Uint8Array:
     """Noise of photons, whose variance grows with brightness.
 
     Args:
@@ -122,12 +121,12 @@ def poisson_noise(
 
 
 def compress(
-    image: Pixels,
+    image: Uint8Array,
     codec: Codec,
     quality: int,
     full_colour: bool = False,
     phase: tuple[int, int] = (0, 0),
-) -> Pixels:
+) -> Uint8Array:
     """Write and read a picture as JPEG or WebP.
 
     Args:

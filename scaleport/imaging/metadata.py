@@ -75,12 +75,19 @@ def left_out(
         )
         notes += [f"{what} is left out" for what in packet.left_out]
     if kind != "PNG":
-        words = [chunks.keyword(chunk) for chunk in metadata.chunks if chunk[0] in chunks.TEXT]
-        if words:
-            notes.append(f"{kind} keeps no text of PNG: {', '.join(dict.fromkeys(words))}")
-        if icc is None and chunks.says_more_than_srgb(metadata.chunks):
-            notes.append(f"{kind} cannot state the gamma, primaries or HDR of the source, not sRGB")
+        notes += _lost_chunks(metadata, kind)
     return tuple(notes)
+
+
+def _lost_chunks(metadata: Metadata, kind: str) -> list[str]:
+    """What only PNG can say."""
+    notes = []
+    words = [chunks.keyword(chunk) for chunk in metadata.chunks if chunk[0] in chunks.TEXT]
+    if words:
+        notes.append(f"{kind} keeps no text of PNG: {', '.join(dict.fromkeys(words))}")
+    if metadata.icc is None and chunks.says_more_than_srgb(metadata.chunks):
+        notes.append(f"{kind} cannot state the gamma, primaries or HDR of the source, not sRGB")
+    return notes
 
 
 def described(metadata: Metadata) -> str | None:

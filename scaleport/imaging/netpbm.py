@@ -167,7 +167,8 @@ def _plain(data: bytes, header: Header, count: int) -> Pixels:
 
 def _bilevel(bits: Pixels) -> Pixels:
     """White for 0, black for 1."""
-    return np.where(bits == 0, np.uint8(255), np.uint8(0))
+    pixels: Pixels = np.where(bits == 0, np.uint8(255), np.uint8(0))
+    return pixels
 
 
 def _spread(values: Pixels, largest: int) -> Pixels:

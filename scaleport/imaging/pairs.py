@@ -5,18 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from scaleport.aliases import Array, Uint8Array
 from scaleport.errors import ImageError
 from scaleport.grid import output_length
 from scaleport.imaging.files import load_image
 from scaleport.imaging.resample import imresize
-
-Array = npt.NDArray[Any]
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -27,7 +23,7 @@ class Pair:
     hr: Array
 
 
-def read_colours(path: Path) -> Pixels:
+def read_colours(path: Path) -> Uint8Array:
     """One image as uint8 [H, W, 3], or [H, W] if it is gray; alpha is dropped.
 
     It is decoded as for upscaling: upright, in gray or RGB. 16 bits and floats in [0, 1] are
@@ -42,18 +38,19 @@ def read_colours(path: Path) -> Pixels:
     return np.ascontiguousarray(pixels)
 
 
-def eight_bits(path: Path, pixels: Array) -> Pixels:
-    """Pixels of any type as uint8; raises ImageError for NaN, with the path."""
+def eight_bits(path: Path, pixels: Array) -> Uint8Array:
+    """Uint8Array of any type as uint8; raises ImageError for NaN, with the path."""
     if pixels.dtype.kind == "f":
         if np.isnan(pixels.min()):
             raise ImageError(f"{path} holds NaN, which is no brightness; repair or remove it")
-        return np.rint(np.clip(pixels, 0, 1) * np.float32(255)).astype(np.uint8)
+        whole: Uint8Array = np.rint(np.clip(pixels, 0, 1) * np.float32(255)).astype(np.uint8)
+        return whole
     if pixels.dtype == np.uint16:
         return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return pixels
 
 
-def read_rgb(path: Path) -> Pixels:
+def read_rgb(path: Path) -> Uint8Array:
     """One image as uint8 [H, W, 3]; gray is replicated, alpha dropped.
 
     Raises:

@@ -15,11 +15,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from scaleport.aliases import Array
 from scaleport.errors import ImageError, UsageError
 from scaleport.grid import Axis
 
 Border = Literal["symmetric", "replicate"]
-Array = npt.NDArray[Any]
 
 # Elements of one intermediate band: small enough to stay in the processor's cache.
 _BAND_ELEMENTS = 1 << 18

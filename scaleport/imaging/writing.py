@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
+from scaleport.atomic import Pending
 from scaleport.errors import ImageError, OutputError, UsageError
 from scaleport.imaging import describing, strips
 from scaleport.imaging.convert import Layout, Pixels
 from scaleport.imaging.kinds import READ_SUFFIXES
-from scaleport.imaging.leftovers import temporary_stem
 from scaleport.imaging.metadata import Metadata
 from scaleport.imaging.vips import libvips, native, reason
 
@@ -145,19 +144,12 @@ class PictureWriter:
         self._raw: BinaryIO | None = None
         self._image: Any = None
         self._cancelled = False
-        target = self._path
         with _file_errors(self._path):
-            self._target = target.resolve() if target.is_symlink() else target
-        self._stem = temporary_stem(self._target)
+            self._new, self._waiting = Pending(self._path), Pending(self._path, "raw")
         bands = layout.channels or 1
         if height * width * bands * layout.dtype.itemsize > WRITTEN_IN_MEMORY:
             with _file_errors(self._path):
-                self._raw = self._raw_path.open("xb")
-                self._raw.write(strips.header(height, width, layout))
-
-    @property
-    def _raw_path(self) -> Path:
-        return self._stem.with_name(f"{self._stem.name}.raw.tmp")
+                self._raw = strips.create(self._waiting.path, height, width, layout)
 
     def __enter__(self) -> PictureWriter:
         return self
@@ -183,7 +175,6 @@ class PictureWriter:
         try:
             if self._raw is not None:
                 with _file_errors(self._path):
-                    self._raw.write(strips.directory(*self._size, self._layout))
                     self._raw.close()
             self._finish()
         finally:
@@ -201,13 +192,8 @@ class PictureWriter:
         if self._raw is not None:
             with contextlib.suppress(OSError):
                 self._raw.close()
-        for name in (self._raw_path, self._file_path):
-            with contextlib.suppress(OSError):
-                name.unlink(missing_ok=True)
-
-    @property
-    def _file_path(self) -> Path:
-        return self._stem.with_name(f"{self._stem.name}.tmp")
+        self._waiting.discard()
+        self._new.discard()
 
     def write(self, band: Pixels) -> None:
         """Add rows, [rows, width] or [rows, width, C] of the layout's type.
@@ -241,17 +227,15 @@ class PictureWriter:
                 data = b"".join(self._parts)
                 image = vips.Image.new_from_memory(data, width, height, bands, form)
             else:
-                image = vips.Image.tiffload(native(self._raw_path), access="sequential")
+                image = vips.Image.tiffload(native(self._waiting.path), access="sequential")
             image = describing.describe(image, self._layout, self._metadata, self._kind)
             self._image = image
             keep = describing.kept(self._metadata, self._kind)
-            encode(image, self._file_path, self._kind, self._options, keep)
-            describing.finish(self._file_path, self._metadata, self._kind)
-            with self._file_path.open("rb") as file:
-                os.fsync(file.fileno())
+            encode(image, self._new.path, self._kind, self._options, keep)
+            describing.finish(self._new.path, self._metadata, self._kind)
             if self._cancelled:
                 raise OutputError(f"{self._path} is not written: the program was stopped")
-            self._file_path.replace(self._target)
+            self._new.commit()
 
 
 def encode(image: Any, path: Path, kind: str, options: SaveOptions, keep: int) -> None:

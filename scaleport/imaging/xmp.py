@@ -98,38 +98,41 @@ def _edited(
     document: minidom.Document, turned: bool, before: tuple[int, int], after: tuple[int, int]
 ) -> Packet:
     height, width = after
+    sizes: dict[tuple[str | None, str | None], int] = {
+        (_TIFF, "ImageWidth"): width,
+        (_EXIF, "PixelXDimension"): width,
+        (_TIFF, "ImageLength"): height,
+        (_EXIF, "PixelYDimension"): height,
+    }
     left_out: dict[str, None] = {}
     for node in _properties(document):
         place, name = node.namespaceURI, node.localName
-        if place == _TIFF and name == "Orientation" and turned:
-            _set(node, "1")
-        elif (place == _TIFF and name == "ImageWidth") or (
-            place == _EXIF and name == "PixelXDimension"
-        ):
-            _set(node, str(width))
-        elif (place == _TIFF and name == "ImageLength") or (
-            place == _EXIF and name == "PixelYDimension"
-        ):
-            _set(node, str(height))
-        elif place == _PANORAMA:
-            if turned:
-                left_out["panorama data, which do not fit a picture that was turned"] = None
-                _remove(node)
-            elif name in _ACROSS:
-                _scale(node, width, before[1])
-            elif name in _DOWN:
-                _scale(node, height, before[0])
-        elif place == _REGIONS and name == "Regions" and turned:
-            left_out["marked regions, which do not fit a picture that was turned"] = None
+        what = _misfit(place, name) if turned else None
+        what = what or _pointing(place, name)
+        if what is not None:
+            left_out[what] = None
             _remove(node)
-        elif place == _REGIONS and name == "AppliedToDimensions":
+        elif (place, name) == (_TIFF, "Orientation"):
+            if turned:
+                _set(node, "1")
+        elif (place, name) in sizes:
+            _set(node, str(sizes[place, name]))
+        elif place == _PANORAMA and name in _ACROSS:
+            _scale(node, width, before[1])
+        elif place == _PANORAMA and name in _DOWN:
+            _scale(node, height, before[0])
+        elif (place, name) == (_REGIONS, "AppliedToDimensions"):
             _set_dimensions(node, height, width)
-        else:
-            what = _pointing(place, name)
-            if what is not None:
-                left_out[what] = None
-                _remove(node)
     return Packet(document.toxml(encoding="utf-8").split(b"?>", 1)[1], tuple(left_out))
+
+
+def _misfit(place: str | None, name: str | None) -> str | None:
+    """What a property states that does not hold of a picture that was turned."""
+    if place == _PANORAMA:
+        return "panorama data, which do not fit a picture that was turned"
+    if (place, name) == (_REGIONS, "Regions"):
+        return "marked regions, which do not fit a picture that was turned"
+    return None
 
 
 def _pointing(place: str | None, name: str | None) -> str | None:

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from scaleport.aliases import Array
 from scaleport.errors import ArtifactError, UnsupportedOpError
 from scaleport.mil.program import Operation, Value
 
-Array = npt.NDArray[Any]
 Result = Array | tuple[Array, ...]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from scaleport.aliases import Array
 from scaleport.errors import (
     ArtifactError,
     BackendError,
@@ -22,7 +23,7 @@ from scaleport.mil import (
     ops_resample,
     ops_shape,
 )
-from scaleport.mil.call import OPERATIONS, Array, Call
+from scaleport.mil.call import OPERATIONS, Call
 from scaleport.mil.program import (
     Operand,
     Operation,

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from scaleport.mil.call import Array, Call, narrow, operation, widen
+from scaleport.aliases import Array
+from scaleport.mil.call import Call, narrow, operation, widen
 
 # numpy rounds a float16 result after every operation, as the hardware does.
 _BINARY: Final[dict[str, Callable[[Array, Array], Array]]] = {

@@ -7,7 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from scaleport.mil.call import Array, Call, narrow, operation, widen
+from scaleport.aliases import Array
+from scaleport.mil.call import Call, narrow, operation, widen
 
 _BAND_BYTES: Final = 1 << 20
 """Size of the patches that are copied at a time: about what stays in a processor's cache."""

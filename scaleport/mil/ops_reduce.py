@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from scaleport.mil.call import Array, Call, narrow, operation, widen
+from scaleport.aliases import Array
+from scaleport.mil.call import Call, narrow, operation, widen
 
 _REDUCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "reduce_sum": np.sum,

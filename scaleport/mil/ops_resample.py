@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from scaleport.mil.call import Array, Call, narrow, operation, widen
+from scaleport.aliases import Array
+from scaleport.mil.call import Call, narrow, operation, widen
 
 
 def _positions(mode: str, n: int, N: int) -> Array | None:
@@ -122,8 +123,8 @@ def _pick(x: Array, at: Array, fill: float | None) -> Array:
     col = np.clip(at[..., 0], 0, x.shape[3] - 1)
     row = np.clip(at[..., 1], 0, x.shape[2] - 1)
     image = np.arange(x.shape[0])[:, None, None]
-    out = x[image, :, row, col].transpose(0, 3, 1, 2)
-    if fill is None:
-        return out
-    inside = (col == at[..., 0]) & (row == at[..., 1])
-    return np.where(inside[:, None], out, np.float32(fill))
+    out: Array = x[image, :, row, col].transpose(0, 3, 1, 2)
+    if fill is not None:
+        inside = (col == at[..., 0]) & (row == at[..., 1])
+        out = np.where(inside[:, None], out, np.float32(fill))
+    return out

@@ -7,8 +7,9 @@ from typing import Final
 
 import numpy as np
 
+from scaleport.aliases import Array
 from scaleport.errors import ArtifactError
-from scaleport.mil.call import Array, Call, operation
+from scaleport.mil.call import Call, operation
 from scaleport.mil.ops_elementwise import CASTS
 
 
@@ -42,7 +43,8 @@ def reshape_like(call: Call) -> Array:
 @operation("transpose")
 def transpose(call: Call) -> Array:
     """Permutation of the dimensions."""
-    return call.array("x").transpose(call.ints("perm"))
+    turned: Array = call.array("x").transpose(call.ints("perm"))
+    return turned
 
 
 @operation("expand_dims")
@@ -205,7 +207,8 @@ def pixel_shuffle(call: Call) -> Array:
     x, s = call.array("x"), call.integer("upscale_factor")
     n, c, h, w = x.shape
     blocks = x.reshape(n, c // (s * s), s, s, h, w).transpose(0, 1, 4, 2, 5, 3)
-    return blocks.reshape(n, c // (s * s), h * s, w * s)
+    made: Array = blocks.reshape(n, c // (s * s), h * s, w * s)
+    return made
 
 
 @operation("pixel_unshuffle")
@@ -214,4 +217,5 @@ def pixel_unshuffle(call: Call) -> Array:
     x, s = call.array("x"), call.integer("downscale_factor")
     n, c, h, w = x.shape
     blocks = x.reshape(n, c, h // s, s, w // s, s).transpose(0, 1, 3, 5, 2, 4)
-    return blocks.reshape(n, c * s * s, h // s, w // s)
+    made: Array = blocks.reshape(n, c * s * s, h // s, w // s)
+    return made

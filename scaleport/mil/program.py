@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from scaleport.aliases import Array
 from scaleport.errors import ArtifactError
 from scaleport.mil.package import Package, Weights, open_package
 
-Array = npt.NDArray[Any]
 Value = Array | str | tuple["Value", ...]
 """What an operation reads or writes: a tensor, a text, or several of either."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from scaleport.bundle.manifest import ScaleRange
 from scaleport.errors import UsageError
 from scaleport.grid import Grid
 from scaleport.models.base import (
@@ -28,14 +29,6 @@ from scaleport.models.registry import ENCODERS, UPSAMPLERS
 from scaleport.models.resample import resample
 
 
-@dataclass(frozen=True)
-class ScaleLimits:
-    """Declared range of scales, per axis."""
-
-    min: float = 1.0
-    max: float = 8.0
-
-
 class Network(nn.Module):
     """Training form of a super-resolution network, the reference of every parity test.
 
@@ -50,7 +43,7 @@ class Network(nn.Module):
         encoder: Encoder,
         upsampler: Upsampler,
         normalisation: Normalisation,
-        limits: ScaleLimits,
+        limits: ScaleRange,
         config: dict[str, Any],
     ) -> None:
         super().__init__()
@@ -198,12 +191,36 @@ def build_network(config: dict[str, Any]) -> Network:
             f"encoder {parts['encoder'][0]!r} depends on the output size and needs a query "
             f"upsampler, not {parts['upsampler'][0]!r}"
         )
+    normalisation, limits = _numbers(config)
+    natives = upsampler.native_scales
+    if natives:
+        most = min(limits.max, float(max(natives)))
+        limits = ScaleRange(min=limits.min, max=most, native=natives)
+    resolved = {
+        "encoder": dict(config["encoder"]),
+        "upsampler": dict(config["upsampler"]),
+        "normalisation": asdict(normalisation),
+        "scale": {"min": limits.min, "max": limits.max},
+    }
+    resolved["normalisation"]["mean"] = list(normalisation.mean)
+    return Network(encoder, upsampler, normalisation, limits, resolved)
+
+
+def _numbers(config: dict[str, Any]) -> tuple[Normalisation, ScaleRange]:
+    """The settings of a configuration that are numbers.
+
+    Raises:
+        UsageError: if they are not what they must be.
+    """
     try:
         norm = dict(config.get("normalisation", {}))
         if "mean" in norm:
             norm["mean"] = tuple(float(value) for value in norm["mean"])
         normalisation = Normalisation(**norm)
-        limits = ScaleLimits(**config.get("scale", {}))
+        scale = {"min": 1.0, "max": 8.0, **config.get("scale", {})}
+        limits = ScaleRange(min=scale.pop("min"), max=scale.pop("max"))
+        if scale:
+            raise TypeError(f"unknown settings of scale: {', '.join(scale)}")
         numbers = (*normalisation.mean, normalisation.std, limits.min, limits.max)
         valid = len(normalisation.mean) == 3 and all(math.isfinite(value) for value in numbers)
         valid = valid and normalisation.std > 0 and 0 < limits.min <= limits.max
@@ -211,13 +228,4 @@ def build_network(config: dict[str, Any]) -> Network:
         raise UsageError(f"wrong normalisation or scale settings: {error}") from error
     if not valid:
         raise UsageError("normalisation needs 3 means and a positive std, scale 0 < min <= max")
-    if upsampler.native_scales:
-        limits = ScaleLimits(limits.min, min(limits.max, float(max(upsampler.native_scales))))
-    resolved = {
-        "encoder": dict(config["encoder"]),
-        "upsampler": dict(config["upsampler"]),
-        "normalisation": asdict(normalisation),
-        "scale": asdict(limits),
-    }
-    resolved["normalisation"]["mean"] = list(normalisation.mean)
-    return Network(encoder, upsampler, normalisation, limits, resolved)
+    return normalisation, limits

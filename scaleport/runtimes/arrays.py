@@ -14,10 +14,11 @@ from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 
+from scaleport.aliases import Array
 from scaleport.grid import Axis
 from scaleport.imaging.convert import Layout, from_planes, to_planes
 from scaleport.imaging.resample import imresize
-from scaleport.runtimes.base import Array, Value
+from scaleport.runtimes.base import Session, Value
 
 Native: TypeAlias = Any
 """An array of the library that an :class:`Arrays` works with."""
@@ -200,3 +201,9 @@ class HostArrays:
 
 HOST: Final[Arrays] = HostArrays()
 """The arrays of every session that says nothing else."""
+
+
+def arrays_of(session: Session) -> Arrays:
+    """Arithmetic where a session keeps its values: its ``arrays``, if it keeps them on a device."""
+    found: Arrays = getattr(session, "arrays", HOST)
+    return found

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 
+from scaleport.aliases import Array as Array
 from scaleport.errors import UsageError
 
 if TYPE_CHECKING:
     from scaleport.bundle.manifest import Graph
     from scaleport.runtimes.inside import Inner, Operations
 
-Array = npt.NDArray[Any]
 
 INFERENCE_PRECISIONS: Final = ("fp32", "tf32", "bf16", "fp16")
 """Arithmetic that a caller can ask for; ``fp32`` is IEEE float32, never less."""

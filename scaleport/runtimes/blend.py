@@ -13,10 +13,10 @@ from typing import Protocol
 
 import numpy as np
 
+from scaleport.aliases import Array
 from scaleport.grid import Axis, Grid
 from scaleport.imaging.tiles import Span
 from scaleport.runtimes.arrays import Arrays, Native
-from scaleport.runtimes.base import Array
 
 Part = tuple[tuple[Span, Span], Grid, Native]
 

@@ -6,14 +6,13 @@ up picture is upscaled at the scale in question while a thread watches the resid
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final, TypeVar
 
 import numpy as np
+import psutil
 
 from scaleport.errors import BackendError, OutOfMemoryError
 from scaleport.grid import Grid
@@ -61,15 +60,14 @@ def resident() -> int:
     """Resident memory of this process in bytes, now.
 
     Raises:
-        BackendError: if this system does not say; Linux does.
+        BackendError: if this system does not say.
     """
     try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except (OSError, ValueError, IndexError) as error:
+        return int(psutil.Process().memory_info().rss)
+    except psutil.Error as error:
         raise BackendError(
             "memory cannot be measured on this system; choose the tile with --tile"
         ) from error
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def watched(call: Callable[[], T]) -> tuple[T, int]:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
+from scaleport.aliases import Array
 from scaleport.errors import BackendError, OutOfMemoryError, UsageError, first_line
 from scaleport.mil import Evaluator, read_program
 from scaleport.runtimes.base import (
-    Array,
     Availability,
     Backend,
     Feeds,

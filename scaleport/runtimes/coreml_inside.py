@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scaleport.aliases import Array
 from scaleport.mil import Evaluator, read_program
 from scaleport.mil.call import OPERATIONS
-from scaleport.runtimes.inside import Array, Inner, Operations
+from scaleport.runtimes.inside import Inner, Operations
 
 if TYPE_CHECKING:
     from scaleport.mil.program import Operation

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from scaleport.aliases import Array
 from scaleport.errors import OutOfMemoryError
 from scaleport.runtimes.arrays import Native
-from scaleport.runtimes.base import Array
 from scaleport.runtimes.device_arrays import DeviceArrays
 
 

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from scaleport.aliases import Array
 from scaleport.grid import Axis
 from scaleport.imaging.convert import Layout
 from scaleport.imaging.resample import axis_taps
 from scaleport.runtimes.arrays import Native
-from scaleport.runtimes.base import Array, Value
+from scaleport.runtimes.base import Value
 
 
 class DeviceTensor:

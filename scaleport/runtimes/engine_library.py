@@ -77,13 +77,13 @@ class Messages:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What was logged as a warning, each on one line, without repetitions."""
-        lines = (one_line(text) for severity, text in self._entries if severity == "WARNING")
+        lines = (plain_message(text) for severity, text in self._entries if severity == "WARNING")
         return tuple(dict.fromkeys(lines))
 
     @property
     def first_error(self) -> str:
         """The first error that says something, on one line; empty when there is none."""
-        errors = [one_line(text) for severity, text in self._entries if severity != "WARNING"]
+        errors = [plain_message(text) for severity, text in self._entries if severity != "WARNING"]
         telling = [text for text in errors if _NO_DRIVER not in text]
         return next(iter(telling or errors), "")
 
@@ -147,7 +147,7 @@ def logged(library: Library) -> Iterator[tuple[Any, Messages]]:
         yield logger, messages
 
 
-def one_line(text: str) -> str:
+def plain_message(text: str) -> str:
     """A library's message on one line: what went wrong, not where in its source code."""
     lines: Sequence[str] = [line.strip() for line in text.splitlines() if line.strip()]
     telling = [line for line in lines if _NO_DRIVER not in line] or lines

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from scaleport.aliases import Array
 from scaleport.errors import UsageError
-from scaleport.runtimes.base import Array, Feeds, TensorSpec, Value, host
+from scaleport.runtimes.base import Feeds, TensorSpec, Value, host
 
 
 def checked(feeds: Feeds, specs: Sequence[TensorSpec]) -> dict[str, Array]:

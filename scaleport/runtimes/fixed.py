@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from scaleport.aliases import Array
 from scaleport.bundle.fixed import SMALL, fixed_output, fixed_size
 from scaleport.errors import UsageError
 from scaleport.grid import Grid, in_longer
 from scaleport.imaging.tiles import bands
 from scaleport.runtimes.arrays import Native
-from scaleport.runtimes.base import Array, Feeds, Value, Values, host
+from scaleport.runtimes.base import Feeds, Value, Values, host
 from scaleport.runtimes.sources import names
 from scaleport.runtimes.stages import Stages
 

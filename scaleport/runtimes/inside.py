@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from scaleport.aliases import Array
 from scaleport.bundle.manifest import Graph
 from scaleport.grid import Grid
-
-Array = npt.NDArray[Any]
 
 _LENGTHS: Final = {"N": 1, "H": 11, "W": 13, "Ho": 22, "Wo": 26, "S": 2}
 

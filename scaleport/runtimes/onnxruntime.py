@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
+from scaleport.aliases import Array
 from scaleport.errors import BackendError, OutOfMemoryError, ScaleportError, first_line
 from scaleport.runtimes.arrays import HOST, Arrays
 from scaleport.runtimes.base import (
-    Array,
     Availability,
     Backend,
     Feeds,

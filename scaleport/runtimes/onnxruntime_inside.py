@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from scaleport.aliases import Array
 from scaleport.bundle.manifest import Graph
 from scaleport.errors import BackendError, first_line
-from scaleport.runtimes.inside import Array, Inner, Operations, trial_feeds
+from scaleport.runtimes.inside import Inner, Operations, trial_feeds
 from scaleport.runtimes.onnx_inside import marked, named
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from scaleport.aliases import Array
 from scaleport.errors import BackendError, first_line
-from scaleport.runtimes.inside import Array, Inner, Operations
-from scaleport.runtimes.openvino import shared_core
+from scaleport.runtimes.inside import Inner, Operations
+from scaleport.runtimes.openvino_core import shared_core
 
 _NO_OPERATIONS = ("Parameter", "Constant", "Result")
 
@@ -25,13 +26,7 @@ def inner(path: Path, feeds: Mapping[str, Array]) -> list[Inner]:
     try:
         core = shared_core()
         model = core.read_model(str(path))
-        ports: list[tuple[str, list[str], Any]] = []
-        for operation in model.get_ordered_ops():
-            kind = operation.get_type_name()
-            if kind in _NO_OPERATIONS:
-                continue
-            named = (port for port in operation.outputs() if port.get_names())
-            ports += [(kind, sorted(port.get_names()), port) for port in named]
+        ports = _ports(model)
         own = len(model.outputs)
         # Outputs of the model are read as such; a port may not be listed twice.
         results = {name for output in model.outputs for name in output.get_names()}
@@ -53,6 +48,17 @@ def inner(path: Path, feeds: Mapping[str, Array]) -> list[Inner]:
         if tuple(names) in known
         for name in names
     ]
+
+
+def _ports(model: Any) -> list[tuple[str, list[str], Any]]:
+    """What operations return that has names: kind of the operation, names, port."""
+    ports: list[tuple[str, list[str], Any]] = []
+    for operation in model.get_ordered_ops():
+        kind = operation.get_type_name()
+        if kind not in _NO_OPERATIONS:
+            named = (port for port in operation.outputs() if port.get_names())
+            ports += [(kind, sorted(port.get_names()), port) for port in named]
+    return ports
 
 
 def operations(path: Path) -> Operations:

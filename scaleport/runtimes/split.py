@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from scaleport.bundle.manifest import Graph, Tensor
-from scaleport.runtimes.arrays import HOST, Arrays
+from scaleport.runtimes.arrays import HOST, Arrays, arrays_of
 from scaleport.runtimes.base import Feeds, Session, Values
 
 BATCH: Final = "N"
@@ -33,28 +33,36 @@ def split_run(
     if any(tensor.shape[0] == 1 for tensor in graph.inputs if _has_batch(tensor)):
         most = 1  # a graph of fixed shape
     if not most or count <= most:
-        return session.run(feeds, keep) if keep else session.run(feeds)
-    arrays: Arrays = getattr(session, "arrays", HOST)
-    parts: list[Values] = []
-    for start in range(0, count, most):
-        some = slice(start, start + most)
-        chosen = {
-            name: arrays.wrap(arrays.crop(arrays.unwrap(value), (some,)))
-            if name in batched and value.shape[0] == count
-            else value
-            for name, value in feeds.items()
-        }
-        parts.append(session.run(chosen, keep))
+        return session.run(feeds, keep)
+    arrays = arrays_of(session)
+    parts = [
+        session.run(_images(feeds, batched, slice(start, start + most), count, arrays), keep)
+        for start in range(0, count, most)
+    ]
+    return _joined(parts, graph, keep, arrays)
+
+
+def _joined(parts: Sequence[Values], graph: Graph, keep: Collection[str], arrays: Arrays) -> Values:
+    """The outputs of several calls as those of one."""
     joined = {t.name for t in graph.outputs if _has_batch(t)}
-    whole: Values = {}
-    for name, value in parts[0].items():
-        if name not in joined:
-            whole[name] = value
-            continue
+    whole = dict(parts[0])
+    for name in joined.intersection(whole):
         place = arrays if name in keep else HOST
         natives = [place.unwrap(part[name]) for part in parts]
         whole[name] = place.wrap(place.concatenated(natives, 0))
     return whole
+
+
+def _images(
+    feeds: Feeds, batched: Collection[str], some: slice, count: int, arrays: Arrays
+) -> Feeds:
+    """What some images of a batch of ``count`` are fed."""
+    return {
+        name: arrays.wrap(arrays.crop(arrays.unwrap(value), (some,)))
+        if name in batched and value.shape[0] == count
+        else value
+        for name, value in feeds.items()
+    }
 
 
 def _has_batch(tensor: Tensor) -> bool:

@@ -20,7 +20,7 @@ from scaleport.errors import (
     one_line,
 )
 from scaleport.grid import Grid, subpixel_centres
-from scaleport.runtimes.arrays import HOST, Arrays
+from scaleport.runtimes.arrays import HOST, Arrays, arrays_of
 from scaleport.runtimes.base import (
     Availability,
     Backend,
@@ -91,14 +91,12 @@ class Stages:
     @property
     def work(self) -> Work:
         """How much of a picture the backend is best given at once."""
-        prefers = getattr(self.backend, "work", None)
-        return prefers(self.options) if prefers else Work()
+        return self.backend.work(self.options)
 
     @property
     def arrays(self) -> Arrays:
         """Arithmetic where the pixels are; loads the first graph to know it."""
-        found: Arrays = getattr(self.session("encode"), "arrays", HOST)
-        return found
+        return arrays_of(self.session("encode"))
 
     @property
     def declared(self) -> Mapping[str, Graph]:
@@ -155,9 +153,7 @@ class Stages:
             sessions, self._sessions, self._closed = self._sessions, {}, True
             self._constants.clear()
         for session in sessions.values():
-            close = getattr(session, "close", None)
-            if close is not None:
-                close()
+            session.close()
 
     def __enter__(self) -> Stages:
         return self
@@ -211,7 +207,7 @@ class Stages:
         """
         session = self.session(stage)
         graph = self._declared[stage]
-        most = getattr(session, "max_batch", 0) or getattr(self.backend, "max_batch", 0)
+        most = getattr(session, "max_batch", 0) or self.backend.max_batch
         try:
             outputs = split_run(session, graph, feeds, keep, most)
         except (ScaleportError, MemoryError):

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from scaleport.aliases import Array
 from scaleport.errors import ArtifactError, BackendError, ScaleportError, UsageError
 from scaleport.runtimes.base import (
-    Array,
     Availability,
     Backend,
     GraphFile,

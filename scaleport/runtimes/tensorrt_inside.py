@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from scaleport.aliases import Array
 from scaleport.errors import UsageError
 from scaleport.runtimes.base import Backend, GraphFile, SessionOptions, host
-from scaleport.runtimes.inside import Array, Inner, Operations
+from scaleport.runtimes.inside import Inner, Operations
 from scaleport.runtimes.onnx_inside import marked, named
 
 if TYPE_CHECKING:

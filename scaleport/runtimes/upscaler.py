@@ -8,18 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from scaleport.aliases import Array
 from scaleport.bundle.manifest import Manifest
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import BackendError, UsageError
 from scaleport.imaging.given import ImageLike
 from scaleport.paths import path_of
 from scaleport.progress import Progress
-from scaleport.runtimes.base import (
-    INFERENCE_PRECISIONS,
-    Array,
-    SessionOptions,
-    stored_format,
-)
+from scaleport.runtimes.base import INFERENCE_PRECISIONS, SessionOptions, stored_format
 from scaleport.runtimes.registry import get_backend, ranked_names, require
 from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.stages import Stages

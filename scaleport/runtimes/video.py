@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,8 +9,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
+from scaleport.atomic import Pending
 from scaleport.errors import BackendError, ImageError, OutputError, UsageError, one_line
-from scaleport.imaging.leftovers import temporary_stem
 from scaleport.paths import make_folder
 from scaleport.progress import Progress, silent
 from scaleport.runtimes.file import FileResult
@@ -106,7 +104,7 @@ class VideoUpscale:
             raise OutputError(f"cannot write {target}: use one of {', '.join(CONTAINERS)}")
         if self._options.codec not in self._av.codecs_available:
             raise UsageError(f"FFmpeg has no codec {self._options.codec!r} here; try libx264")
-        self._part = Path(f"{temporary_stem(target)}.tmp")
+        self._new = Pending(target, follow=False)
         self._cancelled = False
         self._notes: list[str] = []
         self._last_time: int | None = None
@@ -135,23 +133,23 @@ class VideoUpscale:
         with self._opened() as video:
             with self._writing():
                 settings = {"movflags": "faststart"} if self._container != "matroska" else {}
-                made = self._av.open(str(self._part), "w", format=self._container, options=settings)
+                made = self._av.open(
+                    str(self._new.path), "w", format=self._container, options=settings
+                )
             try:
                 streams = self._copy(video, made, progress or silent)
             finally:
                 with self._writing():
                     made.close()
-            with self._writing(), self._av.open(str(self._part)) as written:
+            with self._writing(), self._av.open(str(self._new.path)) as written:
                 self._notes += lost(video, written, streams)
 
     def finish(self) -> FileResult:
         """Put the video under its name."""
         with self._writing():
-            with self._part.open("rb") as file:
-                os.fsync(file.fileno())
             if self._cancelled:
                 raise OutputError(f"{self._target} is not written: the program was stopped")
-            self._part.replace(self._target)
+            self._new.commit()
         return replace(self._result, notes=tuple(dict.fromkeys(self._notes)))
 
     def cancel(self) -> None:
@@ -160,8 +158,7 @@ class VideoUpscale:
 
     def discard(self) -> None:
         """Drop everything but a finished target."""
-        with contextlib.suppress(OSError):
-            self._part.unlink(missing_ok=True)
+        self._new.discard()
 
     @property
     def _container(self) -> str:

@@ -6,6 +6,7 @@ those of PyAV, which has no types.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -157,11 +158,11 @@ def copy_extras(
     dropped: Counter[str] = Counter()
     made.metadata.update(tags(video.metadata))
     chapters = video.chapters() if hasattr(video, "chapters") else []
-    if chapters:
-        try:
-            made.set_chapters(chapters)
-        except errors:
+    with contextlib.suppress(*errors):
+        if chapters:
             dropped["chapters"] = 1
+            made.set_chapters(chapters)
+            dropped["chapters"] = 0
     for stream in video.streams:
         if stream.index == film.index:
             continue
@@ -174,18 +175,28 @@ def copy_extras(
         elif kind == "attachment" or (kind == "cover art" and made.format.name == "matroska"):
             dropped[kind] += not _attached(made, stream, errors, reopen)
         else:
-            try:
-                copy = made.add_stream_from_template(stream)
-            except errors:
+            copy = _copied(made, stream, errors)
+            if copy is None:
                 dropped[kind] += 1
-                continue
-            copy.metadata.update(tags(stream.metadata))
-            copy.disposition = stream.disposition
-            extras.streams[stream.index] = copy
-    for kind, count in dropped.items():
-        if count:
-            extras.notes.append(f"left out: {kind}{f' ({count} streams)' if count > 1 else ''}")
+            else:
+                extras.streams[stream.index] = copy
+    extras.notes += [f"left out: {_counted(kind, count)}" for kind, count in (+dropped).items()]
     return extras
+
+
+def _counted(kind: str, count: int) -> str:
+    return f"{kind} ({count} streams)" if count > 1 else kind
+
+
+def _copied(made: Any, stream: Any, errors: tuple[type[Exception], ...]) -> Any:
+    """A stream like one of the source; None if the container cannot hold it."""
+    try:
+        copy = made.add_stream_from_template(stream)
+    except errors:
+        return None
+    copy.metadata.update(tags(stream.metadata))
+    copy.disposition = stream.disposition
+    return copy
 
 
 def lost(video: Any, made: Any, indices: Sequence[int]) -> list[str]:
@@ -202,16 +213,7 @@ def lost(video: Any, made: Any, indices: Sequence[int]) -> list[str]:
     copied = [video.streams[i] for i in indices]
     covers = sum(map(_is_picture, copied)) - sum(map(_is_picture, made.streams))
     for old, new in zip((s for s in copied if not _is_picture(s)), written, strict=False):
-        pairs = {
-            "language": (old.language, new.language),
-            "title": (tags(old.metadata).get("title"), tags(new.metadata).get("title")),
-            "purpose": (_names(_dispositions(old)), _names(_dispositions(new))),
-        }
-        notes += [
-            f"the {what} of stream {old.index} is lost ({was}): this container cannot store it"
-            for what, (was, is_) in pairs.items()
-            if was and was != "und" and was != is_
-        ]
+        notes += _lost_of(old, new)
     if covers > 0:
         notes.append("left out: cover art, which this container cannot store")
     kept = {key.lower() for key in made.metadata}
@@ -219,6 +221,20 @@ def lost(video: Any, made: Any, indices: Sequence[int]) -> list[str]:
     if gone:
         notes.append(f"tags are lost ({', '.join(gone)}): this container cannot store them")
     return notes
+
+
+def _lost_of(old: Any, new: Any) -> list[str]:
+    """What the copy of a stream does not say any more."""
+    pairs = {
+        "language": (old.language, new.language),
+        "title": (tags(old.metadata).get("title"), tags(new.metadata).get("title")),
+        "purpose": (_names(_dispositions(old)), _names(_dispositions(new))),
+    }
+    return [
+        f"the {what} of stream {old.index} is lost ({was}): this container cannot store it"
+        for what, (was, is_) in pairs.items()
+        if was and was != "und" and was != is_
+    ]
 
 
 def _is_picture(stream: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from scaleport.aliases import Array
 from scaleport.errors import OutOfMemoryError
 from scaleport.grid import Grid, whole_numbers
 from scaleport.imaging.convert import Layout
@@ -16,7 +17,6 @@ from scaleport.imaging.given import ImageLike
 from scaleport.imaging.source import Source, source_of
 from scaleport.progress import Progress, silent
 from scaleport.runtimes.arrays import Native
-from scaleport.runtimes.base import Array
 from scaleport.runtimes.blend import blended_rows, reach
 from scaleport.runtimes.policy import Tile, TilePolicy, halo_of, lay_out, smaller
 from scaleport.runtimes.renderer import TileRenderer

@@ -18,12 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from scaleport.aliases import Array
 from scaleport.errors import BackendError, UsageError
 from scaleport.grid import parse_scale
-
-Array = npt.NDArray[Any]
 
 
 class Client:
@@ -69,7 +67,8 @@ class Client:
         tensor = _tensor("image", datatype, list(image.shape), image.ravel().tolist())
         output = self.infer([tensor, *_asked(scale, size)])
         dtype = np.uint8 if output["datatype"] == "UINT8" else np.float32
-        return np.array(output["data"], dtype).reshape(output["shape"])
+        values: Array = np.array(output["data"], dtype).reshape(output["shape"])
+        return values
 
     def upscale_file(
         self,

@@ -23,12 +23,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from scaleport.aliases import Array
 from scaleport.errors import ImageError, ScaleError, UsageError
 from scaleport.grid import output_length, parse_scale
-
-Array = npt.NDArray[Any]
 
 _TYPES: Final = {"UINT8": np.uint8, "FP32": np.float32, "INT64": np.int64}
 

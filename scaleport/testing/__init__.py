@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from scaleport.aliases import Array
 from scaleport.bundle.manifest import InferencePrecision, ParityResult
 from scaleport.bundle.reader import open_bundle
 from scaleport.grid import Grid
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Gates", "ParityCase", "ParitySuite"]
 
-Array = npt.NDArray[Any]
 OWN = "own"
 """Name, in results, of an implementation that is no backend of ours."""
 

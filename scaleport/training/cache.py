@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from scaleport.aliases import Uint8Array
 from scaleport.atomic import atomic_path, write_text
 from scaleport.errors import OutputError, UsageError
 from scaleport.imaging.folders import KNOWN, images_below
 from scaleport.imaging.pairs import read_rgb
+from scaleport.progress import Progress
 
 _LOSSY = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"})
 _DECODING = 2
 """Raised when files are decoded to other pixels than before: older caches are made anew."""
-
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class ImageCache:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def __getitem__(self, index: int) -> Pixels:
+    def __getitem__(self, index: int) -> Uint8Array:
         """uint8[H, W, 3], a view into the file."""
         entry = self.entries[index]
         size = entry.height * entry.width * 3
@@ -57,9 +55,7 @@ class ImageCache:
         return flat.reshape(entry.height, entry.width, 3)
 
 
-def build_cache(
-    folder: Path, target: Path, progress: Callable[[int, int], None] | None = None
-) -> ImageCache:
+def build_cache(folder: Path, target: Path, progress: Progress | None = None) -> ImageCache:
     """Decode every image below a folder, or reuse what an earlier run decoded.
 
     Runs may share ``target``, also at the same time: the files' names are made from the list of
@@ -68,7 +64,7 @@ def build_cache(
     Args:
         folder: searched recursively for images of every kind that is read; nothing hidden.
         target: where ``images-*.u8`` and ``images-*.json`` are written: 3 bytes per pixel.
-        progress: called with (images done, images in all).
+        progress: told of the images that are done.
 
     Raises:
         UsageError: if the folder does not exist or holds no image.
@@ -104,7 +100,7 @@ def build_cache(
             offset += pixels.size
             out.write(pixels.tobytes())
             if progress is not None:
-                progress(count + 1, len(files))
+                progress(count + 1, len(files), "decoding the images")
     index = {"key": key, "entries": [vars(entry) for entry in entries]}
     write_text(index_path, json.dumps(index))
     return ImageCache(data_path, entries)

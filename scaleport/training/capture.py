@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scaleport.errors import one_line
 from scaleport.models.positions import GridTensors
 from scaleport.training.data import LocatedGroup
 
@@ -83,7 +84,7 @@ class CapturedSteps:
             try:
                 self._recorded[key] = self._record(groups)
             except RuntimeError as error:  # torch raises this and its children alone
-                self.refusal = " ".join(str(error).split())[:200]
+                self.refusal = one_line(error)
                 torch.cuda.synchronize(self._device)
                 self.fresh()
                 return self.work(groups)

@@ -1,35 +1,36 @@
-"""Training from the command line: recipes by name, progress, exit codes."""
+"""Training as a service: recipes by name, options, progress."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from lightning_fabric import Fabric
 
-from scaleport.errors import OutputError, UsageError
+from scaleport.errors import Cancelled, OutputError, UsageError
+from scaleport.progress import Progress, silent
 from scaleport.training.cache import ImageCache, build_cache
 from scaleport.training.devices import computes_bf16, make_fabric
 from scaleport.training.log import LOG_FILE, read_log
-from scaleport.training.loop import Result, Trainer
+from scaleport.training.loop import Trainer
 from scaleport.training.objective import recipe_network, supervision_of
 from scaleport.training.plot import PLOT_FILE, plot_log
 from scaleport.training.recipe import Recipe, load_recipe
 from scaleport.training.resident import resident_bytes
+from scaleport.training.result import Report, TrainingResult
 from scaleport.training.sheet import SHEET_FILE, draw_sheet
 from scaleport.training.shipped import find_recipe
 from scaleport.training.state import STATE_FILE
 
 
 @dataclass(frozen=True)
-class Options:
-    """What a command line says beside the recipe.
+class TrainingOptions:
+    """What is trained on and where, and what differs from the recipe.
 
     Attributes:
         data: folder tree of training images.
@@ -70,87 +71,102 @@ class Options:
     tensorboard: bool = False
 
 
-def train(name: str, options: Options, console: Console) -> Result:
-    """Train one recipe with a progress bar.
+def train(
+    recipe: Path | str,
+    options: TrainingOptions,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+) -> TrainingResult:
+    """Train a network by a recipe.
+
+    Args:
+        recipe: YAML file, or the name of a shipped recipe.
+        options: images, folder of the run, and what differs from the recipe.
+        progress: told of decoded images, then of steps with the latest loss and validation, in the
+            first process. Where it raises :class:`scaleport.Cancelled` the run is saved, as after
+            a signal, and ends unfinished.
+        say: called with lines for people: what is trained on what.
 
     Raises:
-        ScaleportError: what is wrong with the recipe, the images or the options.
+        UsageError: if there is no such recipe or image, or options contradict each other.
+        ScaleportError: what else is wrong with the recipe, the images or the options.
     """
-    recipe = load_recipe(find_recipe(name))
+    name, told, say = str(recipe), progress or silent, say or _nothing
+    plan = load_recipe(find_recipe(name))
     if options.steps is not None:
-        recipe = msgspec.structs.replace(recipe, steps=options.steps)
-        recipe.check()
+        plan = msgspec.structs.replace(plan, steps=options.steps)
+        plan.check()
     _check(options)
     # What is wrong with the network is said before the images are decoded, which may take hours.
-    supervision_of(recipe_network(recipe), recipe)
+    supervision_of(recipe_network(plan), plan)
     fabric = make_fabric(
-        options.accelerator, options.devices, options.nodes, options.strategy, recipe.bf16
+        options.accelerator, options.devices, options.nodes, options.strategy, plan.bf16
     )
-    if recipe.bf16 and not computes_bf16(fabric.device) and fabric.is_global_zero:
-        console.print(f"this {fabric.device.type} has no bfloat16 arithmetic: training in float32")
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+    first = fabric.is_global_zero
+    if not first:
+        told, say = silent, _nothing
+    if plan.bf16 and not computes_bf16(fabric.device):
+        say(f"this {fabric.device.type} has no bfloat16 arithmetic: training in float32")
+    with fabric.rank_zero_first(local=True):
+        cache = build_cache(options.data, options.cache or options.work, told)
+    trainer = _trainer(plan, cache, options, fabric)
+    begin = options.init or options.grow
+    if options.resume:
+        trainer.load_state(options.lr)
+    elif trainer.start is not None and trainer.start.fresh:
+        say(f"{begin}: {len(trainer.start.fresh)} tensors of this network begin fresh")
+    held = len(trainer.held_out)
+    say(
+        f"{trainer.network.parameter_count():,} parameters on {fabric.device.type}, "
+        f"{len(cache) - held} images and {held} for validation, "
+        f"from step {trainer.step} {_goal(trainer)}"
     )
-    visible = console.is_terminal and fabric.is_global_zero
-    with Progress(*columns, console=console, disable=not visible) as progress:
-        reading = progress.add_task("images", total=None, note="")
-        with fabric.rank_zero_first(local=True):
-            cache = build_cache(
-                options.data,
-                options.cache or options.work,
-                lambda done, count: progress.update(reading, completed=done, total=count),
-            )
-        progress.update(reading, completed=len(cache), total=len(cache))
-        begin = options.init or options.grow
-        trainer = Trainer(
-            recipe,
-            cache,
-            options.work,
-            fabric,
-            begin,
-            options.workers,
-            options.grow is not None,
-            _resides(options, recipe, cache, fabric.device),
-            options.minutes,
-        )
-        if options.resume:
-            trainer.load_state(options.lr)
-        elif trainer.start is not None and trainer.start.fresh and fabric.is_global_zero:
-            count = len(trainer.start.fresh)
-            console.print(f"{begin}: {count} tensors of this network begin fresh")
-        training = progress.add_task("steps", total=recipe.steps, completed=trainer.step, note="")
-
-        def report(step: int, loss: float, psnr: float | None) -> None:
-            progress.update(training, completed=step)
-            if psnr is not None:
-                note = f"step {step}: loss {loss:.5f}, validation {psnr:.2f} dB"
-                progress.update(training, note=note)
-                if not console.is_terminal:
-                    console.print(note)
-
-        if fabric.is_global_zero:
-            held = len(trainer.held_out)
-            console.print(
-                f"{trainer.network.parameter_count():,} parameters on {fabric.device.type}, "
-                f"{len(cache) - held} images and {held} for validation, "
-                f"from step {trainer.step} {_goal(trainer)}",
-                soft_wrap=True,
-                highlight=False,
-            )
-        with _no_denormals():
-            result = trainer.run(options.until, report, options.tensorboard)
-    if fabric.is_global_zero:
-        if fabric.device.type == "cuda":
-            console.print(trainer.how_computed, soft_wrap=True, highlight=False)
+    with _no_denormals():
+        result = trainer.run(options.until, _reporter(trainer, told), options.tensorboard)
+    if first:
         _plot(options.work, name)
     return result
 
 
-def _resides(options: Options, recipe: Recipe, cache: ImageCache, device: torch.device) -> bool:
+def _nothing(line: str) -> None:
+    """What is said to those who do not listen."""
+
+
+def _trainer(
+    recipe: Recipe, cache: ImageCache, options: TrainingOptions, fabric: Fabric
+) -> Trainer:
+    return Trainer(
+        recipe,
+        cache,
+        options.work,
+        fabric,
+        options.init or options.grow,
+        options.workers,
+        options.grow is not None,
+        _resides(options, recipe, cache, fabric.device),
+        options.minutes,
+    )
+
+
+def _reporter(trainer: Trainer, progress: Progress) -> Report:
+    """Tells of steps, with the words of the latest validation; stops where it is told to."""
+    words = ""
+
+    def report(step: int, loss: float, psnr: float | None) -> None:
+        nonlocal words
+        if psnr is not None:
+            words = f"step {step}: loss {loss:.5f}, validation {psnr:.2f} dB"
+        try:
+            progress(step, trainer.recipe.steps, words)
+        except Cancelled:
+            trainer.stop()
+
+    return report
+
+
+def _resides(
+    options: TrainingOptions, recipe: Recipe, cache: ImageCache, device: torch.device
+) -> bool:
     """Whether to keep the pictures on the device."""
     if options.resident is not None:
         return options.resident
@@ -202,7 +218,7 @@ def _plot(work: Path, name: str) -> None:
         plot_log(rows, work / PLOT_FILE, Path(name).stem)
 
 
-def _check(options: Options) -> None:
+def _check(options: TrainingOptions) -> None:
     if not options.resume and (options.work / STATE_FILE).exists():
         raise UsageError(f"{options.work} holds a run already: add --resume, or use another --work")
     if sum((options.resume, options.init is not None, options.grow is not None)) > 1:

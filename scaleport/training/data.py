@@ -15,9 +15,10 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
+from scaleport.aliases import Uint8Array
 from scaleport.errors import UsageError
 from scaleport.models.positions import GridTensors
-from scaleport.training.cache import ImageCache, Pixels
+from scaleport.training.cache import ImageCache
 from scaleport.training.degrading import degraded
 from scaleport.training.recipe import Recipe
 from scaleport.training.reduction import reduce_patches
@@ -201,10 +202,10 @@ class Sampler(Dataset[list[Group]]):
         lr = self._reduced(step, [sample.number for sample in samples], hr)
         return Group(lr=lr, target=target, sides=[side] * len(hr), window=window, points=points)
 
-    def _reduced(self, step: int, numbers: list[int], hr: Pixels) -> Pixels:
+    def _reduced(self, step: int, numbers: list[int], hr: Uint8Array) -> Uint8Array:
         recipe = self.recipe
 
-        def reduce(patches: Pixels) -> Pixels:
+        def reduce(patches: Uint8Array) -> Uint8Array:
             return reduce_patches(patches, recipe.patch, recipe.degradation)
 
         if recipe.degradations.clean == 1:
@@ -253,9 +254,9 @@ class Sampler(Dataset[list[Group]]):
         step = int(rng.integers(down.levels)) / max(1, down.levels - 1)
         return down.smallest + step * (down.largest - down.smallest)
 
-    def _crop(self, sample: Sample) -> Pixels:
+    def _crop(self, sample: Sample) -> Uint8Array:
         wanted, y, x = sample.wanted, sample.y, sample.x
-        crop: Pixels = self.cache[sample.image][y : y + wanted, x : x + wanted]
+        crop: Uint8Array = self.cache[sample.image][y : y + wanted, x : x + wanted]
         if wanted != sample.side:
             crop = reduce_patches(crop[None], sample.side, "matlab")[0]
         crop = np.rot90(crop, sample.turns % 4)

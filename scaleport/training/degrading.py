@@ -12,24 +12,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scaleport.aliases import Uint8Array
 from scaleport.imaging import degradation as steps
-from scaleport.imaging.degradation import Pixels
 
 if TYPE_CHECKING:
     from scaleport.training.recipe import Degradations
 
-Step = Callable[[Pixels, "Degradations", np.random.Generator], Pixels]
+Step = Callable[[Uint8Array, "Degradations", np.random.Generator], Uint8Array]
 
 _REDUCERS = ("area", "bilinear", "bicubic", "lanczos")
 
 
 def degraded(
-    hr: Pixels,
+    hr: Uint8Array,
     side: int,
     options: Degradations,
     rng: np.random.Generator,
-    reduce: Callable[[Pixels], Pixels],
-) -> Pixels:
+    reduce: Callable[[Uint8Array], Uint8Array],
+) -> Uint8Array:
     """LR uint8[side, side, 3] of an HR patch uint8[S, S, 3].
 
     Args:
@@ -50,13 +50,13 @@ def degraded(
     return _once(lr, options, rng)
 
 
-def _once(image: Pixels, options: Degradations, rng: np.random.Generator) -> Pixels:
+def _once(image: Uint8Array, options: Degradations, rng: np.random.Generator) -> Uint8Array:
     for number in rng.permutation(len(_STEPS)):
         image = _STEPS[number](image, options, rng)
     return image
 
 
-def _blur(image: Pixels, options: Degradations, rng: np.random.Generator) -> Pixels:
+def _blur(image: Uint8Array, options: Degradations, rng: np.random.Generator) -> Uint8Array:
     how = options.blur
     if rng.random() >= how.probability:
         return image
@@ -70,7 +70,7 @@ def _blur(image: Pixels, options: Degradations, rng: np.random.Generator) -> Pix
     return steps.blur(image, steps.gaussian_kernel(first, second, rng.uniform(0, math.pi)))
 
 
-def _resize(image: Pixels, options: Degradations, rng: np.random.Generator) -> Pixels:
+def _resize(image: Uint8Array, options: Degradations, rng: np.random.Generator) -> Uint8Array:
     """To another size and back."""
     how = options.resize
     if rng.random() >= how.probability:
@@ -84,7 +84,7 @@ def _resize(image: Pixels, options: Degradations, rng: np.random.Generator) -> P
     return image
 
 
-def _noise(image: Pixels, options: Degradations, rng: np.random.Generator) -> Pixels:
+def _noise(image: Uint8Array, options: Degradations, rng: np.random.Generator) -> Uint8Array:
     how = options.noise
     if rng.random() >= how.probability:
         return image
@@ -92,7 +92,7 @@ def _noise(image: Pixels, options: Degradations, rng: np.random.Generator) -> Pi
     return kind(image, rng.uniform(*how.sigma), rng, rng.random() < how.gray)
 
 
-def _compression(image: Pixels, options: Degradations, rng: np.random.Generator) -> Pixels:
+def _compression(image: Uint8Array, options: Degradations, rng: np.random.Generator) -> Uint8Array:
     how = options.compression
     if rng.random() >= how.probability:
         return image

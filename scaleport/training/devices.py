@@ -8,7 +8,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from scaleport.errors import UsageError
+from scaleport.errors import UsageError, one_line
 
 
 def make_fabric(accelerator: str, devices: int, nodes: int, strategy: str, bf16: bool) -> Fabric:
@@ -40,7 +40,7 @@ def make_fabric(accelerator: str, devices: int, nodes: int, strategy: str, bf16:
         if bf16 and computes_bf16(made.device):
             made = fabric(bf16=True)
     except (ValueError, RuntimeError) as error:  # Fabric's own errors are among them
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UsageError(f"cannot train on {accelerator} x {devices}: {reason}") from error
     made.launch()
     return made

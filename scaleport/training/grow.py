@@ -84,24 +84,28 @@ def check_growth(small: Network, large: Network, path: Path) -> None:
             )
     if type(small.upsampler) is not type(large.upsampler):
         raise UsageError(f"{path} has another upsampler than the recipe's model")
-    old, new = small.state_dict(), large.state_dict()
-    for name, value in old.items():
+    liif = isinstance(small.upsampler, LIIF)
+    new = large.state_dict()
+    for name, value in small.state_dict().items():
         if name not in new:
             raise UsageError(f"{path} has more than the recipe's model: {name}")
-        if value.ndim != new[name].ndim or any(
-            a > b for a, b in zip(value.shape, new[name].shape, strict=True)
-        ):
-            raise UsageError(f"{path} is larger than the recipe's model at {name}")
-        per_channel = name.startswith("encoder.") or name.rpartition(".")[2] in PER_CHANNEL
-        first = name == UNFOLDED and isinstance(small.upsampler, LIIF)
-        if first and value.shape[0] == new[name].shape[0]:
-            continue  # its columns follow from the width
-        if not per_channel and value.shape != new[name].shape:
-            raise UsageError(f"{path} differs from the recipe's model at {name}, which cannot grow")
-        if name.rpartition(".")[2] in PER_CHANNEL and value.shape[1] != new[name].shape[1]:
-            raise UsageError(f"{path} differs from the recipe's model at {name}, which cannot grow")
+        _check_tensor(name, value, new[name], liif, path)
     encoders = [network.config["encoder"] for network in (small, large)]
     factors = {encoder.get("residual_scale", 1.0) for encoder in encoders}
     means = [n.config.get("normalisation") for n in (small, large)]
     if len(factors) != 1 or means[0] != means[1]:
         raise UsageError(f"{path} has another residual scale or normalisation than the recipe")
+
+
+def _check_tensor(name: str, value: Tensor, grown: Tensor, liif: bool, path: Path) -> None:
+    """Raise UsageError unless a tensor fits into its grown form."""
+    if value.ndim != grown.ndim or any(
+        a > b for a, b in zip(value.shape, grown.shape, strict=True)
+    ):
+        raise UsageError(f"{path} is larger than the recipe's model at {name}")
+    if name == UNFOLDED and liif and value.shape[0] == grown.shape[0]:
+        return  # its columns follow from the width
+    kernel = name.rpartition(".")[2] in PER_CHANNEL
+    differs = value.shape != grown.shape and not (name.startswith("encoder.") or kernel)
+    if differs or (kernel and value.shape[1] != grown.shape[1]):
+        raise UsageError(f"{path} differs from the recipe's model at {name}, which cannot grow")

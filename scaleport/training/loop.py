@@ -6,9 +6,9 @@ import copy
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from scaleport.training.objective import Objective, recipe_network, supervision_
 from scaleport.training.optimiser import fit_optimiser, make_optimiser, set_rate
 from scaleport.training.recipe import Recipe
 from scaleport.training.resident import Plans, Resident
+from scaleport.training.result import Report, TrainingResult
 from scaleport.training.schedule import Budget, Leg, continued, learning_rate, legs_to_json
 from scaleport.training.state import (
     STATE_FILE,
@@ -50,19 +51,6 @@ from scaleport.training.validation import held_out_psnr
 _LOG_EVERY = 100
 _READ_EVERY = 20
 """Steps after which losses are read from a GPU, which else would have to wait for the processor."""
-
-Report = Callable[[int, float, "float | None"], None]
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a run ended."""
-
-    step: int
-    finished: bool
-    """False when a signal stopped it before the last step."""
-    model: Path | None
-    """The weights of a finished run (averaged ones if the recipe asks for an average)."""
 
 
 class Trainer:
@@ -151,8 +139,10 @@ class Trainer:
         until: int | None = None,
         report: Report | None = None,
         tensorboard: bool = False,
-    ) -> Result:
+    ) -> TrainingResult:
         """Train to the last step, to ``until``, or to a SIGINT or SIGTERM; save in any case.
+
+        Long because the order of step, measure, log and save is read best in one piece.
 
         Args:
             until: stop after this many steps in all, as a signal would.
@@ -179,7 +169,7 @@ class Trainer:
             last = self.step if self._progress >= 1 else until or sys.maxsize
             self.budget.begin()
         log = Log(self.work, self.step, tensorboard) if first else nullcontext()
-        with on_signals(self._ask_to_stop), log:
+        with on_signals(self.stop), log:
             for groups in ahead(self.batches(last), self.fabric.device):
                 if self._stopped():
                     break
@@ -209,10 +199,10 @@ class Trainer:
         self._read(unread)
         self.save_state()
         if self._progress < 1:
-            return Result(self.step, False, None)
+            return TrainingResult(self.step, False, None)
         path = self.work / MODEL_FILE
         self._save_model(path)
-        return Result(self.step, True, path)
+        return TrainingResult(self.step, True, path)
 
     def _share(self) -> float:
         """The part of the run that is done, of its time or its steps; the same in all processes."""
@@ -382,7 +372,8 @@ class Trainer:
             info["init"] = self.start.sha256
         save_checkpoint(self.result_network, path, info)
 
-    def _ask_to_stop(self) -> None:
+    def stop(self) -> None:
+        """Have the run end after the step that is at work, saved, as a signal would."""
         self._stop = True
 
     def _stopped(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
-from scaleport.errors import UsageError
+from scaleport.errors import UsageError, one_line
 
 _Struct = msgspec.Struct
 
@@ -242,7 +242,7 @@ def load_recipe(path: Path) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read recipe {path}: {error}") from error
     except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UsageError(f"recipe {path} is not YAML: {reason}") from error
     try:
         # Not strict: YAML 1.1 reads 1e-3 as text.

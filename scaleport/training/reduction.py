@@ -14,12 +14,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from scaleport.aliases import Float64Array, Uint8Array
 from scaleport.grid import Axis
 from scaleport.imaging.resample import cubic_kernel, resize_matrix
 
-Pixels = npt.NDArray[np.uint8]
 Method = Literal["matlab", "pil"]
-Matrix = npt.NDArray[np.float64]
 
 _STEP = 2.0**-40
 _PILLOW_STEP = 2.0**-22
@@ -27,7 +26,7 @@ _BLOCK = 10
 
 
 @functools.lru_cache(maxsize=4096)
-def reduction_matrix(length: int, out: int, method: Method = "matlab") -> Matrix:
+def reduction_matrix(length: int, out: int, method: Method = "matlab") -> Float64Array:
     """Weights float64[out, length] of a reduction along one axis, read-only.
 
     ``matlab`` is antialiased bicubic as MATLAB's ``imresize``, borders mirrored. ``pil`` is
@@ -35,14 +34,14 @@ def reduction_matrix(length: int, out: int, method: Method = "matlab") -> Matrix
     """
     if method == "matlab":
         exact = resize_matrix(Axis.whole(length, out))
-        matrix: Matrix = np.rint(exact / _STEP) * _STEP
+        matrix: Float64Array = np.rint(exact / _STEP) * _STEP
     else:
         matrix = _pillow_matrix(length, out)
     matrix.setflags(write=False)
     return matrix
 
 
-def _pillow_matrix(length: int, out: int) -> Matrix:
+def _pillow_matrix(length: int, out: int) -> Float64Array:
     matrix = np.zeros((out, length))
     if length == out:  # Pillow copies then
         np.fill_diagonal(matrix, 1)
@@ -67,7 +66,7 @@ class _Band:
 
     rows: slice
     columns: slice
-    weight: Matrix
+    weight: Float64Array
 
 
 @functools.lru_cache(maxsize=1024)
@@ -83,7 +82,7 @@ def _bands(length: int, out: int, method: Method) -> tuple[_Band, ...]:
     return tuple(bands)
 
 
-def _pass(x: Matrix, out: int, method: Method) -> Matrix:
+def _pass(x: Float64Array, out: int, method: Method) -> Float64Array:
     """One pass over the second-last axis of float64[..., length, k], rounded to bytes."""
     *front, length, width = x.shape
     made = np.empty((*front, out, width))
@@ -95,7 +94,9 @@ def _pass(x: Matrix, out: int, method: Method) -> Matrix:
     return made
 
 
-def reduced(hr: npt.NDArray[Any], height: int, width: int, method: Method = "matlab") -> Matrix:
+def reduced(
+    hr: npt.NDArray[Any], height: int, width: int, method: Method = "matlab"
+) -> Float64Array:
     """Reduce [..., H, W, 3] with whole values 0 .. 255 to float64[..., height, width, 3] of such.
 
     As MATLAB's ``imresize`` or Pillow's ``resize`` reduces 8-bit images.
@@ -109,6 +110,6 @@ def reduced(hr: npt.NDArray[Any], height: int, width: int, method: Method = "mat
     return _pass(x.reshape(*front, h, width * c), height, method).reshape(*front, height, width, c)
 
 
-def reduce_patches(hr: Pixels, side: int, method: Method) -> Pixels:
+def reduce_patches(hr: Uint8Array, side: int, method: Method) -> Uint8Array:
     """LR uint8[n, side, side, 3] of HR patches uint8[n, S, S, 3]."""
     return reduced(hr, side, side, method).astype(np.uint8)

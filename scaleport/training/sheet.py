@@ -7,8 +7,9 @@ from pathlib import Path
 import msgspec
 from PIL import Image, ImageDraw
 
+from scaleport.aliases import Uint8Array
 from scaleport.atomic import atomic_path
-from scaleport.training.cache import ImageCache, Pixels, split_holdout
+from scaleport.training.cache import ImageCache, split_holdout
 from scaleport.training.data import Sampler
 from scaleport.training.recipe import Recipe
 
@@ -41,7 +42,9 @@ def draw_sheet(recipe: Recipe, cache: ImageCache, count: int, path: Path) -> Non
         sheet.save(new, "PNG")
 
 
-def first_samples(recipe: Recipe, cache: ImageCache, count: int) -> list[tuple[Pixels, Pixels]]:
+def first_samples(
+    recipe: Recipe, cache: ImageCache, count: int
+) -> list[tuple[Uint8Array, Uint8Array]]:
     """LR uint8[p, p, 3] and HR uint8[S, S, 3] of the first samples that a run trains on.
 
     They come as a batch groups them: by size, from the first step on.
@@ -53,7 +56,7 @@ def first_samples(recipe: Recipe, cache: ImageCache, count: int) -> list[tuple[P
     # Whole patches, whatever part of them the network would be trained on; the pixels are the same.
     whole = msgspec.structs.replace(recipe, queries=0)
     sampler = Sampler(cache, train, whole)
-    pairs: list[tuple[Pixels, Pixels]] = []
+    pairs: list[tuple[Uint8Array, Uint8Array]] = []
     step = 0
     while len(pairs) < count:
         for group in sampler[step]:

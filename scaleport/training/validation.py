@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from scaleport.aliases import Uint8Array
 from scaleport.grid import Grid
-from scaleport.imaging.resample import imresize
 from scaleport.models import Network
-from scaleport.training.cache import ImageCache, Pixels
+from scaleport.training.cache import ImageCache
 from scaleport.training.degrading import degraded
 from scaleport.training.objective import unit_pixels
 from scaleport.training.recipe import Recipe
@@ -28,14 +28,14 @@ def validation_scales(recipe: Recipe) -> tuple[int, ...]:
 
 def held_out_pairs(
     cache: ImageCache, indices: list[int], recipe: Recipe
-) -> list[tuple[int, Pixels, Pixels]]:
+) -> list[tuple[int, Uint8Array, Uint8Array]]:
     """Scale, LR and HR of every central crop that is scored.
 
     LR is degraded as often and as strongly as in training, the same in every run of a recipe.
     """
 
-    def reduce(hr: Pixels) -> Pixels:
-        lr: Pixels = reduce_patches(hr[None], side // scale, recipe.degradation)[0]
+    def reduce(hr: Uint8Array) -> Uint8Array:
+        lr: Uint8Array = reduce_patches(hr[None], side // scale, recipe.degradation)[0]
         return lr
 
     pairs = []
@@ -62,12 +62,4 @@ def held_out_psnr(network: Network, cache: ImageCache, indices: list[int], recip
         image = unit_pixels(torch.from_numpy(lr)[None].to(device))
         out = network(image, grid)[0].permute(1, 2, 0).cpu().numpy()
         values.append(psnr_y(out * 255, hr, scale))
-    return float(np.mean(values))
-
-
-def bicubic_psnr(cache: ImageCache, indices: list[int], recipe: Recipe) -> float:
-    """The same of bicubic interpolation."""
-    values = []
-    for scale, lr, hr in held_out_pairs(cache, indices, recipe):
-        values.append(psnr_y(imresize(lr, *hr.shape[:2]), hr, scale))
     return float(np.mean(values))

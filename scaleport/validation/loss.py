@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from scaleport.bundle.manifest import Manifest, QuantisationLoss
-from scaleport.bundle.reader import open_bundle
+from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import BackendError, UsageError
 from scaleport.imaging.folders import images_in
 from scaleport.imaging.pairs import make_pair, read_colours
@@ -73,10 +73,7 @@ def measure_losses(
     if not files:
         raise UsageError(f"{folder} holds no images to judge int8 by")
     opened = open_bundle(Path(bundle))
-    if backends is None:
-        judges = registry.int8_judges()
-        there = [b for b in judges if "int8" in opened.precisions(b.graph_format)]
-        backends = [b.name for b in there if b.availability().usable]
+    backends = _judges(opened) if backends is None else backends
     if not backends:
         raise BackendError(f"{opened.path} holds no int8 graphs that can run here")
     scales = judged_scales(opened.manifest) if scales is None else scales
@@ -94,6 +91,12 @@ def measure_losses(
             exact, small = (float(v) for v in np.mean(values, axis=0))
             found.append(QuantisationLoss(backend=backend, scale=scale, fp32=exact, int8=small))
     return tuple(found)
+
+
+def _judges(bundle: Bundle) -> list[str]:
+    """The backends that judge a bundle's int8 graphs here."""
+    there = [b for b in registry.int8_judges() if "int8" in bundle.precisions(b.graph_format)]
+    return [backend.name for backend in there if backend.availability().usable]
 
 
 def score(upscaler: Upscaler, path: Path, scale: float) -> float:

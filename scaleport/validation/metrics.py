@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from scaleport.aliases import Array
 from scaleport.errors import ImageError
-
-Array = npt.NDArray[Any]
 
 _LUMA = np.array([65.481, 128.553, 24.966]) / 255
 

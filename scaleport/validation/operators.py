@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scaleport.bundle.reader import Bundle
-from scaleport.errors import BackendError, ScaleportError, UsageError
+from scaleport.errors import BackendError, ScaleportError, UsageError, one_line
 from scaleport.runtimes.base import offers, source_format
 from scaleport.runtimes.registry import get_backend
 
@@ -55,7 +55,7 @@ def coverage_of(bundle: Bundle, backend: str, precision: str) -> tuple[Coverage,
         except ImportError as error:
             note = f"{error.name} is not installed"
         except ScaleportError as error:
-            note = " ".join(str(error).split())
+            note = one_line(error)
         if note:
             found.append(Coverage(form, precision, graph.stage, note=note))
             continue

@@ -5,16 +5,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from scaleport.aliases import Float32Array
 from scaleport.errors import UsageError
-
-FloatArray = npt.NDArray[np.float32]
 
 _GLYPH = 5
 # Waves over the picture, down and across, and their phase.
 _WAVES = ((0.4, 1.6), (0.4, 1.6), (0.0, 6.0))
 
 
-def picture(height: int, width: int, seed: int = 0) -> FloatArray:
+def picture(height: int, width: int, seed: int = 0) -> Float32Array:
     """A picture with smooth shading, hard edges, fine strokes, lettering and grain.
 
     Args:
@@ -48,11 +47,11 @@ def picture(height: int, width: int, seed: int = 0) -> FloatArray:
     stripes = image[:, : height // 4, width - width // 4 :]
     stripes[:] = np.where(np.arange(stripes.shape[2]) % 2, 0.9, 0.1)
     image += rng.normal(0, 0.02, image.shape)
-    clipped: FloatArray = np.clip(image, 0, 1).astype(np.float32)[None]
+    clipped: Float32Array = np.clip(image, 0, 1).astype(np.float32)[None]
     return clipped
 
 
-def pictures(height: int, width: int, count: int) -> FloatArray:
+def pictures(height: int, width: int, count: int) -> Float32Array:
     """Test images of one size, all different: float32[count, 3, height, width] in [0, 1].
 
     Raises:
@@ -64,7 +63,7 @@ def pictures(height: int, width: int, count: int) -> FloatArray:
     return np.ascontiguousarray(np.concatenate(images))
 
 
-def mirrored_picture(height: int, width: int, seed: int = 0) -> FloatArray:
+def mirrored_picture(height: int, width: int, seed: int = 0) -> Float32Array:
     """A picture whose lower half mirrors its upper one, so that both ends show the same.
 
     Args:

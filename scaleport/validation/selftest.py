@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from scaleport.errors import ScaleportError
+from scaleport.errors import ScaleportError, one_line
 from scaleport.runtimes.base import Backend
 from scaleport.runtimes.upscaler import load
 from scaleport.validation.metrics import max_abs, psnr
@@ -62,7 +62,7 @@ def self_test(backend: str) -> SelfTest:
         worst, ratio = max_abs(found, expected), psnr(found, expected)
         note = Gates().fp32.failure(worst, ratio)
     except (ScaleportError, OSError) as error:
-        note = " ".join(str(error).split())
+        note = one_line(error)
     finite = ratio is not None and bool(np.isfinite(ratio))
     return SelfTest(
         backend=backend,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 
 from scaleport.calibration.images import Sampling
@@ -49,3 +51,14 @@ def write_fragile(path: Path) -> Path:
         encoder.tail.weight[:3] = 0
     save_checkpoint(network, path)
     return path
+
+
+def quantised_outputs(model: onnx.ModelProto) -> Collection[str]:
+    """Output tensors of the products that read an int8 weight, for reports and tests."""
+    small = {i.name for i in model.graph.initializer if i.data_type == onnx.TensorProto.INT8}
+    weights = {
+        node.output[0]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in small
+    }
+    return [node.output[0] for node in model.graph.node if weights.intersection(node.input)]

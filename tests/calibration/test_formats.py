@@ -6,11 +6,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from calibration_samples import quantised_outputs
 from onnx import numpy_helper
 
 from scaleport.bundle.manifest import ScaleRange, SizeRange
 from scaleport.bundle.reader import open_bundle
-from scaleport.calibration.placement import quantised_outputs
 from scaleport.export.qdq import symmetric
 
 SIZES = SizeRange(min=1, opt=64, max=256)

@@ -7,6 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from calibration_samples import quantised_outputs
 from onnx import TensorProto, helper, numpy_helper
 
 from scaleport.calibration.flatten import flatten_linears
@@ -15,7 +16,6 @@ from scaleport.calibration.placement import (
     borders,
     place,
     quantise_weight,
-    quantised_outputs,
     unsigned_scale,
 )
 from scaleport.calibration.ranges import METHODS, least_squares_range, observe

@@ -20,7 +20,8 @@ from scaleport.errors import ArtifactError, UsageError
 from scaleport.export import coreml, write_openvino
 from scaleport.models import load_checkpoint
 from scaleport.models.network import build_network
-from scaleport.validation.bisection.bisect import BisectOptions, bisect
+from scaleport.validation.bisection.bisect import bisect
+from scaleport.validation.bisection.options import BisectOptions
 
 __all__ = ["traced_once"]
 

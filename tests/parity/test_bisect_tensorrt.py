@@ -17,7 +17,8 @@ from scaleport.runtimes.base import Availability
 from scaleport.runtimes.engine_record import read_record
 from scaleport.runtimes.registry import get_backend
 from scaleport.runtimes.tensorrt_inside import build_marked
-from scaleport.validation.bisection.bisect import BisectOptions, bisect
+from scaleport.validation.bisection.bisect import bisect
+from scaleport.validation.bisection.options import BisectOptions
 
 __all__ = ["traced_once"]
 

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import psutil
 import pytest
 from numpy_backend import numpy_stages, write_bundle
 
@@ -91,14 +92,12 @@ def test_what_does_not_fit_is_refused_with_what_it_takes(tmp_path, monkeypatch):
 
 
 def test_a_system_that_does_not_say_is_an_error(monkeypatch):
-    monkeypatch.setattr(budget, "Path", lambda name: _Gone())
+    def refuse() -> None:
+        raise psutil.AccessDenied
+
+    monkeypatch.setattr(psutil, "Process", refuse)
     with pytest.raises(BackendError, match="--tile"):
         resident()
-
-
-class _Gone:
-    def read_text(self, encoding):
-        raise OSError("gone")
 
 
 CHILD = """

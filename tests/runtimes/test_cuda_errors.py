@@ -8,7 +8,7 @@ import pytest
 
 from scaleport.errors import BackendError, OutOfMemoryError
 from scaleport.runtimes import cuda
-from scaleport.runtimes.engine_library import Library, Messages, one_line
+from scaleport.runtimes.engine_library import Library, Messages, plain_message
 from scaleport.runtimes.engine_session import failure
 
 
@@ -90,4 +90,4 @@ def test_messages_keep_what_is_telling() -> None:
 
 
 def test_one_line_drops_line_breaks() -> None:
-    assert one_line("first\n  second\n") == "first second"
+    assert plain_message("first\n  second\n") == "first second"

@@ -38,7 +38,7 @@ def test_cache_is_decoded_once_and_again_when_files_change(tmp_path, monkeypatch
 
 def test_progress_counts_to_the_end(photos, tmp_path):
     seen = []
-    build_cache(photos, tmp_path, lambda done, count: seen.append((done, count)))
+    build_cache(photos, tmp_path, lambda done, count, _: seen.append((done, count)))
     assert seen == [(i, 5) for i in range(1, 6)]
 
 

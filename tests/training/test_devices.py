@@ -1,14 +1,11 @@
 """Bfloat16 is used where the device has it, float32 elsewhere, and the run says which."""
 
-import io
-
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning_fabric")
 
 import yaml  # noqa: E402
-from rich.console import Console  # noqa: E402
 from training_samples import tiny_recipe  # noqa: E402
 
 from scaleport.errors import UsageError  # noqa: E402
@@ -41,7 +38,7 @@ def test_the_run_says_so(monkeypatch, photos, tmp_path, has):
         monkeypatch.setattr(module, "computes_bf16", lambda device: has)
     recipe = tmp_path / "own.yaml"
     recipe.write_text(yaml.safe_dump(tiny_recipe(bf16=True, steps=1)))
-    text = io.StringIO()
-    options = command.Options(photos, tmp_path / "run", accelerator="cpu")
-    command.train(str(recipe), options, Console(file=text))
-    assert ("no bfloat16 arithmetic: training in float32" in text.getvalue()) is not has
+    said: list[str] = []
+    options = command.TrainingOptions(photos, tmp_path / "run", accelerator="cpu")
+    command.train(str(recipe), options, say=said.append)
+    assert ("no bfloat16 arithmetic: training in float32" in "\n".join(said)) is not has

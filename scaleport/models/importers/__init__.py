@@ -71,12 +71,18 @@ def import_file(
         raise
     except (Refused, UsageError) as error:
         raise ArtifactError(f"{path} cannot be imported: {error}") from error
-    chosen = (settings or {}).get("upsampler.scales", given)
-    if given is not None and tuple(sorted(chosen)) != given:
-        raise UsageError("--scales and --set upsampler.scales say different things")
-    if given is not None and found.network.upsampler.native_scales != given:
-        raise UsageError(f"{path} is {found.title}, whose scales are not for choosing")
+    if given is not None:
+        _check_scales(found, given, settings or {}, path)
     return found
+
+
+def _check_scales(
+    found: Imported, given: tuple[int, ...], settings: Mapping[str, Any], path: Path
+) -> None:
+    if tuple(sorted(settings.get("upsampler.scales", given))) != given:
+        raise UsageError("--scales and --set upsampler.scales say different things")
+    if found.network.upsampler.native_scales != given:
+        raise UsageError(f"{path} is {found.title}, whose scales are not for choosing")
 
 
 def import_pth(path: Path | str) -> Network:

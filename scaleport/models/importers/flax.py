@@ -54,7 +54,8 @@ def _plain(dtype: Any) -> np.dtype[Any]:
 def _empty(kind: Any, shape: Any, dtype: Any) -> np.ndarray[Any, Any]:
     """What numpy fills with the state that comes next in the file."""
     del kind, dtype
-    return np.ndarray(shape, np.uint8)
+    made: np.ndarray[Any, Any] = np.ndarray(shape, np.uint8)
+    return made
 
 
 def _scalar(dtype: Any, content: bytes = b"") -> Any:
@@ -63,7 +64,8 @@ def _scalar(dtype: Any, content: bytes = b"") -> Any:
 
 def _array(content: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarray[Any, Any]:
     found = np.frombuffer(bytes(content), _plain(dtype))
-    return found.reshape(shape, order="F" if order == "F" else "C")
+    shaped: np.ndarray[Any, Any] = found.reshape(shape, order="F" if order == "F" else "C")
+    return shaped
 
 
 def _jax_array(build: Any, given: Any, state: Any, kind: Any) -> Any:

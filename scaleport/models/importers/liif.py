@@ -80,6 +80,28 @@ _WORDS = {"ensemble": "local ensemble", "unfold": "feature unfolding", "cell": "
 def _liif(state: State, width: int, args: Mapping[str, Any]) -> Part:
     """LIIF, and its ablations: two of the three are seen in the width of its first layer."""
     hidden = hidden_layers(state, "imnet.layers")
+    found, said = _switches(state, width, args)
+    switches = {"ensemble": said.get("ensemble", True), **found}
+    assumed: tuple[Assumed, ...] = ()
+    if "ensemble" not in said:
+        text = "the four pixels around a position predict it (local ensemble), as published"
+        assumed = (Assumed(text, ("upsampler.ensemble",)),)
+    # Only what differs, so that a plain LIIF is configured as ever.
+    config = {"name": "liif", "hidden": hidden, **{k: v for k, v in switches.items() if not v}}
+    without = [word for ours, word in _WORDS.items() if not switches[ours]]
+    title = f"LIIF without {', '.join(without)}" if without else "LIIF"
+    told = () if assumed else ("upsampler.ensemble",)
+    return Part(title, config, {"imnet.layers.#.*": "mlp.#.*"}, assumed=assumed, told=told)
+
+
+def _switches(
+    state: State, width: int, args: Mapping[str, Any]
+) -> tuple[dict[str, bool], dict[str, bool]]:
+    """The switches that the first layer shows, and those that the file states.
+
+    Raises:
+        Refused: if they contradict each other, or the layer is no LIIF's.
+    """
     inputs = size(state, "imnet.layers.0.weight", 1, 2)
     variants = {
         (9 if unfold else 1) * width + (4 if cell else 2): {"unfold": unfold, "cell": cell}
@@ -100,17 +122,7 @@ def _liif(state: State, width: int, args: Mapping[str, Any]) -> Part:
     for key, ours in _SWITCHES.items():
         if ours in found and said.get(ours, found[ours]) != found[ours]:
             raise Refused(f"it says {key} {said[ours]}, but its decoder takes {inputs} values")
-    switches = {"ensemble": said.get("ensemble", True), **found}
-    assumed: tuple[Assumed, ...] = ()
-    if "ensemble" not in said:
-        text = "the four pixels around a position predict it (local ensemble), as published"
-        assumed = (Assumed(text, ("upsampler.ensemble",)),)
-    # Only what differs, so that a plain LIIF is configured as ever.
-    config = {"name": "liif", "hidden": hidden, **{k: v for k, v in switches.items() if not v}}
-    without = [word for ours, word in _WORDS.items() if not switches[ours]]
-    title = f"LIIF without {', '.join(without)}" if without else "LIIF"
-    told = () if assumed else ("upsampler.ensemble",)
-    return Part(title, config, {"imnet.layers.#.*": "mlp.#.*"}, assumed=assumed, told=told)
+    return found, said
 
 
 def shuffle_tail(state: State, prefix: str, steps: list[str], last: str) -> Part:

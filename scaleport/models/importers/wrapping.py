@@ -57,10 +57,7 @@ def unwrap(content: Any) -> tuple[State, Description]:
         if isinstance(content.get("sd"), dict):
             content, description = content["sd"], content
             break
-        inner = next((content[key] for key in PLACES if isinstance(content.get(key), dict)), None)
-        if inner is None and len(content) == 1:
-            only = next(iter(content.values()))
-            inner = only if isinstance(only, dict) else None
+        inner = _inside(content)
         if inner is None:
             break
         content = inner
@@ -76,6 +73,15 @@ def unwrap(content: Any) -> tuple[State, Description]:
     if len(state) > 1:
         state.pop(_AVERAGED, None)
     return state, description
+
+
+def _inside(content: dict[Any, Any]) -> dict[Any, Any] | None:
+    """The mapping that holds the weights of another one; None if it holds them itself."""
+    for key in PLACES:
+        if isinstance(content.get(key), dict):
+            return dict(content[key])
+    only = next(iter(content.values())) if len(content) == 1 else None
+    return dict(only) if isinstance(only, dict) else None
 
 
 def without_prefixes(state: State) -> Iterator[State]:

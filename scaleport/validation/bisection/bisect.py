@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 import torch
 
+from scaleport.aliases import HostFeeds
 from scaleport.bundle.fixed import fixed_size
 from scaleport.bundle.manifest import Graph
 from scaleport.bundle.reader import Bundle, open_bundle
@@ -32,71 +32,15 @@ from scaleport.validation.bisection.divergence import (
     statistics,
     without_collisions,
 )
+from scaleport.validation.bisection.options import SCALE, Bisection, BisectOptions
 from scaleport.validation.bisection.searched import searched
 from scaleport.validation.bisection.steps import own_choice, remark
-from scaleport.validation.bisection.torch_side import FOREIGN, Feeds, Picture, TorchSide
+from scaleport.validation.bisection.torch_side import FOREIGN, Picture, TorchSide
 from scaleport.validation.bisection.traced import Tensor
 from scaleport.validation.bisection.whole_reference import whole_feeds
 from scaleport.validation.metrics import psnr
 from scaleport.validation.parity.gates import Gates
 from scaleport.validation.pictures import picture
-
-SHAPE: Final = (15, 21)
-"""LR size of the picture: odd, and on a tie of the rounding rule at the usual scale."""
-SCALE: Final = 2.7
-
-
-@dataclass(frozen=True)
-class Bisection:
-    """The comparison, and the first divergence if there is one.
-
-    ``device`` is the device that ran the graphs. ``notes`` are remarks for people.
-    """
-
-    backend: str
-    precision: str
-    device: str
-    shape: tuple[int, int]
-    scale: tuple[float, float]
-    tolerance: float
-    compared: tuple[Compared, ...]
-    divergence: Divergence | None
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class BisectOptions:
-    """What is compared.
-
-    Attributes:
-        backend: a backend that can show the tensors inside a graph, such as ``onnxruntime``,
-            ``openvino``, ``coreml`` or ``tensorrt``; empty for the first that can run here, in
-            the order in which an export writes formats.
-        precision: ``fp32`` or ``fp16``; both are compared with float32.
-        shape: LR size of the synthetic picture that is used.
-        scale: requested scale; if None, 2.7 or the nearest scale of the model.
-        tolerance: largest difference of a tensor, as a share of its largest value or of 1,
-            whichever is more; that of :data:`TOLERANCES` if None.
-        stages: only these; ``whole`` is the whole graph, ``whole_size`` that of TensorRT. Empty
-            for all.
-        checkpoint: weights of the reference; None for the checkpoint in the bundle.
-    """
-
-    backend: str = ""
-    precision: str = "fp32"
-    shape: tuple[int, int] = SHAPE
-    scale: float | tuple[float, float] | None = None
-    tolerance: float | None = None
-    stages: tuple[str, ...] = ()
-    checkpoint: Path | None = None
-
-    def __post_init__(self) -> None:
-        """Check the precision."""
-        if self.precision not in TOLERANCES:
-            raise UsageError(
-                f"bisect compares {' and '.join(TOLERANCES)}, not {self.precision!r}: int8 is "
-                "judged by the quality that it loses"
-            )
 
 
 def bisect(
@@ -231,15 +175,15 @@ class _Work:
                 inputs = feeds[name]
             yield self._compare(name, inputs)
 
-    def _reference(self, name: str, feeds: Feeds, chosen: Feeds) -> dict[str, Tensor]:
+    def _reference(self, name: str, feeds: HostFeeds, chosen: HostFeeds) -> dict[str, Tensor]:
         if name == self.whole:
             return self.torch.whole(FRONTS[name], chosen)
         return self.torch.stage(name, feeds, chosen)
 
-    def _compare(self, name: str, feeds: Feeds) -> Compared:
+    def _compare(self, name: str, feeds: HostFeeds) -> Compared:
         graph = self.graphs[name]
         path = self.bundle.file(graph.path)
-        chosen: Feeds = {}
+        chosen: HostFeeds = {}
         reference: Mapping[str, Tensor] = self._reference(name, feeds, chosen)
         values = self.runner.inner(path, feeds)
         if self.format in REUSED_NAMES:
@@ -264,7 +208,7 @@ class _Work:
         return replace(compared, divergence=self._as_shipped(graph, feeds, reference))
 
     def _as_shipped(
-        self, graph: Graph, feeds: Feeds, reference: Mapping[str, Tensor]
+        self, graph: Graph, feeds: HostFeeds, reference: Mapping[str, Tensor]
     ) -> Divergence | None:
         """Whether the outputs differ when the backend may optimise the graph as it likes."""
         try:

@@ -9,11 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from scaleport.aliases import Array
 from scaleport.runtimes.inside import Inner
-
-Array = npt.NDArray[Any]
 
 TOLERANCES: Final = {"fp32": 1e-4, "fp16": 2e-2}
 """Largest difference of a tensor by precision, as a share of its largest value or of 1."""

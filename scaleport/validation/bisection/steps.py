@@ -9,16 +9,14 @@ backend's operation is right for what it was given, PyTorch is run again with th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from scaleport.aliases import Array
 from scaleport.runtimes.inside import Inner
 from scaleport.validation.bisection.divergence import Compared
 from scaleport.validation.bisection.traced import Tensor
-
-Array = npt.NDArray[Any]
 
 STEPS: Final[dict[str, Callable[[Array], Array]]] = {
     "floor": np.floor,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from scaleport.aliases import Array, HostFeeds
 from scaleport.bundle.manifest import Graph
 from scaleport.bundle.reader import Bundle
 from scaleport.errors import ArtifactError
@@ -32,9 +32,6 @@ from scaleport.validation.bisection.divergence import (
 )
 from scaleport.validation.bisection.traced import Tensor, reference_tensors
 from scaleport.validation.bisection.whole_reference import part_of, whole_tensors
-
-Array = npt.NDArray[Any]
-Feeds = dict[str, Array]
 
 FOREIGN: Final = "the network has no stage {!r}; the checkpoint is not this bundle's"
 _DEPLOY: Final = "deploy"
@@ -84,7 +81,7 @@ class TorchSide:
     def _load(self) -> Network:
         return load_checkpoint(self._checkpoint)
 
-    def stage(self, name: str, feeds: Feeds, chosen: Feeds) -> dict[str, Tensor]:
+    def stage(self, name: str, feeds: HostFeeds, chosen: HostFeeds) -> dict[str, Tensor]:
         """All tensors of a stage.
 
         Args:
@@ -118,7 +115,7 @@ class TorchSide:
         paths = dict(stage.module.named_modules())
         return tuple(word for word in graph.float32_nodes.split("; ") if word and word in paths)
 
-    def whole(self, kind: Front, chosen: Feeds) -> dict[str, Tensor]:
+    def whole(self, kind: Front, chosen: HostFeeds) -> dict[str, Tensor]:
         """All tensors of the whole graph, of which ``kind`` is the second input."""
         names = [name for name in ("prepare", "encode") if self.built.stage(name) is not None]
         if self.built.render is not None:
@@ -129,7 +126,7 @@ class TorchSide:
             names.append(_RESAMPLE)
         stages = tuple(self._built_once(name) for name in names)
 
-        def run(name: str, feeds: Feeds) -> dict[str, Tensor]:
+        def run(name: str, feeds: HostFeeds) -> dict[str, Tensor]:
             prefix = f"{part_of(name)}/"
             own = {n.removeprefix(prefix): v for n, v in chosen.items() if n.startswith(prefix)}
             return self.stage(name, feeds, own)
@@ -143,16 +140,16 @@ class TorchSide:
             self._programs[name] = (trace_for(self.format, built), built, exact)
         return self._programs[name][1]
 
-    def feeds(self, wanted: Sequence[str]) -> dict[str, Feeds]:
+    def feeds(self, wanted: Sequence[str]) -> dict[str, HostFeeds]:
         """What every stage is fed, made by the stages before it in PyTorch and float32."""
         grid = self._stage_grid()
-        known: Feeds = {**grid.feeds(), "image": self.picture.image}
+        known: HostFeeds = {**grid.feeds(), "image": self.picture.image}
         # A lattice model's prepare makes a kernel of the native scale alone.
-        prepare: Feeds = {"cell": grid.cell, "scale": grid.scale}
+        prepare: HostFeeds = {"cell": grid.cell, "scale": grid.scale}
         if self.native:
             prepare["subpixel"] = subpixel_centres(self.native)
             prepare["scale"] = np.array([self.native] * 2, np.float32)
-        feeds: dict[str, Feeds] = {}
+        feeds: dict[str, HostFeeds] = {}
         for name in ("prepare", "encode"):
             stage = self.exact.stage(name)
             if stage is not None:
@@ -172,7 +169,7 @@ class TorchSide:
             return grid
         return Grid.from_scale(height, width, (self.native, self.native))
 
-    def forms(self, feeds: dict[str, Feeds]) -> Compared | None:
+    def forms(self, feeds: dict[str, HostFeeds]) -> Compared | None:
         """Where the deploy form leaves the training form, both in PyTorch; None if nowhere."""
         name = "render" if "render" in feeds else f"render_x{self.native}"
         stage = self.exact.stage(name)
@@ -188,7 +185,7 @@ class TorchSide:
         return Compared(_DEPLOY, 1, 1, 1, 0.0, found)
 
 
-def _outputs(stage: Stage, feeds: Feeds) -> Feeds:
+def _outputs(stage: Stage, feeds: HostFeeds) -> HostFeeds:
     inputs = [torch.from_numpy(np.array(feeds[port.name], order="C")) for port in stage.inputs]
     with torch.inference_mode():
         result = stage.module.eval()(*inputs)

@@ -13,14 +13,13 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_map
 
+from scaleport.aliases import Array
 from scaleport.models.base import Stage
 
-Array = npt.NDArray[Any]
 _NARROW = (torch.float16, torch.bfloat16)
 
 

@@ -14,10 +14,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 
+from scaleport.aliases import Array, HostFeeds
 from scaleport.bundle.manifest import Manifest
 from scaleport.errors import ExportError
 from scaleport.export.resampling import resample_graph
@@ -26,14 +26,12 @@ from scaleport.grid import Grid
 from scaleport.models.base import Stage
 from scaleport.validation.bisection.traced import Tensor
 
-Array = npt.NDArray[Any]
-Feeds = dict[str, Array]
-Run = Callable[[str, Feeds], dict[str, Tensor]]
+Run = Callable[[str, HostFeeds], dict[str, Tensor]]
 
 FRONT = "front"
 
 
-def whole_feeds(kind: Front, image: Array, scale: tuple[float, float]) -> Feeds:
+def whole_feeds(kind: Front, image: Array, scale: tuple[float, float]) -> HostFeeds:
     """What a whole graph is fed with: the image, and the scale or the size that it comes to."""
     if kind == "scale":
         return {"image": image, "scale": np.array(scale, np.float32)}
@@ -136,7 +134,7 @@ def _front_tensors(
     return found
 
 
-def _resample_tensors(stage: Stage, feeds: Feeds, manifest: Manifest) -> dict[str, Tensor]:
+def _resample_tensors(stage: Stage, feeds: HostFeeds, manifest: Manifest) -> dict[str, Tensor]:
     limits = manifest.scale
     found = _written_tensors(resample_graph(max(limits.native) / limits.min), feeds, "")
     with torch.inference_mode():
@@ -146,7 +144,7 @@ def _resample_tensors(stage: Stage, feeds: Feeds, manifest: Manifest) -> dict[st
     return found
 
 
-def _written_tensors(model: onnx.ModelProto, feeds: Feeds, module: str) -> dict[str, Tensor]:
+def _written_tensors(model: onnx.ModelProto, feeds: HostFeeds, module: str) -> dict[str, Tensor]:
     """Every tensor of a graph that was written and not traced, by ONNX's own reference."""
     from onnx.reference import ReferenceEvaluator
 

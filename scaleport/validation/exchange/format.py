@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
+from scaleport.aliases import Array
 from scaleport.bundle.manifest import (
     CHECKPOINT_NAME,
     InferencePrecision,
@@ -25,8 +25,6 @@ from scaleport.runtimes.registry import get_backend
 from scaleport.validation.parity.cases import Case, Mode, Selection, Shape
 from scaleport.validation.pictures import pictures
 from scaleport.validation.report.summary import scale_text
-
-Array = npt.NDArray[Any]
 
 INDEX: Final = "outputs.json"
 FORMAT: Final = 1

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scaleport.aliases import Array
 from scaleport.bundle.digest import sha256_file
 from scaleport.bundle.manifest import Parity, ParityResult
 from scaleport.bundle.reader import Bundle, open_bundle
@@ -19,7 +20,6 @@ from scaleport.extras import needs
 from scaleport.grid import Grid
 from scaleport.progress import Progress, silent
 from scaleport.validation.exchange.format import (
-    Array,
     Index,
     Saved,
     SavedRun,

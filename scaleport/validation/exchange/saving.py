@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-import secrets
-import shutil
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from scaleport import __version__
+from scaleport.atomic import atomic_folder
 from scaleport.bundle.digest import sha256_file
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import ArtifactError, OutputError
@@ -29,7 +28,7 @@ from scaleport.validation.exchange.format import (
 )
 from scaleport.validation.parity.combinations import Combination, combinations_of
 from scaleport.validation.parity.options import ValidationOptions
-from scaleport.validation.parity.proof import actions, device_of, one_line, refusals
+from scaleport.validation.parity.proof import actions, device_of, note_of, refusals
 
 
 def save_outputs(
@@ -63,11 +62,9 @@ def save_outputs(
     )
     _check_folder(folder)
     total = sum(c.count for c in combinations)
-    scratch = folder.with_name(f".{folder.name}-{secrets.token_hex(8)}")
-    try:
-        scratch.mkdir()  # by the umask; tempfile makes folders for their owner only
-        runs: list[SavedRun] = []
-        done = 0
+    runs: list[SavedRun] = []
+    done = 0
+    with atomic_folder(folder) as scratch:
         for combination in combinations:
             run = _save_run(opened, combination, scratch, options.threads, done, total, progress)
             done += combination.count
@@ -84,13 +81,6 @@ def save_outputs(
         )
         encoded = msgspec.json.format(msgspec.json.encode(index), indent=1)
         (scratch / INDEX).write_bytes(encoded + b"\n")
-        if folder.is_dir():
-            folder.rmdir()
-        scratch.rename(folder)
-    except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return index
 
 
@@ -129,7 +119,7 @@ def _save_run(
         except ArtifactError:
             raise
         except Exception as error:
-            note = one_line(error)
+            note = note_of(error)
         else:
             file = f"{done:06d}.npy"
             np.save(scratch / file, found, allow_pickle=False)

@@ -180,12 +180,11 @@ def plan_cases(
     if selection not in get_args(Selection):
         raise UsageError(f"unknown selection {selection!r}; known: full, quick")
     scales, _ = split_scales(manifest)
-    modes: list[Mode] = ["staged", "whole"] if whole else ["staged"]
+    fixed = fixed_size(manifest) is not None
+    # With fixed shapes each whole graph takes one shape and one scale.
+    modes: list[Mode] = ["staged", "whole"] if whole and not fixed else ["staged"]
     if manifest.tiling == "exact":
         modes.append("tiled")
-    fixed = fixed_size(manifest) is not None
-    if fixed and "whole" in modes:
-        modes.remove("whole")  # each takes one shape and one scale
     cases = [
         Case(shape, scale, mode)
         for shape in shapes_of(manifest)
@@ -194,17 +193,25 @@ def plan_cases(
         for scale in scales
         if _is_run(shape.name, scale, mode, selection)
     ]
-    if fixed and manifest.tiling == "not-allowed":
-        only = [(s, s) for s in whole_scales(manifest)] or [(2.0, 2.0)]
-        cases = [case for case in cases if case.scale in only]
-    if fixed and whole:
-        declared = next(s for s in shapes_of(manifest) if s.name == _DECLARED)
-        cases += [Case(declared, (s, s), "whole") for s in whole_scales(manifest)]
+    if fixed:
+        cases = _of_fixed(manifest, cases, whole)
     if not cases:
         raise UsageError(
             f"the declared sizes and scales of {manifest.name} leave no parity case to run"
         )
     return tuple(cases)
+
+
+def _of_fixed(manifest: Manifest, cases: list[Case], whole: bool) -> list[Case]:
+    """The cases of graphs of fixed shape, with those of whole graphs."""
+    frozen = [(s, s) for s in whole_scales(manifest)]
+    if manifest.tiling == "not-allowed":
+        only = frozen or [(2.0, 2.0)]
+        cases = [case for case in cases if case.scale in only]
+    if not whole:
+        return cases
+    declared = next(s for s in shapes_of(manifest) if s.name == _DECLARED)
+    return [*cases, *(Case(declared, scale, "whole") for scale in frozen)]
 
 
 def _is_run(name: str, scale: Scale, mode: Mode, selection: Selection) -> bool:

@@ -13,7 +13,7 @@ from scaleport.bundle.manifest import InferencePrecision, Precision
 from scaleport.bundle.reader import Bundle
 from scaleport.errors import BackendError, UsageError
 from scaleport.runtimes import registry
-from scaleport.runtimes.base import precision_text, stored_format
+from scaleport.runtimes.base import Backend, precision_text, stored_format
 from scaleport.validation.parity.cases import Case, Scale, Selection, plan_cases, refused_scales
 from scaleport.validation.parity.gates import NOT_RUN, PRECISIONS, Gates
 
@@ -72,23 +72,14 @@ def combinations_of(
     inference_precision: str = "",
 ) -> tuple[list[Combination], dict[str, str]]:
     """What to run, and per backend that is left out the reason."""
-    for precision in precisions or ():
-        if precision not in get_args(Precision):
-            known = ", ".join(PRECISIONS)
-            raise UsageError(f"unknown precision {precision!r}; known: {known}")
-        Gates().of(precision)
+    _check_precisions(precisions or ())
     combinations, left_out = [], {}
     names = registry.backend_names() if backends is None else list(dict.fromkeys(backends))
     for name in names:
         backend = registry.get_backend(name)
-        form = stored_format(backend)
         wanted = [p for p in precisions or PRECISIONS if p in backend.precisions]
-        there = [p for p in bundle.precisions(form) if p in wanted]
-        reason = "" if there else _no_graphs(bundle, form)
-        if not reason:
-            found = backend.availability()
-            reason = "" if found.usable else found.reason
-        reason = reason or registry.refusal_of(backend, inference_precision)
+        there = [p for p in bundle.precisions(stored_format(backend)) if p in wanted]
+        reason = _obstacle(bundle, backend, bool(there), inference_precision)
         if reason and backends is not None:
             registry.require(name)
             raise UsageError(f"{name} was asked for and cannot be compared: {reason}")
@@ -107,6 +98,24 @@ def combinations_of(
     if not combinations:
         raise BackendError(f"nothing of {bundle.path} can be run here: {left_out}")
     return combinations, left_out
+
+
+def _check_precisions(precisions: Sequence[str]) -> None:
+    for precision in precisions:
+        if precision not in get_args(Precision):
+            known = ", ".join(PRECISIONS)
+            raise UsageError(f"unknown precision {precision!r}; known: {known}")
+        Gates().of(precision)
+
+
+def _obstacle(bundle: Bundle, backend: Backend, there: bool, inference_precision: str) -> str:
+    """Why a backend is not compared, whether or not its graphs are there; empty if it is."""
+    if not there:
+        return _no_graphs(bundle, stored_format(backend))
+    found = backend.availability()
+    if not found.usable:
+        return found.reason
+    return registry.refusal_of(backend, inference_precision)
 
 
 def plan_of(bundle: Bundle, run: Run, selection: Selection) -> tuple[Case, ...]:

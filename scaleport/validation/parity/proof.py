@@ -6,12 +6,13 @@ import platform
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
 from scaleport import __version__
+from scaleport.aliases import Array
 from scaleport.bundle.fixed import WHOLE, whole_name
 from scaleport.bundle.manifest import (
     Manifest,
@@ -25,11 +26,11 @@ from scaleport.errors import (
     NotFiniteError,
     ScaleError,
     ScaleportError,
+    one_line,
 )
 from scaleport.extras import needs
 from scaleport.grid import Grid
 from scaleport.progress import Progress, silent
-from scaleport.runtimes.base import Array
 from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.upscaler import Upscaler, load
 from scaleport.runtimes.view import View
@@ -50,8 +51,6 @@ from scaleport.validation.pictures import picture
 
 if TYPE_CHECKING:
     from scaleport.validation.parity.reference import Reference
-
-_NOTE_LENGTH: Final = 400
 
 
 def validate(
@@ -183,7 +182,7 @@ def device_of(upscaler: Upscaler) -> str:
     try:
         return upscaler.device
     except ScaleportError as error:
-        return f"none, graphs do not load: {one_line(error)}"
+        return f"none, graphs do not load: {note_of(error)}"
 
 
 def _run(
@@ -257,12 +256,12 @@ def _measured(
         # Not the backend's fault, and nothing that a further case could be right about.
         raise
     except NotFiniteError as error:
-        note = one_line(error)
+        note = note_of(error)
         source = upscaler.stages.source
         if isinstance(source, BundleSource):
             note += locate(source.bundle, combination.precision, error)
     except Exception as error:
-        note = one_line(error)
+        note = note_of(error)
     return measure(combination, case, found, expected, note)
 
 
@@ -284,7 +283,7 @@ def measure(
         try:
             worst, ratio = max_abs(found, expected), psnr(found, expected)
         except ScaleportError as error:
-            note = one_line(error)
+            note = note_of(error)
     if worst is not None and not np.isfinite(worst):
         worst, note = None, "the output holds NaN or infinity"
     equal = worst == 0
@@ -320,7 +319,7 @@ def _refusal(
     except ScaleError:
         note = REFUSED
     except Exception as error:
-        note = f"outside the declared range, and not refused as such: {one_line(error)}"
+        note = f"outside the declared range, and not refused as such: {note_of(error)}"
     return ParityResult(
         backend=combination.backend,
         precision=combination.precision,
@@ -336,7 +335,7 @@ def _refusal(
     )
 
 
-def one_line(error: Exception) -> str:
+def note_of(error: Exception) -> str:
     """An error as the note of a case."""
-    text = " ".join(str(error).split())[:_NOTE_LENGTH]
+    text = one_line(error)
     return text if isinstance(error, ScaleportError) else f"{type(error).__name__}: {text}"

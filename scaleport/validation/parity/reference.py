@@ -7,9 +7,9 @@ from typing import Protocol
 
 import torch
 
+from scaleport.aliases import Array
 from scaleport.grid import Grid
 from scaleport.models import load_checkpoint
-from scaleport.runtimes.base import Array
 from scaleport.validation.parity.cases import Scale, Shape
 from scaleport.validation.pictures import pictures
 

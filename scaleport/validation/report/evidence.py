@@ -7,11 +7,11 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from scaleport.aliases import Array
 from scaleport.bundle.manifest import Parity, ParityResult
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import ScaleportError
@@ -27,8 +27,6 @@ from scaleport.validation.parity.proof import run_whole
 from scaleport.validation.parity.reference import Reference
 from scaleport.validation.report.page import Evidence, Picture
 from scaleport.validation.report.raster import data_uri, error_map, to_pixels
-
-Array = npt.NDArray[Any]
 
 SAMPLE: Final = Shape("sample", 60, 84)
 """The picture that every backend is shown and timed with."""

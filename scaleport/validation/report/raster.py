@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from scaleport.aliases import Array
 
 ERROR_RANGE: Final = (-7.0, -1.0)
 """Decades of absolute error that the colours of a map span."""

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 _NAME: Final = re.compile(
     r"\.scaleport-([0-9a-f]{8})-([0-9]{1,10})-[0-9a-f]{16}(\.[a-z0-9]+)*\.tmp"
 )
@@ -36,8 +38,8 @@ def temporary_stem(target: Path) -> Path:
 def remove_leftovers(folder: Path) -> int:
     """Remove what killed processes left in a folder; files of living ones stay.
 
-    A process of this machine is asked for by its number. Of another machine, and where processes
-    cannot be asked for, files count as left behind after a day.
+    A process of this machine is asked for by its number. Files of another machine count as left
+    behind after a day.
 
     Returns:
         How many files were removed.
@@ -52,19 +54,8 @@ def remove_leftovers(folder: Path) -> int:
         if match is None:
             continue
         with contextlib.suppress(OSError):
-            known = match[1] == _machine() and os.name == "posix"
-            dead = not _alive(int(match[2])) if known else False
+            dead = match[1] == _machine() and not psutil.pid_exists(int(match[2]))
             if dead or time.time() - path.stat().st_mtime > _OLD:
                 path.unlink()
                 removed += 1
     return removed
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True  # it is somebody else's
-    return True

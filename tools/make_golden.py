@@ -1,6 +1,6 @@
 """Make the golden tile of ``scaleport doctor``: a tiny bundle and what PyTorch makes of a picture.
 
-``python examples/make_golden.py`` rewrites ``scaleport/golden``. The network's weights are random;
+``python tools/make_golden.py`` rewrites ``scaleport/golden``. The network's weights are random;
 it is there to be computed, not to be looked at.
 """
 

@@ -1,6 +1,6 @@
 """Draw the sample image of the demo: edges, text, texture and gradients, nothing borrowed.
 
-``python examples/make_sample.py`` rewrites ``examples/sample.png``.
+``python tools/make_sample.py`` rewrites ``examples/sample.png``.
 """
 
 from __future__ import annotations
