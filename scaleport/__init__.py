@@ -222,7 +222,7 @@ _EXTRAS = {
     "scaleport.calibration.run": "export",
     "scaleport.export.exporter": "export",
     "scaleport.export.plan": "export",
-    "scaleport.models.importers.convert": "torch",
+    "scaleport.models.importers.convert": "export",
     "scaleport.training.command": "train",
     "scaleport.validation.bisection.bisect": "export",
 }
