@@ -29,8 +29,9 @@ from scaleport.bundle.writer import BundleWriter, update_manifest
 from scaleport.ready import CHECKPOINTS, PURPOSES, READY, SUFFIX
 from scaleport.shipped import shipped_weights
 
-WITHOUT_WHOLE = {"scaleport-m"}
-"""Models too large to ship every weight a second time, in the graph for other programs."""
+WITHOUT_WHOLE = {"scaleport-m", "scaleport-photo", "scaleport-s"}
+"""Models whose weights are not shipped a second time, in the graph for other programs; with them
+the wheel would be above 25 MB."""
 BACKENDS = ("onnxruntime", "openvino")
 
 
