@@ -192,7 +192,7 @@ def test_models_are_listed_with_their_purpose_scores_and_limits(run, package_mod
     assert [one["name"] for one in listed["models"]] == list(ready.PURPOSES)
     assert all(one["limits"] and one["scores"] for one in listed["models"])
     for name in package_models:
-        said = run(f"inspect {name}").out
+        said = " ".join(run(f"inspect {name}").out.split())
         card = ready.model(name).card
         assert card.limits.split(":")[0] in said
         assert run(f"inspect {name} --json").json["scores"] == [dict(row) for row in card.scores]

@@ -101,7 +101,7 @@ def test_pixels_do_not_depend_on_the_chunks(name: str, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("name", UPSAMPLERS)
 def test_upsamplers_that_read_only_features_train_on_points(name: str):
     """Those that read more than the encoder's features at a query cannot."""
-    others = {"hiif", "hiif-light", "lte", "msit", "kriging"}
+    others = {"hiif", "hiif-light", "lte", "msit", "kriging", "thera"}
     kind = UPSAMPLERS.get(name)
     assert issubclass(kind, TrainsOnPoints) == (kind.family == "query" and name not in others)
 

@@ -10,7 +10,7 @@ import pytest
 
 from scaleport.errors import ArtifactError
 from scaleport.grid import Grid
-from scaleport.runtimes.base import Availability, SessionOptions
+from scaleport.runtimes.base import Availability, SessionOptions, Work
 from scaleport.runtimes.stages import Stages
 from scaleport.runtimes.view import TilePolicy, View
 
@@ -36,6 +36,7 @@ class Recorded(Stages):
             receptive_field=1,
             render_radius=None,
             tile_step=1,
+            graphs={},
             height=size,
             width=size,
             scale=SimpleNamespace(min=1.0, max=8.0, native=()),
@@ -44,7 +45,10 @@ class Recorded(Stages):
             manifest=manifest, graphs=lambda *_: graphs, file=lambda *_: None
         )
         backend: Any = SimpleNamespace(
-            graph_format="onnx", name="none", load=lambda *_: SimpleNamespace()
+            graph_format="onnx",
+            name="none",
+            load=lambda *_: SimpleNamespace(),
+            work=lambda _: Work(),
         )
         super().__init__(source, backend, Availability(True), "fp32", SessionOptions())
         self.ran: list[tuple[str, tuple[str, ...]]] = []
