@@ -291,7 +291,7 @@ def test_positions_on_the_last_sample_move_to_the_end() -> None:
     assert in_longer(index, 5, 5).tolist() == index.tolist()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_models_in_every_format(shipped_bundle: Any, tmp_path: Path, name: str) -> None:
     from scaleport.shipped import find_checkpoint

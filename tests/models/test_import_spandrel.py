@@ -284,6 +284,10 @@ def test_what_sees_the_whole_image_is_not_measured(tmp_path: Path, spandrel: Any
 
 
 @pytest.mark.slow
+@pytest.mark.xfail(
+    reason="ONNX Runtime refuses a LayerNormalization of no elements in the graph of CRAFT",
+    strict=True,
+)
 def test_windows_in_graphs(tmp_path: Path, spandrel: Any) -> None:
     network = made(craft(spandrel), tmp_path / "a.pth")
     check_onnx(network.config, dtypes=(torch.float32,), cases=(((21, 34), 2.0), ((5, 3), 2.0)))

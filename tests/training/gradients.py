@@ -11,6 +11,7 @@ import torch
 from scaleport.training.cache import build_cache
 from scaleport.training.devices import make_fabric
 from scaleport.training.loop import Trainer
+from scaleport.training.objective import located
 from scaleport.training.recipe import load_recipe
 
 
@@ -22,7 +23,7 @@ def main():
     trainer = Trainer(load_recipe(recipe), cache, out, fabric)
     trainer.network.train()
     groups = next(trainer.batches(1))
-    fabric.backward(trainer.objective(groups))
+    fabric.backward(trainer.objective([located(group) for group in groups]))
     if fabric.is_global_zero:
         named = trainer.network.named_parameters()
         torch.save({name: p.grad for name, p in named}, out / "gradients.pt")
