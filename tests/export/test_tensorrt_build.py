@@ -208,7 +208,7 @@ def test_target_that_cannot_be_written(graph: Callable[[onnx.ModelProto], Path],
     with pytest.raises(OutputError, match="is a directory"):
         build_engine(source, out, {"image": IMAGE})
     (out / "file").write_bytes(b"")
-    with pytest.raises(OutputError, match="cannot write .*conv.engine"):
+    with pytest.raises(OutputError, match=r"cannot write .*conv\.engine"):
         build_engine(source, out / "file" / "conv.engine", {"image": IMAGE})
     assert [path.name for path in out.iterdir()] == ["file"]
 
