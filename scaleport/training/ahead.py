@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from scaleport.training.data import Group, LocatedGroup
+from scaleport.training.data import Group, LocatedGroup, tensors_of
 from scaleport.training.objective import located
 
 
@@ -33,17 +31,6 @@ def ahead(batches: Iterable[list[Group]], device: torch.device) -> Iterator[list
         main = torch.cuda.current_stream(device)
         main.wait_stream(side)
         for group in made:
-            for value in _tensors(group):
+            for value in tensors_of(group):
                 value.record_stream(main)
         yield made
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _tensors(part)
-    elif isinstance(value, list):
-        for part in value:
-            yield from _tensors(part)

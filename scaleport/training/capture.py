@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scaleport.errors import one_line
 from scaleport.models.positions import GridTensors
-from scaleport.training.data import LocatedGroup
+from scaleport.training.data import LocatedGroup, tensors_of
 
 Work = Callable[[list[LocatedGroup]], Tensor]
 """Forward, backward and update on a batch; returns the loss, a scalar."""
@@ -90,7 +90,7 @@ class CapturedSteps:
                 return self.work(groups)
         made = self._recorded[key]
         for kept, group in zip(made.groups, groups, strict=True):
-            for mine, other in zip(_tensors(kept), _tensors(group), strict=True):
+            for mine, other in zip(tensors_of(kept), tensors_of(group), strict=True):
                 mine.copy_(other, non_blocking=True)
         made.graph.replay()
         return made.loss.clone()
@@ -115,19 +115,12 @@ class CapturedSteps:
         return _Recorded(graph, kept, loss)
 
 
-def _tensors(group: LocatedGroup) -> list[Tensor]:
-    found = [group["lr"], group["target"]]
-    if not group["window"]:
-        found += [*group["at"]]
-    return found
-
-
 def _shape(group: LocatedGroup) -> Hashable:
     """What of a group is written into a graph.
 
     Points bring their scales as numbers on the device; a window belongs to one side.
     """
-    shapes = tuple(tuple(tensor.shape) for tensor in _tensors(group))
+    shapes = tuple(tuple(tensor.shape) for tensor in tensors_of(group))
     return shapes, tuple(group["window"]), group["sides"][0] if group["window"] else len(shapes)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from scaleport.aliases import Uint8Array
@@ -56,6 +57,11 @@ class LocatedGroup(Group, total=False):
 
     at: GridTensors
     """Where the points lie, as queries ``[n, Q]``."""
+
+
+def tensors_of(group: LocatedGroup) -> list[Tensor]:
+    """All that a step reads of a group, in a fixed order."""
+    return [group["lr"], group["target"], *(() if group["window"] else group["at"])]
 
 
 @dataclass(frozen=True)
