@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnxruntime
@@ -85,6 +85,24 @@ def contenders(
     return found
 
 
+def compared(ways: Mapping[str, Callable[[], object]], count: int) -> dict[str, dict[str, float]]:
+    """Figures of every way, against the first one, by name."""
+    first = next(iter(ways))
+    reference = np.asarray(ways[first]())
+    errors = {
+        way: float(np.abs(np.asarray(work()) - reference).max()) for way, work in ways.items()
+    }
+    seconds = rounds(ways, count)
+    return {
+        way: {
+            "median_s": round(statistics.median(seconds[way]), 4),
+            "times_faster": round(ratio(seconds, first, way), 2),
+            "max_abs": errors[way],
+        }
+        for way in ways
+    }
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -104,20 +122,7 @@ def main() -> None:
         encoder = {"name": "edsr", "width": 64, "blocks": 1}
         network = build_network({"encoder": encoder, "upsampler": upsampler}).eval()
         ways = contenders(network, image, arguments.threads, arguments.torch_only)
-        reference = np.asarray(ways["training form"]())
-        errors = {
-            way: float(np.abs(np.asarray(work()) - reference).max()) for way, work in ways.items()
-        }
-        seconds = rounds(ways, arguments.rounds)
-        figures = {
-            way: {
-                "median_s": round(statistics.median(seconds[way]), 4),
-                "times_faster": round(ratio(seconds, "training form", way), 2),
-                "max_abs": errors[way],
-            }
-            for way in ways
-        }
-        print(json.dumps({name: figures}, indent=2), flush=True)
+        print(json.dumps({name: compared(ways, arguments.rounds)}, indent=2), flush=True)
 
 
 if __name__ == "__main__":

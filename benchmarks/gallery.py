@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-import skimage.data
+from compressed import Pixels
+from compressed import picture as photograph
 from PIL import Image, ImageDraw, ImageFont
 
 from scaleport.evaluation.degrade import parse_degradation
@@ -30,7 +30,6 @@ from scaleport.imaging.degradation import to_bytes
 from scaleport.imaging.resample import imresize
 from scaleport.validation.metrics import psnr_y
 
-Pixels = npt.NDArray[np.uint8]
 HERE = Path(__file__).parent.parent
 SIDE, SCALE, TEXT, GAP = 192, 4, 18, 2
 X4PLUS = 4
@@ -64,8 +63,7 @@ def picture(name: str) -> Pixels:
     own = {"screenshot": "docs/images/web-page.png", "drawing": "examples/sample.png"}
     if name in own:
         return np.asarray(Image.open(HERE / own[name]).convert("RGB"))
-    image: Pixels = getattr(skimage.data, name)()
-    return image
+    return photograph(name)
 
 
 def pair(row: Row) -> tuple[Pixels, Pixels]:

@@ -13,16 +13,14 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import statistics
 from collections.abc import Callable
 
-import numpy as np
 import openvino
 import torch
-from decoders import session
+from decoders import compared, session
 from torch import Tensor, nn
 
-from scaleport.benchmark.timing import machine, ratio, rounds
+from scaleport.benchmark.timing import machine
 from scaleport.export.onnx import export_stage
 from scaleport.models import ENCODERS
 from scaleport.models.base import Port, Stage
@@ -90,20 +88,7 @@ def main() -> None:
         for side in arguments.sides:
             shape = [{"N": 1, "H": side, "W": side}.get(d, d) for d in stage.inputs[0].shape]
             ways = contenders(module, deployed, stage, torch.rand(shape), arguments.threads)
-            reference = np.asarray(ways["training form, torch"]())
-            errors = {
-                way: float(np.abs(np.asarray(work()) - reference).max())
-                for way, work in ways.items()
-            }
-            seconds = rounds(ways, arguments.rounds)
-            figures = {
-                way: {
-                    "median_s": round(statistics.median(seconds[way]), 4),
-                    "times_faster": round(ratio(seconds, "training form, torch", way), 2),
-                    "max_abs": errors[way],
-                }
-                for way in ways
-            }
+            figures = compared(ways, arguments.rounds)
             print(json.dumps({f"{name}, LR {side}x{side}": figures}, indent=2), flush=True)
 
 

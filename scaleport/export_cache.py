@@ -17,12 +17,12 @@ from platformdirs import user_cache_path
 
 from scaleport.errors import ScaleportError
 from scaleport.paths import holds
+from scaleport.shipped import BUNDLE_SUFFIX
 
 VARIABLE: Final = "SCALEPORT_CACHE"
 """Environment variable that names another cache folder."""
 MOST_BYTES: Final = 2 << 30
 """What the entries may hold together; the ones used longest ago go first."""
-SUFFIX: Final = ".bundle"
 _LOCK: Final = ".lock"
 
 
@@ -36,14 +36,14 @@ def exported_bundles() -> dict[str, Path]:
     """The newest bundle of every name, by name, sorted."""
     found: dict[str, Path] = {}
     for path in sorted(_entries(), key=_used):  # the later one of a name replaces the earlier
-        found[path.name.removesuffix(SUFFIX)] = path
+        found[path.name.removesuffix(BUNDLE_SUFFIX)] = path
     return dict(sorted(found.items()))
 
 
 def fetch(key: str) -> Path | None:
     """The entry of a key, or None. It counts as used now."""
     folder = cache_folder() / key
-    path = next(iter(folder.glob(f"*{SUFFIX}")), None) if holds(folder.is_dir) else None
+    path = next(iter(folder.glob(f"*{BUNDLE_SUFFIX}")), None) if holds(folder.is_dir) else None
     if path is not None:
         with contextlib.suppress(OSError):
             os.utime(folder)
@@ -76,7 +76,7 @@ def keep(key: str, bundle: Path, name: str, most_bytes: int = MOST_BYTES) -> Non
             _clear_unfinished(folder)
             if fetch(key) is None:
                 unfinished = folder / f".{key}"
-                shutil.copytree(bundle, unfinished / f"{name}{SUFFIX}")
+                shutil.copytree(bundle, unfinished / f"{name}{BUNDLE_SUFFIX}")
                 unfinished.rename(folder / key)
             _make_room(folder, key, most_bytes)
     except (OSError, ScaleportError):
@@ -87,7 +87,9 @@ def _entries() -> list[Path]:
     folder = cache_folder()
     if not holds(folder.is_dir):
         return []
-    return [path for path in folder.glob(f"*/*{SUFFIX}") if not path.parent.name.startswith(".")]
+    return [
+        path for path in folder.glob(f"*/*{BUNDLE_SUFFIX}") if not path.parent.name.startswith(".")
+    ]
 
 
 def _used(bundle: Path) -> int:

@@ -1,9 +1,10 @@
-"""What to install where an optional package is missing."""
+"""Packages beside this one: which are installed, and what to install where one is missing."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 
 from scaleport.errors import BackendError
 
@@ -28,3 +29,12 @@ def needs(extra: str, purpose: str) -> Iterator[None]:
         raise BackendError(
             f"{purpose} needs {missing}, which is not installed: pip install 'scaleport[{extra}]'"
         ) from error
+
+
+def installed_versions(names: Iterable[str]) -> dict[str, str]:
+    """Versions of those distributions that are installed, by name."""
+    found: dict[str, str] = {}
+    for name in names:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

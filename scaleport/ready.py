@@ -22,13 +22,12 @@ from typing import Final
 from scaleport.card import Card, read_card
 from scaleport.errors import ArtifactError, UsageError, did_you_mean
 from scaleport.paths import holds
-from scaleport.shipped import shipped_weights
+from scaleport.shipped import BUNDLE_SUFFIX, shipped_weights
 
 READY: Final = Path(str(files("scaleport"))) / "ready"
 """Folder of the bundles in the package."""
 CHECKPOINTS: Final = "checkpoints.json"
 """In :data:`READY`: SHA-256 of the checkpoint that each bundle was made of, by name."""
-SUFFIX: Final = ".bundle"
 
 PURPOSES: Final = {
     "scaleport-photo": "photographs that were compressed or are noisy, up to x4",
@@ -81,7 +80,10 @@ def purposes(indent: str = "  ") -> str:
 
 def ready_bundles() -> dict[str, Path]:
     """Bundles that come with the package, by name, in the order of :data:`PURPOSES`."""
-    there = {path.name.removesuffix(SUFFIX): path for path in sorted(READY.glob(f"*{SUFFIX}"))}
+    there = {
+        path.name.removesuffix(BUNDLE_SUFFIX): path
+        for path in sorted(READY.glob(f"*{BUNDLE_SUFFIX}"))
+    }
     ranked = sorted(there, key=lambda name: (*PURPOSES, name).index(name))
     return {name: there[name] for name in ranked}
 
@@ -125,7 +127,7 @@ def find_bundle(given: Path | str) -> Path:
     path, name = Path(given), str(given)
     if holds(path.exists):
         return path
-    beside = path.with_name(f"{path.name}{SUFFIX}") if path.name else path
+    beside = path.with_name(f"{path.name}{BUNDLE_SUFFIX}") if path.name else path
     if holds(beside.is_dir):
         return beside
     if len(path.parts) != 1:
@@ -156,8 +158,8 @@ def names_hint(given: Path | str) -> str:
     if len(path.parts) != 1:
         return ""
     there = ready_bundles()
-    meant = did_you_mean(path.name.removesuffix(SUFFIX), there)
-    if meant or path.suffix == SUFFIX or not there:
+    meant = did_you_mean(path.name.removesuffix(BUNDLE_SUFFIX), there)
+    if meant or path.suffix == BUNDLE_SUFFIX or not there:
         return meant
     return f"; models by name: {', '.join(there)}"
 

@@ -12,6 +12,7 @@ from scaleport.paths import address_problem, holds, similar_name
 FOREIGN_SUFFIXES: Final = (".pth", ".pt", ".ckpt", ".bin")
 """What published PyTorch weights are usually called."""
 CHECKPOINT_SUFFIX = ".safetensors"
+BUNDLE_SUFFIX: Final = ".bundle"
 MODEL_FILE, LATEST_FILE = f"model{CHECKPOINT_SUFFIX}", f"latest{CHECKPOINT_SUFFIX}"
 """What every training run calls its checkpoints."""
 
@@ -48,7 +49,7 @@ def checkpoint_name(path: Path) -> str:
     folder = path.resolve().parent
     if path.stem not in (Path(MODEL_FILE).stem, Path(LATEST_FILE).stem) or not folder.name:
         return path.stem
-    return folder.stem if folder.suffix == ".bundle" else folder.name
+    return folder.stem if folder.suffix == BUNDLE_SUFFIX else folder.name
 
 
 def find_checkpoint(given: str) -> Path:

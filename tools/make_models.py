@@ -26,8 +26,8 @@ from scaleport.bundle.digest import sha256_file
 from scaleport.bundle.manifest import Manifest
 from scaleport.bundle.reader import read_manifest
 from scaleport.bundle.writer import BundleWriter, update_manifest
-from scaleport.ready import CHECKPOINTS, PURPOSES, READY, SUFFIX
-from scaleport.shipped import shipped_weights
+from scaleport.ready import CHECKPOINTS, PURPOSES, READY
+from scaleport.shipped import BUNDLE_SUFFIX, shipped_weights
 
 WITHOUT_WHOLE = {"scaleport-m", "scaleport-photo", "scaleport-s"}
 """Models whose weights are not shipped a second time, in the graph for other programs; with them
@@ -54,7 +54,7 @@ def make(name: str, checkpoint: Path, scratch: Path) -> None:
     from scaleport.validation.parity.options import ValidationOptions
     from scaleport.validation.parity.proof import validate
 
-    made = scratch / f"{name}{SUFFIX}"
+    made = scratch / f"{name}{BUNDLE_SUFFIX}"
     export_bundle(checkpoint, made, ExportOptions(("onnx",), ("fp32",)))
     manifest = kept(read_manifest(made), name)
     update_manifest(made, manifest)
@@ -80,7 +80,7 @@ def main() -> int:
     weights = shipped_weights()
     for name in PURPOSES:
         found = sha256_file(weights[name]).sha256
-        if known.get(name) == found and (READY / f"{name}{SUFFIX}").is_dir() and not again:
+        if known.get(name) == found and (READY / f"{name}{BUNDLE_SUFFIX}").is_dir() and not again:
             print(f"{name}: made from this checkpoint already")
             continue
         start = time.perf_counter()
@@ -90,7 +90,8 @@ def main() -> int:
         text = json.dumps({name: known[name] for name in PURPOSES if name in known}, indent=1)
         record.write_text(text + "\n", encoding="utf-8")
         print(
-            f"{name}: {_megabytes(READY / f'{name}{SUFFIX}')}, {time.perf_counter() - start:.0f} s"
+            f"{name}: {_megabytes(READY / (name + BUNDLE_SUFFIX))}, "
+            f"{time.perf_counter() - start:.0f} s"
         )
     print(f"all bundles: {_megabytes(READY)}; checkpoints: {_megabytes(weights[name].parent)}")
     return 0

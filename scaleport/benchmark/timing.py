@@ -13,10 +13,10 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+from scaleport.extras import installed_versions
 from scaleport.runtimes.registry import own_backends
 
 Work = Callable[[], object]
@@ -101,18 +101,13 @@ def machine() -> str:
 
 def surroundings(threads: int) -> dict[str, Any]:
     """What a figure is to be read with: processor, system, threads, versions, load."""
-    versions = {"python": platform.python_version()}
     packages = (name for backend in own_backends() for name in backend.packages)
-    for name in ("scaleport", "numpy", *packages):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
+    installed = installed_versions(("scaleport", "numpy", *packages))
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {
         "machine": machine(),
         "system": platform.platform(),
         "threads": threads,
         "load_before": load,
-        "versions": versions,
+        "versions": {"python": platform.python_version()} | installed,
     }

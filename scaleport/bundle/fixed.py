@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from scaleport.bundle.manifest import Graph, Manifest
+from scaleport.bundle.manifest import Graph, Manifest, Tensor
 
 SMALL: Final = "_small"
 """Ends the names of the stages for pictures that are smaller than the fixed shape."""
@@ -18,15 +18,17 @@ def fixed_size(manifest: Manifest) -> tuple[int, int] | None:
         for graph in graphs:
             if graph.stage == "encode":
                 image = next(t for t in graph.inputs if t.name == "image")
-                height, width = image.shape[2:]
-                both = isinstance(height, int) and isinstance(width, int)
-                return (int(height), int(width)) if both else None
+                return _fixed(image)
     return None
 
 
 def fixed_output(graph: Graph) -> tuple[int, int] | None:
     """Height and width of what a graph renders; None if it is any size."""
-    height, width = graph.outputs[0].shape[2:]
+    return _fixed(graph.outputs[0])
+
+
+def _fixed(image: Tensor) -> tuple[int, int] | None:
+    height, width = image.shape[2:]
     both = isinstance(height, int) and isinstance(width, int)
     return (int(height), int(width)) if both else None
 

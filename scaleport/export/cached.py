@@ -11,7 +11,6 @@ import hashlib
 import shutil
 from dataclasses import asdict
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +24,7 @@ from scaleport.catalogue import catalogue
 from scaleport.errors import ArtifactError, BackendError, UsageError
 from scaleport.export.plan import ExportOptions
 from scaleport.export_cache import discard, fetch, keep
+from scaleport.extras import installed_versions
 from scaleport.runtimes.cuda import find_device
 from scaleport.shipped import checkpoint_name, license_of
 
@@ -56,7 +56,7 @@ def cache_key(
         "name": checkpoint_name(checkpoint),
         "license": license_of(checkpoint, None),
         "options": given,
-        "tools": {**tools, **_versions("spandrel", "cuda-python", "numpy")},
+        "tools": {**tools, **installed_versions(("spandrel", "cuda-python", "numpy"))},
         "sources": _sources(),
         "gpu": _gpu() if "tensorrt" in options.formats else "",
     }
@@ -91,7 +91,7 @@ def from_cache(key: str, target: Path, overwrite: bool) -> Manifest | None:
 
 def to_cache(key: str, target: Path, manifest: Manifest) -> None:
     """Keep a finished bundle, unless engines were left out for a reason that may pass."""
-    may_pass = "tensorrt" in manifest.skipped and _versions(*_ENGINES)
+    may_pass = "tensorrt" in manifest.skipped and installed_versions(_ENGINES)
     if key and not may_pass:
         keep(key, target, manifest.name)
 
@@ -118,13 +118,3 @@ def _gpu() -> str:
         return str(find_device())
     except BackendError:
         return ""
-
-
-def _versions(*names: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

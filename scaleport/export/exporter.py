@@ -7,7 +7,6 @@ import platform
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +30,7 @@ from scaleport.export.formats import FORMATS, check_formats, writer_of
 from scaleport.export.plan import ExportOptions, ExportPlan
 from scaleport.export.receptive import receptive_field, render_radius
 from scaleport.export.static import check_shape
+from scaleport.extras import installed_versions
 from scaleport.grid import SIZE_RULE
 from scaleport.models.checkpoint import load_checkpoint, read_metadata
 from scaleport.progress import Progress
@@ -48,13 +48,8 @@ _IN_PYTHON = ("coreml",)
 
 def tool_versions() -> dict[str, str]:
     """Versions of everything that has a hand in an export."""
-    found = {"scaleport": __version__, "python": platform.python_version()}
-    for tool in (*TOOLS, *RTX_TOOLS):
-        try:
-            found[tool] = version(tool)
-        except PackageNotFoundError:
-            continue
-    return found
+    own = {"scaleport": __version__, "python": platform.python_version()}
+    return own | installed_versions((*TOOLS, *RTX_TOOLS))
 
 
 class Int8Build(Protocol):

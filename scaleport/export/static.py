@@ -26,7 +26,7 @@ from scaleport.export.capture import quiet
 from scaleport.export.compose import Part, join
 from scaleport.export.onnx import check
 from scaleport.grid import Grid, output_length
-from scaleport.models.base import GRID_PORTS, IMAGE, Port, Stage
+from scaleport.models.base import GRID_PORTS, IMAGE, Port, Stage, listed
 from scaleport.models.network import Network
 from scaleport.runtimes.onnx_inside import MODULE_KEY
 
@@ -261,9 +261,7 @@ class WholeForm(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Map float32[1, 3, H, W] to float32[1, 3, Ho, Wo]."""
         made = self.encode(image)
-        values = dict(
-            zip(self._made, [made] if isinstance(made, Tensor) else list(made), strict=True)
-        )
+        values = dict(zip(self._made, listed(made), strict=True))
         out: Tensor = self.render(*(values.get(n, getattr(self, n, None)) for n in self._read))
         return out
 

@@ -56,6 +56,11 @@ class Stage:
     """What stays float32 in a reduced-precision build, for the manifest."""
 
 
+def listed(returned: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """What the module of a stage returned, one tensor for each of the stage's outputs."""
+    return [returned] if isinstance(returned, Tensor) else list(returned)
+
+
 IMAGE = Port("image", ("N", 3, "H", "W"))
 UPSCALED = Port("upscaled", ("N", 3, "Ho", "Wo"))
 SKIP = Port("skip", ("N", 3, "H", "W"))

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from scaleport.catalogue import Counts, Work
 from scaleport.grid import Grid, subpixel_centres
-from scaleport.models.base import GRID_PORTS, DeployForm, Stage
+from scaleport.models.base import GRID_PORTS, DeployForm, Stage, listed
 from scaleport.models.network import Network
 from scaleport.models.padding import Padding
 from scaleport.models.positions import GridTensors
@@ -70,8 +70,7 @@ def _deployed(
             return 0
         inputs = [known[port.name] for port in stage.inputs]
         made, macs = _counted(lambda: stage.module(*inputs))
-        values = [made] if isinstance(made, Tensor) else list(made)
-        known.update(zip([port.name for port in stage.outputs], values, strict=True))
+        known.update(zip([port.name for port in stage.outputs], listed(made), strict=True))
         return macs
 
     prepare, encode = run(form.prepare), run(form.encode)

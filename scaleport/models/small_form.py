@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from scaleport.bundle.fixed import SMALL
 from scaleport.grid import Grid, in_longer
-from scaleport.models.base import Port, Stage
+from scaleport.models.base import Port, Stage, listed
 
 PLACES: Final = (Port("rows", ("H",), torch.int32), Port("cols", ("W",), torch.int32))
 """The picture's row and column that each row and column of the tensors shows: ``min(i, n - 1)``."""
@@ -96,7 +96,7 @@ class SmallForm(nn.Module):
         inputs = [value for value in (first, second, third) if value is not None]
         with _ZerosOutside(inside[None, None]):
             result = self.whole(*inputs)
-        parts = [result] if isinstance(result, Tensor) else list(result)
+        parts = listed(result)
         made = tuple(
             part if axes is None else part.index_select(axes[0], rows).index_select(axes[1], cols)
             for part, axes in zip(parts, self._axes, strict=True)
@@ -145,13 +145,13 @@ def is_exact(encode: Stage, renders: tuple[Stage, ...] = (), decoder: Stage | No
     rows, cols = places(high, height), places(wide, width)
     try:
         with torch.no_grad():
-            wanted = _listed(encode.module(image))
-            found = _listed(small_form(encode).module(rows, cols, noise))
+            wanted = listed(encode.module(image))
+            found = listed(small_form(encode).module(rows, cols, noise))
             if not all(map(_same, encode.outputs, wanted, found)):
                 return False
             for stage in renders:
-                pixels = _listed(stage.module(*wanted))[0]
-                large = _listed(small_form(stage).module(rows, cols, *found))[0]
+                pixels = listed(stage.module(*wanted))[0]
+                large = listed(small_form(stage).module(rows, cols, *found))[0]
                 large = large[:, :, : pixels.shape[2], : pixels.shape[3]]
                 if not _near(pixels, large):
                     return False
@@ -174,10 +174,6 @@ def _decodes(decoder: Stage, wanted: list[Tensor], found: list[Tensor]) -> bool:
         for features, given in ((wanted, feeds), (found, moved))
     )
     return _near(pixels, large)
-
-
-def _listed(result: Any) -> list[Tensor]:
-    return [result] if isinstance(result, Tensor) else list(result)
 
 
 def _same(port: Port, wanted: Tensor, found: Tensor) -> bool:

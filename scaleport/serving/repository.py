@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from scaleport.atomic import written
 from scaleport.bundle.manifest import Graph
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import OutputError, UsageError
@@ -80,13 +81,11 @@ def write_repository(bundle: Path, target: Path, server: str, options: ServeOpti
         raise UsageError(f"{options.name!r} cannot name a model; use letters, digits, - _ and .")
     opened = open_bundle(bundle, verify="all")
     write = SERVERS[server]
-    try:
+    with written(target):
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise OutputError(f"{target} exists and is not empty; choose another folder with -o")
         target.mkdir(parents=True, exist_ok=True)
         return write(opened, target, options)
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
 
 
 def _write_kserve(bundle: Bundle, target: Path, options: ServeOptions) -> list[Path]:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from scaleport.aliases import Uint8Array
-from scaleport.atomic import atomic_path, write_text
-from scaleport.errors import OutputError, UsageError
+from scaleport.atomic import atomic_path, write_text, written
+from scaleport.errors import UsageError
 from scaleport.imaging.folders import KNOWN, images_below
 from scaleport.imaging.pairs import read_rgb
 from scaleport.progress import Progress
@@ -86,10 +86,8 @@ def build_cache(folder: Path, target: Path, progress: Progress | None = None) ->
     known = _read_index(index_path, key)
     if known is not None and data_path.is_file():
         return ImageCache(data_path, known)
-    try:
+    with written(target):
         target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
     entries, offset = [], 0
     with atomic_path(data_path) as new, new.open("wb") as out:
         for count, (path, (name, _, _)) in enumerate(zip(files, listing, strict=True)):

@@ -12,7 +12,8 @@ import msgspec
 import torch
 from lightning_fabric import Fabric
 
-from scaleport.errors import Cancelled, OutputError, UsageError
+from scaleport.atomic import written
+from scaleport.errors import Cancelled, UsageError
 from scaleport.progress import Progress, silent
 from scaleport.training.cache import ImageCache, build_cache
 from scaleport.training.devices import computes_bf16, make_fabric
@@ -193,10 +194,8 @@ def show(name: str, data: Path, work: Path, cache: Path | None, count: int) -> P
     supervision_of(recipe_network(recipe), recipe)
     path = work / SHEET_FILE
     images = build_cache(data, cache or work)
-    try:
+    with written(work):
         work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {work}: {error.strerror or error}") from error
     draw_sheet(recipe, images, count, path)
     return path
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scaleport.atomic import write_bytes
-from scaleport.errors import OutputError, UsageError
+from scaleport.atomic import write_bytes, written
+from scaleport.errors import UsageError
 
 LOG_FILE = "log.csv"
 COLUMNS = ("step", "lr", "loss", "seconds", "val_psnr_y")
@@ -66,10 +66,8 @@ class Log:
         self._events = _event_writer(work / "tensorboard", step) if tensorboard else None
         # At once: who is killed here must not lose the rows of hours.
         write_bytes(path, _lines(kept if step else []).encode())
-        try:
+        with written(path):
             self._file = path.open("a", newline="", encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
         self._writer = csv.writer(self._file)
 
     def __enter__(self) -> Log:

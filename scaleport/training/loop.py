@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from scaleport.errors import OutputError, UsageError
+from scaleport.atomic import written
+from scaleport.errors import UsageError
 from scaleport.models import Network, save_checkpoint
 from scaleport.models.layers import convolutions_channels_last
 from scaleport.shipped import LATEST_FILE, MODEL_FILE
@@ -156,10 +157,8 @@ class Trainer:
         """
         recipe, last = self.recipe, min(self.recipe.steps, until or self.recipe.steps)
         first = self.fabric.is_global_zero
-        try:
+        with written(self.work):
             self.work.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot write {self.work}: {error.strerror or error}") from error
         losses: list[float] = []
         unread: list[Tensor] = []
         start = time.monotonic()

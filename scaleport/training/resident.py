@@ -103,7 +103,7 @@ class Resident:
         facts = [(s.side, s.turns, *self._corner(s)) for s in samples]
         side, turn, start, across, wanted = upload(facts, self.device).T
         hr = self._oriented(self._crops(samples, width, start, across, wanted), side, turn)
-        lr = self._reduced(hr, [(length, recipe.patch) for length in sides], recipe.degradation)
+        lr = reduce_corners(hr, [(length, recipe.patch) for length in sides], recipe.degradation)
         points = upload(np.stack([sample.points for sample in samples]), self.device)
         window: list[int] = []
         if self.sampler.supervision == "points":
@@ -148,22 +148,7 @@ class Resident:
         crops = self.pixels[rows[:, :, None] + along[:, None, :]]
         if not reduces:
             return crops[:, :width, :width]
-        return self._reduced(crops, sizes, "matlab", width)
-
-    def _reduced(
-        self, hr: Tensor, sizes: list[tuple[int, int]], method: Method, width: int = 0
-    ) -> Tensor:
-        """Reduce the top left corners of uint8[n, S, S, 3], each from one side to another.
-
-        Returns:
-            uint8[n, width, width, 3], or as wide as the largest result; 0 beyond each result.
-        """
-        width = width or max(out for _, out in sizes)
-        matrices = [
-            _padded_matrix(length, out, method, hr.shape[1], width, self.device)
-            for length, out in sizes
-        ]
-        return reduce_with(torch.stack(matrices), hr, method)
+        return reduce_corners(crops, sizes, "matlab", width)
 
     def _oriented(self, crops: Tensor, side: Tensor, turn: Tensor) -> Tensor:
         """Turn and mirror the top left corners of uint8[n, S, S, 3].
@@ -187,14 +172,30 @@ class Resident:
         return crops[each, y.clamp(0, width - 1), x.clamp(0, width - 1)]
 
 
-def reduce_on_device(hr: Tensor, side: int, method: Method) -> Tensor:
-    """Reduce uint8[n, S, S, 3] to uint8[n, side, side, 3], the bits of ``reduce_patches``."""
-    length = hr.shape[1]
-    weight = _padded_matrix(length, side, method, length, side, hr.device)
-    return reduce_with(weight[None].expand(len(hr), -1, -1), hr, method)
+def reduce_corners(
+    hr: Tensor, sizes: list[tuple[int, int]], method: Method, width: int = 0
+) -> Tensor:
+    """Reduce the top left corners of uint8[n, S, S, 3], each from one side to another.
+
+    Every corner gets the bits of :func:`scaleport.training.reduction.reduce_patches`.
+
+    Args:
+        hr: the squares, on any device.
+        sizes: for each of them, the side of its corner and that of the result.
+        method: how to reduce.
+        width: side of all results; that of the largest if 0.
+
+    Returns:
+        uint8[n, width, width, 3]; 0 beyond each result.
+    """
+    width = width or max(out for _, out in sizes)
+    matrices = [
+        _padded_matrix(length, out, method, hr.shape[1], width, hr.device) for length, out in sizes
+    ]
+    return _reduced(torch.stack(matrices), hr, method)
 
 
-def reduce_with(weight: Tensor, hr: Tensor, method: Method) -> Tensor:
+def _reduced(weight: Tensor, hr: Tensor, method: Method) -> Tensor:
     """Reduce both axes of uint8[n, S, S, 3] by the same weights float64[n, out, S]."""
     n, side = weight.shape[:2]
     # Two products along the second axis, each of which leaves the axes exchanged.

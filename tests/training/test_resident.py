@@ -18,7 +18,7 @@ from scaleport.training.data import Sampler, Share  # noqa: E402
 from scaleport.training.loop import Trainer  # noqa: E402
 from scaleport.training.recipe import Recipe  # noqa: E402
 from scaleport.training.reduction import reduce_patches, reduction_matrix  # noqa: E402
-from scaleport.training.resident import Plans, Resident, reduce_on_device  # noqa: E402
+from scaleport.training.resident import Plans, Resident, reduce_corners  # noqa: E402
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -34,7 +34,7 @@ def cache(photos, tmp_path_factory):
 def test_the_reduction_has_the_same_bits_everywhere(method, size, device):
     length, side = size
     hr = np.random.default_rng(length).integers(0, 256, (3, length, length, 3), dtype=np.uint8)
-    made = reduce_on_device(torch.from_numpy(hr).to(device), side, method).cpu().numpy()
+    made = reduce_corners(torch.from_numpy(hr).to(device), [size] * 3, method).cpu().numpy()
     assert np.array_equal(made, reduce_patches(hr, side, method))
 
 

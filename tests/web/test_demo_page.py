@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -13,6 +11,7 @@ from threading import Thread
 
 import numpy as np
 import pytest
+from web_commands import run
 
 import scaleport
 from scaleport.cli.main import main
@@ -22,7 +21,6 @@ from scaleport.imaging.resample import imresize
 from scaleport.serving import site as sites
 from scaleport.serving.site import SiteServer
 
-WEB = Path(__file__).parents[2] / "web"
 SHOWN = 2
 """Steps of 255 by which shown pixels may differ."""
 
@@ -115,23 +113,9 @@ def used(node, browser, built, shared, tiny_bundle, tmp_path_factory):
     (folder / "models/models.json").write_text(json.dumps(listed))
     sites._write_golden(folder / "golden")
     save_image(root / "photo.png", Image(photo()))
-    environment = {**os.environ, "SCALEPORT_CHROMIUM": browser}
-    commands = (
-        [node, "build.mjs", "site", str(folder)],
-        [node, "test/page.mjs", str(folder), str(root / "photo.png"), str(out)],
-    )
-    for command in commands:
-        ran = subprocess.run(
-            command,
-            cwd=WEB,
-            capture_output=True,
-            text=True,
-            check=False,
-            env=environment,
-            timeout=1500,
-        )
-        assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
-    return json.loads(ran.stdout), out, bundle
+    run([node, "build.mjs", "site", str(folder)])
+    page = [node, "test/page.mjs", str(folder), str(root / "photo.png"), str(out)]
+    return json.loads(run(page, timeout=1500, SCALEPORT_CHROMIUM=browser)), out, bundle
 
 
 @pytest.mark.slow
@@ -145,22 +129,9 @@ def test_an_adapter_that_fails_the_self_test_is_not_used(
     (folder / "models/models.json").write_text(json.dumps(listed))
     sites._write_golden(folder / "golden")
     save_image(tmp_path / "photo.png", Image(photo()))
-    environment = {**os.environ, "SCALEPORT_CHROMIUM": browser}
-    for command in (
-        [node, "build.mjs", "site", str(folder)],
-        [node, "test/fallback.mjs", str(folder), str(tmp_path / "photo.png")],
-    ):
-        ran = subprocess.run(
-            command,
-            cwd=WEB,
-            capture_output=True,
-            text=True,
-            check=False,
-            env=environment,
-            timeout=600,
-        )
-        assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
-    found = json.loads(ran.stdout)
+    run([node, "build.mjs", "site", str(folder)])
+    fallback = [node, "test/fallback.mjs", str(folder), str(tmp_path / "photo.png")]
+    found = json.loads(run(fallback, timeout=600, SCALEPORT_CHROMIUM=browser))
     assert found["errors"] == []
     if found["said"].startswith("Ready"):
         # Only an adapter that passed may be used.

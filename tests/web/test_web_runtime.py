@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
+from web_commands import WEB, run
 
-WEB = Path(__file__).parents[2] / "web"
 NAMES = {"wasm": "WebAssembly", "webgpu": "WebGPU"}
 TYPES = ["npx", "--no-install", "tsc", "--noEmit"]
-
-
-def run(command: list[str], folder: Path = WEB, **environment: str) -> str:
-    ran = subprocess.run(
-        command,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **environment},
-        timeout=1200,
-    )
-    assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-4000:]
-    return ran.stdout
 
 
 def test_the_package_is_typed(node: str) -> None:
