@@ -5,7 +5,7 @@ from __future__ import annotations
 import atheris
 
 with atheris.instrument_imports(include=["scaleport"]):
-    from scaleport.bundle.consistency import check_consistent
+    from scaleport.bundle.integrity import check_consistent
     from scaleport.bundle.manifest import MANIFEST_NAME, decode, encode
     from scaleport.bundle.reader import open_bundle, read_manifest
 

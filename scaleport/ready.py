@@ -189,7 +189,7 @@ def ready_checkpoint(bundle: Path, name: str) -> Path | None:
     Raises:
         ArtifactError: if the file is gone or another one.
     """
-    from scaleport.bundle.digest import sha256_file
+    from scaleport.bundle.integrity import sha256_file
 
     if not of_package(bundle):
         return None

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from scaleport.bundle.digest import sha256_file
+from scaleport.bundle.integrity import sha256_file
 from scaleport.bundle.manifest import Manifest
 from scaleport.bundle.reader import read_manifest
 from scaleport.bundle.writer import BundleWriter, update_manifest

@@ -16,7 +16,7 @@ from typing import Annotated, Final
 import msgspec
 
 from scaleport.atomic import write_bytes
-from scaleport.bundle.digest import sha256_file
+from scaleport.bundle.integrity import sha256_file
 from scaleport.bundle.manifest import Sha256
 from scaleport.errors import OutputError
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from scaleport.batch.journal import Entry, Journal, recorded_name
 from scaleport.batch.plan import Job
 from scaleport.batch.request import Request
-from scaleport.bundle.digest import sha256_file
+from scaleport.bundle.integrity import sha256_file
 from scaleport.errors import (
     ImageError,
     OutOfMemoryError,

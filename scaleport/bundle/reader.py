@@ -17,9 +17,15 @@ from typing import Literal, get_args
 
 import msgspec
 
-from scaleport.bundle.consistency import check_consistent, entries_under, parents
-from scaleport.bundle.digest import file_stamp, sha256_file
 from scaleport.bundle.graph_checks import check_graph, checked_allowances
+from scaleport.bundle.integrity import (
+    check_consistent,
+    entries_under,
+    file_stamp,
+    parents,
+    refuse_duplicates,
+    sha256_file,
+)
 from scaleport.bundle.manifest import (
     CHECKPOINT_NAME,
     FORMAT_VERSION,
@@ -31,7 +37,6 @@ from scaleport.bundle.manifest import (
     decode,
 )
 from scaleport.bundle.signature import check_signature
-from scaleport.bundle.strict import refuse_duplicates
 from scaleport.errors import ArtifactError, UsageError, one_line
 from scaleport.paths import address_problem, similar_name
 from scaleport.ready import find_bundle, names_hint, ready_checkpoint
@@ -65,7 +70,7 @@ class Bundle:
         self.path = path
         self.manifest = manifest
         self.manifest_bytes = manifest_bytes
-        self.allow = tuple(checked_allowances(allow))
+        self.allow = tuple(checked_allowances(allow)) if allow else ()
         """What its graphs may hold although code from elsewhere would run it."""
         self.verify_key = verify_key
         """The key that the manifest was found to be signed with; None if that was not asked."""

@@ -7,6 +7,7 @@ bundle, the new bundle, or absent; what was left over is cleared by the next exp
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -14,14 +15,13 @@ import stat
 import sys
 from pathlib import Path
 from types import TracebackType
+from typing import Final
 
 import msgspec
-from filelock import BaseFileLock
+from filelock import BaseFileLock, FileLock, Timeout
 
 from scaleport.atomic import Pending, replace_folder
-from scaleport.bundle.consistency import check_consistent
-from scaleport.bundle.digest import sha256_file
-from scaleport.bundle.lock import locked, unlock
+from scaleport.bundle.integrity import check_consistent, path_key, path_problem, sha256_file
 from scaleport.bundle.manifest import (
     MANIFEST_NAME,
     SIGNATURE_NAME,
@@ -30,7 +30,6 @@ from scaleport.bundle.manifest import (
     decode,
     encode,
 )
-from scaleport.bundle.paths import path_key, path_problem
 from scaleport.bundle.reader import (
     MAX_MANIFEST_BYTES,
     Bundle,
@@ -45,6 +44,8 @@ _FULL = frozenset(
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO")
     if hasattr(errno, name)
 )
+_PATIENCE: Final = 0.2
+"""Seconds: a holder that is just leaving removes the file, and the next try makes a new one."""
 
 
 class BundleWriter:
@@ -334,3 +335,32 @@ def _sync_directory(path: Path) -> None:
 
 def _unwritable(target: Path, error: OSError) -> OutputError:
     return OutputError(f"cannot write {target}: {error.strerror or error}")
+
+
+def locked(path: Path, target: Path) -> BaseFileLock:
+    """Lock a target; the lock dies with the process.
+
+    Args:
+        path: the lock's file, which is made.
+        target: what it stands for.
+
+    Raises:
+        OutputError: if another writer holds it.
+        OSError: if the file cannot be made.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=_PATIENCE, poll_interval=_PATIENCE / 4)
+    except Timeout:
+        raise OutputError(
+            f"another export is writing {target}; wait for it or choose another name"
+        ) from None
+    return lock
+
+
+def unlock(lock: BaseFileLock) -> None:
+    """Remove the file while the lock is held, then let go; harmless when repeated."""
+    if lock.is_locked:
+        with contextlib.suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scaleport.aliases import Array
-from scaleport.bundle.digest import sha256_file
+from scaleport.bundle.integrity import sha256_file
 from scaleport.errors import UsageError
 from scaleport.grid import Grid, output_length
 from scaleport.imaging.folders import KNOWN, images_below

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from scaleport.bundle.digest import sha256_file
+from scaleport.bundle.integrity import sha256_file
 from scaleport.bundle.manifest import Manifest
 from scaleport.bundle.reader import open_bundle
 from scaleport.bundle.writer import BundleWriter

@@ -17,8 +17,8 @@ from typing import Final
 import msgspec
 
 from scaleport.atomic import Pending, written
-from scaleport.bundle.digest import sha256_file
 from scaleport.bundle.dimensions import continued, continued_most, split_dimension
+from scaleport.bundle.integrity import sha256_file
 from scaleport.bundle.manifest import ScaleRange, SizeRange, Tensor
 from scaleport.errors import (
     ArtifactError,

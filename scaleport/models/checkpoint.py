@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from scaleport.atomic import write_bytes
-from scaleport.bundle.strict import refuse_duplicates, refuse_excess
+from scaleport.bundle.integrity import refuse_duplicates, refuse_excess
 from scaleport.errors import ArtifactError, PluginError, UsageError, first_line, one_line
 from scaleport.models.bounded import bounded
 from scaleport.models.network import Network, build_network

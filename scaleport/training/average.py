@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from scaleport.bundle.digest import sha256_file
+from scaleport.bundle.integrity import sha256_file
 from scaleport.errors import UsageError
 from scaleport.models import load_checkpoint, save_checkpoint
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scaleport.bundle.digest import sha256_file
+from scaleport.bundle.integrity import sha256_file
 from scaleport.errors import UsageError
 from scaleport.models import Network, load_checkpoint
 from scaleport.models.encoders.edsr import EDSR

@@ -11,7 +11,7 @@ import msgspec
 import torch
 
 from scaleport.atomic import atomic_path
-from scaleport.bundle.digest import sha256_file
+from scaleport.bundle.integrity import sha256_file
 from scaleport.errors import ArtifactError, OutputError, UsageError
 from scaleport.models import Network, load_checkpoint
 from scaleport.training.recipe import Recipe

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 from bundle_samples import CONTENT, onnx, write
 
+from scaleport.bundle.integrity import MOST_DEPTH, refuse_duplicates, refuse_excess
 from scaleport.bundle.manifest import MANIFEST_NAME
 from scaleport.bundle.reader import open_bundle, read_manifest
-from scaleport.bundle.strict import MOST_DEPTH, refuse_duplicates, refuse_excess
 from scaleport.errors import ArtifactError, ScaleportError, UsageError, one_line
 
 

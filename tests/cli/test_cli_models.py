@@ -11,7 +11,7 @@ import pytest
 
 import scaleport
 from scaleport import ready
-from scaleport.bundle.digest import sha256_file
+from scaleport.bundle.integrity import sha256_file
 from scaleport.bundle.reader import open_bundle, read_manifest
 from scaleport.card import read_card
 from scaleport.errors import ArtifactError, UsageError

@@ -12,7 +12,7 @@ import torch
 from onnx import numpy_helper
 
 import scaleport
-from scaleport.bundle.digest import sha256_file
+from scaleport.bundle.integrity import sha256_file
 from scaleport.bundle.reader import open_bundle, read_manifest
 from scaleport.errors import ExportError, NotFiniteError, UsageError
 from scaleport.export.exporter import export_bundle

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from scaleport.bundle.digest import sha256_file
+from scaleport.bundle.integrity import sha256_file
 from scaleport.export.by_format import trace_for
 
 

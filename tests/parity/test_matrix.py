@@ -12,7 +12,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from scaleport.bundle.digest import sha256_file
+from scaleport.bundle.integrity import sha256_file
 from scaleport.bundle.reader import open_bundle, read_manifest
 from scaleport.cli.main import main
 from scaleport.grid import Grid, output_length

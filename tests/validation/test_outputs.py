@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from scaleport.bundle.digest import sha256_file
+from scaleport.bundle.integrity import sha256_file
 from scaleport.cli.main import main
 from scaleport.errors import ArtifactError, OutputError, UsageError
 from scaleport.runtimes.onnxruntime import OnnxRuntimeSession

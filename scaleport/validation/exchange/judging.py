@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scaleport.aliases import Array
-from scaleport.bundle.digest import sha256_file
+from scaleport.bundle.integrity import sha256_file
 from scaleport.bundle.manifest import Parity, ParityResult
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import ArtifactError

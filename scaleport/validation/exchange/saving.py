@@ -11,7 +11,7 @@ import numpy as np
 
 from scaleport import __version__
 from scaleport.atomic import atomic_folder
-from scaleport.bundle.digest import sha256_file
+from scaleport.bundle.integrity import sha256_file
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import ArtifactError, OutputError
 from scaleport.progress import Progress, silent
