@@ -180,6 +180,8 @@ def test_a_zoom_step_encodes_nothing_and_the_page_works_offline(used) -> None:
         assert found[step]["encoded"] == tiles, step
     assert found["wheeled"]["scale"] < 5.3
     assert found["offline"]["encoded"] == tiles
+    # "Rendered" is said of what is seen, not of the zoom before.
+    assert found["unfinished"] == 0
     assert found["isolated"]
     assert "threads)" in found["status"] or "1 thread)" in found["status"]
 

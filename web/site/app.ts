@@ -60,7 +60,9 @@ function busy(): void {
 
 // Drawing ---------------------------------------------------------------------------------------
 
+/** Draw anew soon. Until what is seen has been rendered, the page does not say that it has. */
 function changed(): void {
+  delete document.body.dataset["rendered"];
   if (!scheduled) {
     scheduled = true;
     requestAnimationFrame(() => {
@@ -135,7 +137,7 @@ function want(): void {
 let asked = new Set<string>();
 
 function request(): void {
-  if (camera === undefined || layer === undefined || layer.scale !== camera.scale || saving > 0) {
+  if (camera === undefined || layer?.scale !== camera.scale || !modelReady || saving > 0) {
     return;
   }
   const blocks = layer.missing(camera.visible);
@@ -196,7 +198,6 @@ function heard(message: FromWorker): void {
         provider = message.provider;
         previous = undefined;
         Object.assign(document.body.dataset, {
-          rendered: message.id,
           first: message.first,
           last: message.last,
           encoded: message.encoded,
@@ -423,6 +424,7 @@ function chooseModel(): void {
   cancelSaving();
   modelReady = false;
   stopRendering();
+  changed();
   say("Loading the model …");
   tell({ kind: "model", bundle: choice.value });
 }

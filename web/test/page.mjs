@@ -36,6 +36,23 @@ async function zoomTo(page, scale) {
   return rendered(page);
 }
 
+/** How often the picture still changed after the page had said that all was rendered. */
+async function unfinished(page, times) {
+  const picture = () => page.evaluate(() => document.getElementById("canvas").toDataURL());
+  let count = 0;
+  for (let i = 0; i < times; i++) {
+    // The page looks for missing parts some time after a change: zoom at every moment of that time.
+    await page.keyboard.press("ArrowRight");
+    await page.waitForTimeout(5 * i);
+    await zoomTo(page, 2 + i / 20);
+    const said = await picture();
+    await page.waitForTimeout(500);
+    count += said !== (await picture());
+    await page.focus("#handle");
+  }
+  return count;
+}
+
 async function choose(page, path) {
   await page.evaluate(() => delete document.body.dataset.rendered);
   await page.setInputFiles("#file", path);
@@ -140,6 +157,8 @@ try {
   await offline.selectOption("#model", { index: 1 });
   await offline.evaluate(() => delete document.body.dataset.rendered);
   found.second = await rendered(offline);
+  await offline.focus("#handle");
+  found.unfinished = await unfinished(offline, 16);
   const fresh = await browser.context.newPage();
   await fresh.setViewportSize(PHONE);
   await fresh.goto(`${address}/?provider=${provider}`);
