@@ -60,7 +60,7 @@ def doctor(
             "--target",
             metavar="NAME",
             help="Only say which operations of the bundle a processor takes, by its maker's lists: "
-            "npu, qnn, ane, webgpu or trt. The exit code is 1 if one is not taken.",
+            "npu, qnn, directml, ane, webgpu or trt. The exit code is 1 if one is not taken.",
         ),
     ] = "",
     as_json: JsonFlag = False,

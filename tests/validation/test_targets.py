@@ -11,6 +11,7 @@ import pytest
 from scaleport.bundle.reader import open_bundle
 from scaleport.cli.main import main
 from scaleport.errors import UsageError
+from scaleport.export.translate import OPSET
 from scaleport.validation.targets import (
     DYNAMIC,
     TargetRow,
@@ -22,7 +23,7 @@ from scaleport.validation.targets import (
 
 def test_every_list_says_where_it_comes_from() -> None:
     known = targets()
-    assert set(known) == {"npu", "qnn", "ane", "webgpu", "trt"}
+    assert set(known) == {"npu", "qnn", "directml", "ane", "webgpu", "trt"}
     for target in known.values():
         assert target.sources
         assert all(source.startswith("https://") for source in target.sources)
@@ -33,8 +34,21 @@ def test_every_list_says_where_it_comes_from() -> None:
 
 def test_operators_are_those_of_onnx() -> None:
     known = {schema.name for schema in onnx.defs.get_all_schemas_with_history()}
-    for name in ("qnn", "webgpu", "trt"):
+    for name in ("qnn", "directml", "webgpu", "trt"):
         assert find_target(name).operations <= known
+
+
+def test_kernels_of_directml_are_those_of_the_opset_of_our_graphs(tiny_bundle: Any) -> None:
+    target = find_target("directml")
+    assert f"opset {OPSET}" in target.basis
+    # Listed for opset 16 and for 9 and 21: no kernel fits the versions of opset 20.
+    assert not {"GridSample", "ConstantOfShape"} & target.operations
+    for name in target.operations:
+        assert not onnx.defs.get_schema(name, OPSET).deprecated
+    bundle = open_bundle(tiny_bundle("liif"))
+    for report in judge_target(bundle, target):
+        assert DYNAMIC not in report.refused
+        assert {"Conv", "Gather", "MatMul"} <= {r.operation for r in report.rows}
 
 
 def test_graphs_of_any_shape_are_not_for_a_target_of_fixed_shapes(tiny_bundle: Any) -> None:
@@ -84,7 +98,7 @@ def test_command_line(tiny_bundle: Any, capsys: Any) -> None:
     ("arguments", "words"),
     [
         (["--target", "qnn"], "needs a bundle"),
-        (["--target", "qn"], "known: npu, qnn, ane, webgpu, trt"),
+        (["--target", "qn"], "known: npu, qnn, directml, ane, webgpu, trt"),
     ],
 )
 def test_wrong_requests(capsys: Any, arguments: list[str], words: str) -> None:
