@@ -10,7 +10,8 @@ import atheris
 
 with atheris.instrument_imports(include=["scaleport"]):
     from scaleport.bundle.manifest import ScaleRange
-    from scaleport.runtimes.video import VideoOptions, VideoUpscale
+    from scaleport.imaging.writing import VideoOptions
+    from scaleport.runtimes.video import VideoUpscale
 
 from types import SimpleNamespace
 from typing import Any

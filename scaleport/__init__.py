@@ -67,6 +67,7 @@ if _typing.TYPE_CHECKING:
     from scaleport.imaging.files import save_image as save_image
     from scaleport.imaging.given import ImageLike as ImageLike
     from scaleport.imaging.writing import SaveOptions as SaveOptions
+    from scaleport.imaging.writing import VideoOptions as VideoOptions
     from scaleport.models.importers.convert import Conversion as Conversion
     from scaleport.models.importers.convert import ImportOptions as ImportOptions
     from scaleport.models.importers.convert import import_weights as import_weights
@@ -83,7 +84,6 @@ if _typing.TYPE_CHECKING:
     from scaleport.runtimes.registry import backends as backends
     from scaleport.runtimes.upscaler import Upscaler as Upscaler
     from scaleport.runtimes.upscaler import load as load
-    from scaleport.runtimes.video import VideoOptions as VideoOptions
     from scaleport.runtimes.view import View as View
     from scaleport.training.command import TrainingOptions as TrainingOptions
     from scaleport.training.command import train as train
@@ -162,7 +162,10 @@ _HOMES = {
         "save_image",
     ),
     "scaleport.imaging.given": ("ImageLike",),
-    "scaleport.imaging.writing": ("SaveOptions",),
+    "scaleport.imaging.writing": (
+        "SaveOptions",
+        "VideoOptions",
+    ),
     "scaleport.models.importers.convert": (
         "Conversion",
         "ImportOptions",
@@ -191,7 +194,6 @@ _HOMES = {
         "Upscaler",
         "load",
     ),
-    "scaleport.runtimes.video": ("VideoOptions",),
     "scaleport.runtimes.view": ("View",),
     "scaleport.training.command": (
         "TrainingOptions",

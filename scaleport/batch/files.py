@@ -13,14 +13,13 @@ from scaleport.batch.ray import Setup, run_on_ray
 from scaleport.batch.request import Request
 from scaleport.batch.run import Report, Tell, fit_memory, run
 from scaleport.errors import UsageError, did_you_mean
-from scaleport.imaging.writing import SaveOptions
+from scaleport.imaging.writing import SaveOptions, VideoOptions
 from scaleport.paths import path_of
 from scaleport.progress import Progress
 from scaleport.runtimes.file import BITS
 from scaleport.runtimes.fit import Fit
 from scaleport.runtimes.scales import checked_grid
 from scaleport.runtimes.upscaler import Upscaler, loaded
-from scaleport.runtimes.video import VideoOptions
 
 Engine = Literal["local", "ray"]
 ENGINES: Final = get_args(Engine)

@@ -11,8 +11,8 @@ from typing import Final
 
 from scaleport.errors import ImageError, ScaleportError
 from scaleport.imaging.files import WRITABLE
+from scaleport.imaging.kinds import VIDEO_SUFFIXES
 from scaleport.paths import address_problem, holds, same_file_key, similar_name
-from scaleport.runtimes.video import VIDEO_SUFFIXES
 
 READ_SUFFIXES: Final = frozenset(WRITABLE) | {
     ".bmp",

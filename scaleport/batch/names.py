@@ -12,7 +12,7 @@ from scaleport.batch.find import Source
 from scaleport.batch.journal import Journal
 from scaleport.errors import UsageError, did_you_mean
 from scaleport.imaging.files import WRITABLE
-from scaleport.runtimes.video import CONTAINERS, is_video
+from scaleport.imaging.kinds import CONTAINERS, is_video
 
 _NUMBER: Final = r"[0-9]+(?:\.[0-9]+)?"
 _TAG: Final = re.compile(

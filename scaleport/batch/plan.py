@@ -11,8 +11,8 @@ from scaleport.batch.find import Source, find_sources
 from scaleport.batch.names import checked_suffix, earlier_outputs, targets
 from scaleport.errors import OutputError, ScaleportError, UsageError, did_you_mean
 from scaleport.imaging.files import WRITABLE
+from scaleport.imaging.kinds import CONTAINERS, is_video
 from scaleport.paths import address_problem, holds, same_file_key
-from scaleport.runtimes.video import CONTAINERS, is_video
 
 EARLIER = "an earlier run made it; name the file itself to upscale it"
 """Why a file in a folder is no input."""

@@ -12,10 +12,9 @@ from scaleport import __version__
 from scaleport.bundle.manifest import encode
 from scaleport.errors import ScaleError
 from scaleport.grid import parse_scale
-from scaleport.imaging.writing import SaveOptions
+from scaleport.imaging.writing import SaveOptions, VideoOptions
 from scaleport.runtimes.fit import Fit
 from scaleport.runtimes.upscaler import Upscaler
-from scaleport.runtimes.video import VideoOptions
 
 
 @dataclass(frozen=True)

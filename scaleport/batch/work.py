@@ -18,10 +18,11 @@ from scaleport.errors import (
     ScaleError,
     ScaleportError,
 )
+from scaleport.imaging.kinds import is_video
 from scaleport.progress import Progress
 from scaleport.runtimes.file import FileResult, FileUpscale
 from scaleport.runtimes.upscaler import Upscaler
-from scaleport.runtimes.video import VideoUpscale, is_video
+from scaleport.runtimes.video import VideoUpscale
 
 
 @dataclass(frozen=True)

@@ -208,9 +208,8 @@ def upscale(
     _check_engine(engine, address)
     from scaleport.batch.files import FilesOptions, FilesRun
     from scaleport.batch.request import Request
-    from scaleport.imaging.writing import SaveOptions
+    from scaleport.imaging.writing import SaveOptions, VideoOptions
     from scaleport.runtimes.upscaler import load
-    from scaleport.runtimes.video import VideoOptions
     from scaleport.runtimes.view import TilePolicy
 
     options = FilesOptions(

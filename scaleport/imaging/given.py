@@ -53,8 +53,6 @@ def pixels_of(image: ImageLike) -> Pixels | Picture:
         ImageError: if it is none of these, or its values are not those of a picture; the message
             names the call that makes it one.
     """
-    if isinstance(image, Picture):
-        return image
     if isinstance(image, (str, os.PathLike)):
         return open_picture(os.fspath(image))
     pil = sys.modules.get("PIL.Image")

@@ -11,7 +11,7 @@ import numpy as np
 from scaleport.errors import ImageError
 from scaleport.imaging import netpbm
 from scaleport.imaging.convert import Pixels
-from scaleport.imaging.kinds import BMP, Kind
+from scaleport.imaging.kinds import BMP, Kind, check_size
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,6 @@ def read_plain(path: Path, place: Path, kind: Kind, most_pixels: int) -> Plain:
 
 def _damaged(path: Path, error: Exception) -> ImageError:
     return ImageError(f"{path} is damaged: {' '.join(str(error).split())}")
-
-
-def check_size(path: Path, width: int, height: int, most_pixels: int) -> None:
-    """Refuse pictures that declare too many pixels; raises ImageError."""
-    if width * height > most_pixels:
-        raise ImageError(f"{path} declares too many pixels, {width}x{height}")
 
 
 def _netpbm(path: Path, data: bytes, most_pixels: int) -> Plain:

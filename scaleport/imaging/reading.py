@@ -18,9 +18,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 
 from scaleport.errors import ImageError, OutOfMemoryError
-from scaleport.imaging.colours import to_gray_or_rgb
 from scaleport.imaging.convert import Layout, Pixels
-from scaleport.imaging.facts import Facts, facts_of, only_first
 from scaleport.imaging.kinds import (
     BMP,
     GIF,
@@ -32,12 +30,23 @@ from scaleport.imaging.kinds import (
     PNM,
     READABLE,
     TIFF,
+    Facts,
     Kind,
+    check_size,
+    facts_of,
     kind_of,
+    only_first,
 )
 from scaleport.imaging.metadata import FIELDS, Metadata
-from scaleport.imaging.plain import check_size, read_plain
-from scaleport.imaging.vips import field_names, libvips, native, reason, system_fault
+from scaleport.imaging.plain import read_plain
+from scaleport.imaging.vips import (
+    field_names,
+    libvips,
+    native,
+    reason,
+    system_fault,
+    to_gray_or_rgb,
+)
 from scaleport.paths import address_problem, path_of
 
 __all__ = ["MOST_PIXELS", "READABLE", "Metadata", "Picture", "open_picture"]

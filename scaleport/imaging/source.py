@@ -203,6 +203,8 @@ def source_of(image: ImageLike) -> Source:
     Raises:
         ImageError: if it is neither a picture nor a batch.
     """
+    if isinstance(image, Picture):
+        return PictureSource(image)
     found = pixels_of(image)
     if isinstance(found, Picture) or found.ndim != 4:
         return PictureSource(found)

@@ -14,10 +14,10 @@ import numpy as np
 
 from scaleport.atomic import Pending
 from scaleport.errors import ImageError, OutputError, UsageError
-from scaleport.imaging import describing, strips
+from scaleport.imaging import strips
 from scaleport.imaging.convert import Layout, Pixels
 from scaleport.imaging.kinds import READ_SUFFIXES
-from scaleport.imaging.metadata import Metadata
+from scaleport.imaging.metadata import Metadata, describe, finish_file, kept_fields
 from scaleport.imaging.vips import libvips, native, reason
 
 WRITABLE: Final = {
@@ -37,6 +37,27 @@ _DEEP: Final = ("PNG", "TIFF")
 WRITTEN_IN_MEMORY: Final = 32 << 20
 """Bytes of pixels up to which a picture that is written in bands is kept in memory."""
 _FORMATS: Final = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """How a video is written.
+
+    Attributes:
+        codec: name of an encoder of FFmpeg, e.g. ``libx264`` or ``libx265``.
+        crf: constant rate factor of x264 and x265, 0 (best) to 51.
+
+    Raises:
+        UsageError: if ``crf`` is out of range.
+    """
+
+    codec: str = "libx264"
+    crf: int = 18
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if not 0 <= self.crf <= 51:
+            raise UsageError(f"crf must be from 0 to 51, got {self.crf}")
 
 
 @dataclass(frozen=True)
@@ -228,11 +249,11 @@ class PictureWriter:
                 image = vips.Image.new_from_memory(data, width, height, bands, form)
             else:
                 image = vips.Image.tiffload(native(self._waiting.path), access="sequential")
-            image = describing.describe(image, self._layout, self._metadata, self._kind)
+            image = describe(image, self._layout, self._metadata, self._kind)
             self._image = image
-            keep = describing.kept(self._metadata, self._kind)
+            keep = kept_fields(self._metadata, self._kind)
             encode(image, self._new.path, self._kind, self._options, keep)
-            describing.finish(self._new.path, self._metadata, self._kind)
+            finish_file(self._new.path, self._metadata, self._kind)
             if self._cancelled:
                 raise OutputError(f"{self._path} is not written: the program was stopped")
             self._new.commit()

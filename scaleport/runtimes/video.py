@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
 from scaleport.atomic import Pending
 from scaleport.errors import BackendError, ImageError, OutputError, UsageError, one_line
+from scaleport.imaging.kinds import CONTAINERS
+from scaleport.imaging.writing import VideoOptions
 from scaleport.paths import make_folder
 from scaleport.progress import Progress, silent
 from scaleport.runtimes.file import FileResult
@@ -28,40 +30,8 @@ from scaleport.runtimes.video_extras import (
 )
 from scaleport.runtimes.view import View
 
-CONTAINERS: Final = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
-"""Containers that are written, by suffix."""
-
-VIDEO_SUFFIXES: Final = frozenset(CONTAINERS) | {".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts"}
-"""What counts as a video."""
-
 _DEMUXERS: Final = "mov,matroska,webm,avi,mpeg,mpegts,mpegvideo,h264,hevc,flv,asf,ogg,mxf,nut,dv"
 """Formats that are read, whatever the file is called: none of them names further files."""
-
-
-@dataclass(frozen=True)
-class VideoOptions:
-    """How a video is written.
-
-    Attributes:
-        codec: name of an encoder of FFmpeg, e.g. ``libx264`` or ``libx265``.
-        crf: constant rate factor of x264 and x265, 0 (best) to 51.
-
-    Raises:
-        UsageError: if ``crf`` is out of range.
-    """
-
-    codec: str = "libx264"
-    crf: int = 18
-
-    def __post_init__(self) -> None:
-        """Check the range."""
-        if not 0 <= self.crf <= 51:
-            raise UsageError(f"crf must be from 0 to 51, got {self.crf}")
-
-
-def is_video(path: Path) -> bool:
-    """Whether a path is called like a video."""
-    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 class VideoUpscale:

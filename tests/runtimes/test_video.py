@@ -15,8 +15,9 @@ from numpy_backend import numpy_stages, write_bundle
 
 from scaleport.batch.files import FilesOptions, upscale_files
 from scaleport.errors import BackendError, ImageError, OutputError, UsageError
+from scaleport.imaging.writing import VideoOptions
 from scaleport.runtimes.upscaler import Upscaler
-from scaleport.runtimes.video import VideoOptions, VideoUpscale
+from scaleport.runtimes.video import VideoUpscale
 from scaleport.runtimes.view import TilePolicy
 
 av = pytest.importorskip("av", reason="PyAV (extra video) is not installed")
