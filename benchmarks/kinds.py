@@ -27,7 +27,7 @@ from PIL import Image, ImageDraw, ImageFont
 import scaleport.imaging.files as files
 from scaleport.cli.main import main as scaleport
 from scaleport.imaging.resample import imresize
-from scaleport.imaging.tiles import cut
+from scaleport.runtimes.tiling import cut
 
 SCALE, TILE = 3, 48
 SAMPLE = Path(__file__).parent.parent / "examples" / "sample.png"

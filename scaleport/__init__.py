@@ -79,9 +79,9 @@ if _typing.TYPE_CHECKING:
     from scaleport.runtimes.base import SessionOptions as SessionOptions
     from scaleport.runtimes.file import FileResult as FileResult
     from scaleport.runtimes.file import upscale_file as upscale_file
-    from scaleport.runtimes.fit import Fit as Fit
-    from scaleport.runtimes.policy import TilePolicy as TilePolicy
     from scaleport.runtimes.registry import backends as backends
+    from scaleport.runtimes.scales import Fit as Fit
+    from scaleport.runtimes.tiling import TilePolicy as TilePolicy
     from scaleport.runtimes.upscaler import Upscaler as Upscaler
     from scaleport.runtimes.upscaler import load as load
     from scaleport.runtimes.view import View as View
@@ -187,8 +187,8 @@ _HOMES = {
         "FileResult",
         "upscale_file",
     ),
-    "scaleport.runtimes.fit": ("Fit",),
-    "scaleport.runtimes.policy": ("TilePolicy",),
+    "scaleport.runtimes.scales": ("Fit",),
+    "scaleport.runtimes.tiling": ("TilePolicy",),
     "scaleport.runtimes.registry": ("backends",),
     "scaleport.runtimes.upscaler": (
         "Upscaler",

@@ -17,8 +17,7 @@ from scaleport.imaging.writing import SaveOptions, VideoOptions
 from scaleport.paths import path_of
 from scaleport.progress import Progress
 from scaleport.runtimes.file import BITS
-from scaleport.runtimes.fit import Fit
-from scaleport.runtimes.scales import checked_grid
+from scaleport.runtimes.scales import Fit, checked_grid
 from scaleport.runtimes.upscaler import Upscaler, loaded
 
 Engine = Literal["local", "ray"]

@@ -13,7 +13,7 @@ from scaleport.bundle.manifest import encode
 from scaleport.errors import ScaleError
 from scaleport.grid import parse_scale
 from scaleport.imaging.writing import SaveOptions, VideoOptions
-from scaleport.runtimes.fit import Fit
+from scaleport.runtimes.scales import Fit
 from scaleport.runtimes.upscaler import Upscaler
 
 

@@ -23,8 +23,7 @@ from scaleport.paths import make_folder, remove_empty
 from scaleport.progress import Progress, part, silent
 from scaleport.runtimes.budget import Task, fitting_policy
 from scaleport.runtimes.file import BITS
-from scaleport.runtimes.fit import fitted
-from scaleport.runtimes.scales import checked_grid
+from scaleport.runtimes.scales import checked_grid, fitted
 from scaleport.runtimes.upscaler import Upscaler
 
 Tell = Callable[[Outcome], None]

@@ -195,6 +195,22 @@ class Manifest(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     quantisation: Quantisation | None = None
     """Of the int8 graphs, if there are any."""
 
+    @property
+    def fixed_size(self) -> tuple[int, int] | None:
+        """Height and width of the only image that the graphs take; None if they take any size."""
+        encoders = (g for graphs in self.graphs.values() for g in graphs if g.stage == "encode")
+        encode = next(encoders, None)
+        if encode is None:
+            return None
+        return fixed_sides(next(t for t in encode.inputs if t.name == "image"))
+
+
+def fixed_sides(image: Tensor) -> tuple[int, int] | None:
+    """Height and width of an image [N, C, H, W]; None if one of them is dynamic."""
+    height, width = image.shape[2:]
+    both = isinstance(height, int) and isinstance(width, int)
+    return (int(height), int(width)) if both else None
+
 
 def encode(manifest: Manifest) -> bytes:
     """Serialise as indented JSON with a final newline."""

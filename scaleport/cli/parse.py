@@ -11,7 +11,7 @@ from scaleport.errors import ScaleError, UsageError
 
 if TYPE_CHECKING:
     from scaleport.bundle.manifest import SizeRange
-    from scaleport.runtimes.fit import Fit
+    from scaleport.runtimes.scales import Fit
 
 MAX_SIDE = 1 << 24
 
@@ -76,7 +76,7 @@ def fit_of(
     Raises:
         ScaleError: if a box is given beside a side, or a limit is no size.
     """
-    from scaleport.runtimes.fit import Fit
+    from scaleport.runtimes.scales import Fit
 
     sides = [n for n in (width, height, longest) if n is not None]
     if box is not None:

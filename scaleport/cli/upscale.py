@@ -28,7 +28,7 @@ from scaleport.ready import (
 
 if TYPE_CHECKING:
     from scaleport.batch.work import Outcome
-    from scaleport.runtimes.fit import Fit
+    from scaleport.runtimes.scales import Fit
 
 ENGINES = ("local", "ray")
 

@@ -34,7 +34,7 @@ from scaleport.extras import installed_versions
 from scaleport.grid import SIZE_RULE
 from scaleport.models.checkpoint import load_checkpoint, read_metadata
 from scaleport.progress import Progress
-from scaleport.runtimes.policy import halo_for
+from scaleport.runtimes.tiling import halo_for
 from scaleport.shipped import checkpoint_name, find_checkpoint, license_of
 
 APPROXIMATE_HALO = 32

@@ -11,7 +11,7 @@ from typing import get_args
 import onnx
 import torch
 
-from scaleport.bundle.fixed import SMALL
+from scaleport.bundle.dimensions import SMALL
 from scaleport.bundle.manifest import Graph, Precision, SizeRange, Tensor
 from scaleport.errors import ExportError, UsageError
 from scaleport.export.capture import capture

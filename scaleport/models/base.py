@@ -18,7 +18,7 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from scaleport.bundle.fixed import SMALL
+from scaleport.bundle.dimensions import SMALL
 from scaleport.grid import Grid
 from scaleport.models.padding import Padding
 from scaleport.models.positions import GridTensors

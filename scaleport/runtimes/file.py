@@ -17,8 +17,7 @@ from scaleport.imaging.source import PictureSource, Source
 from scaleport.imaging.writing import PictureWriter, SaveOptions, check_fits
 from scaleport.paths import make_folder, path_of
 from scaleport.progress import Progress
-from scaleport.runtimes.fit import Fit, fitted, stretch_note
-from scaleport.runtimes.scales import checked_grid
+from scaleport.runtimes.scales import Fit, checked_grid, fitted, stretch_note
 from scaleport.runtimes.upscaler import Upscaler, loaded
 from scaleport.runtimes.view import View
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from scaleport.aliases import Array
-from scaleport.bundle.fixed import SMALL, fixed_output, fixed_size
+from scaleport.bundle.dimensions import SMALL, fixed_output
 from scaleport.errors import UsageError
 from scaleport.grid import Grid, in_longer
-from scaleport.imaging.tiles import bands
 from scaleport.runtimes.arrays import Native
 from scaleport.runtimes.base import Feeds, Value, Values, host
 from scaleport.runtimes.sources import names
 from scaleport.runtimes.stages import Stages
+from scaleport.runtimes.tiling import bands
 
 Size = tuple[int, int]
 
@@ -31,12 +31,6 @@ class FixedShape:
         render = stages.declared.get("render")
         self._block = None if render is None else fixed_output(render)
         self._whole_only = stages.manifest.tiling == "not-allowed"
-
-    @classmethod
-    def of(cls, stages: Stages) -> FixedShape | None:
-        """That of a model; None if its graphs take any size."""
-        size = fixed_size(stages.manifest)
-        return None if size is None else cls(stages, size)
 
     def encode(self, crop: Value, modulation: Feeds | None, check: bool) -> Values:
         """Features of a crop float32[N, 3, h, w] of at most the fixed size, in the corner.

@@ -1,4 +1,4 @@
-"""Planes of one tile: encoded once, rendered in as many calls as suit the backend."""
+"""Planes of one tile: read, encoded once, rendered in as many calls as suit the backend."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ from collections import OrderedDict
 from dataclasses import replace
 from typing import Final, NamedTuple, NoReturn
 
+import numpy as np
+
 from scaleport.bundle.manifest import Graph
 from scaleport.errors import BackendError, NotFiniteError
 from scaleport.grid import Axis, Grid
 from scaleport.imaging.resample import support
 from scaleport.imaging.source import Source
-from scaleport.imaging.tiles import bands
 from scaleport.runtimes.arrays import HOST, Arrays, Native
 from scaleport.runtimes.base import Value, Values, host
 from scaleport.runtimes.fixed import FixedShape
-from scaleport.runtimes.picture import DevicePicture
-from scaleport.runtimes.policy import Tile, TilePolicy, render_halo_of
 from scaleport.runtimes.scales import frozen_scale, native_scale
 from scaleport.runtimes.stages import Stages
+from scaleport.runtimes.tiling import Tile, TilePolicy, bands, render_halo_of
 
 Size = tuple[int, int]
 
 _MOST_OF_TILE: Final = 0.5
 """A window is worth its copy only where it is at most this part of the features."""
+_WHOLE_UP_TO: Final = 1 << 30
+"""Bytes of an array of pixels that is brought to a device as a whole."""
 
 
 class _Check(NamedTuple):
@@ -49,7 +51,8 @@ class TileRenderer:
         self._work = stages.work
         self._halo = render_halo_of(self._manifest)
         self._picture = DevicePicture(source, stages)
-        self._fixed = FixedShape.of(stages)
+        size = self._manifest.fixed_size
+        self._fixed = None if size is None else FixedShape(stages, size)
         # Features of some networks depend on the output size; it is None for the others.
         self._by_size = self._manifest.family == "query" and stages.has("prepare")
         self._features: OrderedDict[tuple[Tile, Size | None], Values] = OrderedDict()
@@ -254,3 +257,51 @@ class TileRenderer:
                 "pixels were asked for; the backend is at fault"
             )
         return planes
+
+
+class DevicePicture:
+    """Planes of regions of an image, for the sessions of a model.
+
+    In host memory they are made region by region. On a device, an array of pixels goes up once, in
+    its own type, and regions are cut and converted there; regions of a file go up as they are read.
+    Where colour has to be filled in under transparent pixels, that is done on the host, and float
+    planes go up.
+
+    Args:
+        source: the image.
+        stages: the model; its first graph is loaded when the first planes are asked for.
+    """
+
+    def __init__(self, source: Source, stages: Stages) -> None:
+        self._source = source
+        self._stages = stages
+        self._whole: Native | None = None
+
+    def planes(self, top: int, left: int, bottom: int, right: int) -> Value:
+        """float32[P, 3, rows, columns] of a region."""
+        arrays, source = self._stages.arrays, self._source
+        if arrays.on_host:
+            return source.planes(top, left, bottom, right)
+        pixels: Native
+        array, batch = source.array, source.layout is None
+        integers = batch and array is not None and array.dtype.kind == "u"
+        if source.filled or integers:
+            return arrays.wrap(arrays.upload(source.planes(top, left, bottom, right)))
+        if array is not None and array.nbytes <= _WHOLE_UP_TO:
+            if self._whole is None:
+                self._whole = arrays.upload(np.ascontiguousarray(array))
+            pixels = (
+                self._whole[:, :, top:bottom, left:right]
+                if batch
+                else self._whole[top:bottom, left:right]
+            )
+        else:
+            region = source.pixels(top, left, bottom, right)
+            pixels = arrays.upload(np.ascontiguousarray(region))
+        planes = arrays.planes(pixels, source.layout)
+        return arrays.wrap(planes if source.opacity is None else planes[:1])
+
+    def settled(self, planes: Native, part: Grid) -> Native:
+        """What a network made of a part of the output, with alpha exact where it is flat."""
+        known = self._source.flat_alpha(part) if len(planes) == 2 else None
+        return planes if known is None else self._stages.arrays.settled(planes, *known)

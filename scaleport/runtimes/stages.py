@@ -34,8 +34,8 @@ from scaleport.runtimes.base import (
     host,
     precision_text,
 )
+from scaleport.runtimes.feeds import split_run
 from scaleport.runtimes.sources import GraphSource, names
-from scaleport.runtimes.split import split_run
 
 _CONSTANTS_KEPT = 32
 

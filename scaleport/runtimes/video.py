@@ -16,8 +16,7 @@ from scaleport.imaging.writing import VideoOptions
 from scaleport.paths import make_folder
 from scaleport.progress import Progress, silent
 from scaleport.runtimes.file import FileResult
-from scaleport.runtimes.fit import Fit, fitted, stretch_note
-from scaleport.runtimes.scales import checked_grid
+from scaleport.runtimes.scales import Fit, checked_grid, fitted, stretch_note
 from scaleport.runtimes.upscaler import Upscaler
 from scaleport.runtimes.video_extras import (
     copy_extras,

@@ -17,11 +17,18 @@ from scaleport.imaging.given import ImageLike
 from scaleport.imaging.source import Source, source_of
 from scaleport.progress import Progress, silent
 from scaleport.runtimes.arrays import Native
-from scaleport.runtimes.blend import blended_rows, reach
-from scaleport.runtimes.policy import Tile, TilePolicy, halo_of, lay_out, smaller
 from scaleport.runtimes.renderer import TileRenderer
 from scaleport.runtimes.scales import checked_grid
 from scaleport.runtimes.stages import Stages
+from scaleport.runtimes.tiling import (
+    Tile,
+    TilePolicy,
+    blended_rows,
+    halo_of,
+    lay_out,
+    reach,
+    smaller,
+)
 
 Region = tuple[int, int, int, int]
 

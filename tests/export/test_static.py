@@ -12,7 +12,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from scaleport.bundle.fixed import fixed_size  # noqa: E402
 from scaleport.bundle.reader import open_bundle, read_manifest  # noqa: E402
 from scaleport.cli.main import main  # noqa: E402
 from scaleport.errors import ScaleError, UsageError  # noqa: E402
@@ -58,7 +57,7 @@ def static_bundle(tiny_checkpoint: Any, shared: Any) -> Callable[..., Path]:
 @pytest.mark.parametrize("name", ["liif", "igconv"])
 def test_no_dimension_is_dynamic(static_bundle: Any, name: str) -> None:
     bundle = open_bundle(static_bundle(name))
-    assert fixed_size(bundle.manifest) == (HEIGHT, WIDTH)
+    assert bundle.manifest.fixed_size == (HEIGHT, WIDTH)
     for graphs in bundle.manifest.graphs.values():
         for graph in graphs:
             for tensor in (*graph.inputs, *graph.outputs):

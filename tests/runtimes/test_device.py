@@ -13,13 +13,12 @@ from scaleport.errors import BackendError, NotFiniteError, UsageError
 from scaleport.grid import Axis, Grid
 from scaleport.imaging.convert import Layout
 from scaleport.imaging.resample import support
-from scaleport.imaging.tiles import cut
 from scaleport.runtimes.arrays import HOST
 from scaleport.runtimes.base import SessionOptions, host
 from scaleport.runtimes.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeSession
-from scaleport.runtimes.policy import TilePolicy
 from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.stages import Stages
+from scaleport.runtimes.tiling import TilePolicy, cut
 from scaleport.runtimes.torch_arrays import torch_arrays
 from scaleport.runtimes.upscaler import Upscaler, load
 

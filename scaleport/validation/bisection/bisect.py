@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 
 from scaleport.aliases import HostFeeds
-from scaleport.bundle.fixed import fixed_size
 from scaleport.bundle.manifest import Graph
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import ArtifactError, UsageError
@@ -66,7 +65,7 @@ def bisect(
     """
     options = options or BisectOptions()
     opened = open_bundle(Path(bundle))
-    if fixed_size(opened.manifest) is not None:
+    if opened.manifest.fixed_size is not None:
         raise UsageError(
             "the layers of graphs of fixed shape are folded together; search a bundle that was "
             "exported without --static: its graphs are what these were made from"

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from scaleport.bundle.fixed import SMALL, fixed_size, scale_of
+from scaleport.bundle.dimensions import SMALL, scale_of
 from scaleport.bundle.manifest import Manifest
 from scaleport.errors import UsageError
 from scaleport.runtimes.view import TilePolicy
@@ -109,7 +109,7 @@ def shapes_of(manifest: Manifest) -> tuple[Shape, ...]:
     The largest grows with the receptive field: a tile's crop must leave some of the image out,
     or tiles would be compared with the whole image under another name.
     """
-    fixed = fixed_size(manifest)
+    fixed = manifest.fixed_size
     if fixed is not None:
         return _fixed_shapes(manifest, *fixed)
     beyond = manifest.receptive_field + _CROPPED
@@ -180,7 +180,7 @@ def plan_cases(
     if selection not in get_args(Selection):
         raise UsageError(f"unknown selection {selection!r}; known: full, quick")
     scales, _ = split_scales(manifest)
-    fixed = fixed_size(manifest) is not None
+    fixed = manifest.fixed_size is not None
     # With fixed shapes each whole graph takes one shape and one scale.
     modes: list[Mode] = ["staged", "whole"] if whole and not fixed else ["staged"]
     if manifest.tiling == "exact":

@@ -8,7 +8,7 @@ from typing import Protocol, get_args
 
 import msgspec
 
-from scaleport.bundle.fixed import WHOLE, scale_of
+from scaleport.bundle.dimensions import WHOLE, scale_of
 from scaleport.bundle.manifest import InferencePrecision, Precision
 from scaleport.bundle.reader import Bundle
 from scaleport.errors import BackendError, UsageError

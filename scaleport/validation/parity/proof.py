@@ -13,7 +13,7 @@ import numpy as np
 
 from scaleport import __version__
 from scaleport.aliases import Array
-from scaleport.bundle.fixed import WHOLE, whole_name
+from scaleport.bundle.dimensions import WHOLE, whole_name
 from scaleport.bundle.manifest import (
     Manifest,
     Parity,

@@ -13,9 +13,8 @@ from numpy_backend import numpy_stages, write_bundle
 
 from scaleport.errors import OutOfMemoryError
 from scaleport.grid import Axis, Grid
-from scaleport.imaging.tiles import cut
 from scaleport.runtimes.arrays import HOST
-from scaleport.runtimes.blend import blended_rows, ramp_of, weights
+from scaleport.runtimes.tiling import blended_rows, cut, ramp_of, weights
 from scaleport.runtimes.view import TilePolicy, View
 
 RADIUS = 8

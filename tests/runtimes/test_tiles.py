@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from scaleport.errors import UsageError
 from scaleport.grid import Axis, output_length
-from scaleport.imaging.tiles import Span, bands, cut
+from scaleport.runtimes.tiling import Span, bands, cut
 
 LENGTHS = st.integers(1, 400)
 TILES = st.integers(0, 90)
