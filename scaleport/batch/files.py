@@ -10,8 +10,8 @@ from typing import Final, Literal, get_args
 
 from scaleport.batch.plan import Plan, plan
 from scaleport.batch.ray import Setup, run_on_ray
-from scaleport.batch.request import Request
 from scaleport.batch.run import Report, Tell, fit_memory, run
+from scaleport.batch.work import Request
 from scaleport.errors import UsageError, did_you_mean
 from scaleport.imaging.writing import SaveOptions, VideoOptions
 from scaleport.paths import path_of

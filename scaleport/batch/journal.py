@@ -87,7 +87,7 @@ class Journal:
         Args:
             target: the output; its file is read and compared.
             input_sha256: of the source as it is now.
-            settings: of :func:`scaleport.batch.request.settings_digest`.
+            settings: of :func:`scaleport.batch.work.settings_digest`.
         """
         with self._lock:
             entry = self._entries.get(recorded_name(target))

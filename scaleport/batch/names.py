@@ -6,19 +6,19 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from scaleport.batch.find import Source
 from scaleport.batch.journal import Journal
-from scaleport.errors import UsageError, did_you_mean
-from scaleport.imaging.files import WRITABLE
 from scaleport.imaging.kinds import CONTAINERS, is_video
+
+if TYPE_CHECKING:
+    from scaleport.batch.plan import Source
 
 _NUMBER: Final = r"[0-9]+(?:\.[0-9]+)?"
 _TAG: Final = re.compile(
     rf"(?P<stem>.+)_(?:x{_NUMBER}(?:x{_NUMBER})?|(?:fit)?[0-9]+x[0-9]+|(?:w|h|longest)[0-9]+)"
 )
-"""A stem that ends in what :attr:`scaleport.batch.request.Request.tag` makes."""
+"""A stem that ends in what :attr:`scaleport.batch.work.Request.tag` makes."""
 
 
 def targets(sources: Sequence[Source], folder: Path | None, tag: str, images: str) -> list[Path]:
@@ -88,19 +88,3 @@ def _suffix(source: Path, images: str) -> str:
     if not is_video(source):
         return images
     return source.suffix if source.suffix.lower() in CONTAINERS else ".mp4"
-
-
-def checked_suffix(kind: str) -> str:
-    """The suffix that ``--format`` names, ``.png`` for none.
-
-    Raises:
-        UsageError: if there is no such format.
-    """
-    suffix = f".{kind.lower().removeprefix('.')}" if kind else ".png"
-    if suffix not in WRITABLE:
-        known = sorted(name.removeprefix(".") for name in WRITABLE)
-        raise UsageError(
-            f"unknown image format {kind!r}{did_you_mean(kind.lower(), known)}; "
-            f"known: {', '.join(known)}"
-        )
-    return suffix

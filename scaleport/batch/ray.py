@@ -19,9 +19,8 @@ import msgspec
 from scaleport import errors
 from scaleport.batch.journal import Entry, Journal
 from scaleport.batch.plan import Job
-from scaleport.batch.request import Request, settings_digest
 from scaleport.batch.run import Tell, prepare_folders
-from scaleport.batch.work import Outcome, Work
+from scaleport.batch.work import Outcome, Request, Work, settings_digest
 from scaleport.errors import ArtifactError, BackendError, ScaleportError, UsageError, last_line
 from scaleport.paths import remove_empty
 from scaleport.progress import Progress

@@ -12,13 +12,12 @@ from typing import Final
 
 import numpy as np
 
+from scaleport.atomic import remove_leftovers
 from scaleport.batch.journal import Journal
 from scaleport.batch.plan import Job, Plan
-from scaleport.batch.request import Request, settings_digest
-from scaleport.batch.work import Outcome, Work
+from scaleport.batch.work import Outcome, Request, Work, settings_digest
 from scaleport.errors import ArtifactError, ScaleportError
 from scaleport.imaging.reading import open_picture
-from scaleport.leftovers import remove_leftovers
 from scaleport.paths import make_folder, remove_empty
 from scaleport.progress import Progress, part, silent
 from scaleport.runtimes.budget import Task, fitting_policy

@@ -38,7 +38,7 @@ from scaleport.bundle.manifest import (
 )
 from scaleport.bundle.signature import check_signature
 from scaleport.errors import ArtifactError, UsageError, one_line
-from scaleport.paths import address_problem, similar_name
+from scaleport.paths import address_problem, holds, similar_name
 from scaleport.ready import find_bundle, names_hint, ready_checkpoint
 from scaleport.shipped import export_hint
 
@@ -315,7 +315,9 @@ def open_bundle(
         ArtifactError: if it is not a bundle, of another version, altered or damaged, or not signed.
         BackendError: if a key is given and the package ``cryptography`` is not installed.
     """
-    path = find_bundle(path)
+    path = Path(path)
+    if not holds(path.exists):  # then it may be the name of a model
+        path = find_bundle(path)
     data = read_manifest_bytes(path)
     if verify_key is not None:
         check_signature(path, data, Path(verify_key))

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scaleport.cli.completing import complete_model
-from scaleport.cli.options import Backends, InferencePrecision
+from scaleport.cli.options import Backends, InferencePrecision, scale_of, size_of, words_of
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, table
-from scaleport.cli.parse import scale_of, size_of, words_of
 from scaleport.errors import ScaleError, UsageError
 
 if TYPE_CHECKING:

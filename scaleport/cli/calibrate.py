@@ -21,12 +21,13 @@ from scaleport.cli.options import (
     Threads,
     Width,
     bundle_target,
+    decibels_of,
     formats_of,
     sizes_of,
     static_of,
+    words_of,
 )
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, table
-from scaleport.cli.parse import decibels_of, words_of
 from scaleport.extras import needs
 from scaleport.runtimes.registry import int8_judges
 from scaleport.shipped import checkpoint_name, find_checkpoint

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scaleport.cli.options import Device, Threads
+from scaleport.cli.options import Device, Threads, words_of
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag
-from scaleport.cli.parse import words_of
 from scaleport.errors import UsageError
 
 if TYPE_CHECKING:

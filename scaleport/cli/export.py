@@ -22,9 +22,10 @@ from scaleport.cli.options import (
     formats_of,
     sizes_of,
     static_of,
+    whole_numbers_of,
+    words_of,
 )
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag, size_text
-from scaleport.cli.parse import whole_numbers_of, words_of
 from scaleport.errors import UsageError
 from scaleport.extras import needs
 from scaleport.shipped import find_checkpoint

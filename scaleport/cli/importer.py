@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scaleport.cli.contents import model_text
-from scaleport.cli.options import refuse_existing
+from scaleport.cli.options import refuse_existing, whole_numbers_of
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag
-from scaleport.cli.parse import whole_numbers_of
 from scaleport.extras import needs
 
 if TYPE_CHECKING:

@@ -10,19 +10,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scaleport.cli.completing import complete_backend, complete_model, complete_precision
-from scaleport.cli.options import Device, InferencePrecision, Threads
+from scaleport.cli.options import (
+    Device,
+    InferencePrecision,
+    Threads,
+    bytes_of,
+    fit_of,
+    scale_of,
+    size_of,
+)
 from scaleport.cli.output import JsonFlag, QuietFlag, VerboseFlag
-from scaleport.cli.parse import bytes_of, fit_of, scale_of, size_of
 from scaleport.cli.strangers import Allow, VerifyKey
-from scaleport.cli.streams import Streams
-from scaleport.cli.upscaled import complain, left_out_lines, report_run, say_outcome
+from scaleport.cli.upscaled import Streams, complain, left_out_lines, report_run, say_outcome
 from scaleport.errors import PartialError, UsageError, did_you_mean
 from scaleport.ready import (
     DEFAULT,
     DEFAULT_BEYOND,
     DEFAULT_SCALE,
     default_model,
-    find_bundle,
     purposes,
 )
 
@@ -207,7 +212,8 @@ def upscale(
     out = streams.reporter(as_json, quiet, verbose)
     _check_engine(engine, address)
     from scaleport.batch.files import FilesOptions, FilesRun
-    from scaleport.batch.request import Request
+    from scaleport.batch.work import Request
+    from scaleport.bundle.reader import open_bundle
     from scaleport.imaging.writing import SaveOptions, VideoOptions
     from scaleport.runtimes.upscaler import load
     from scaleport.runtimes.view import TilePolicy
@@ -227,7 +233,7 @@ def upscale(
     Request.of(asked, limits)  # what is wrong with it is said before the model is loaded
     if model is None:
         model = default_model(None if asked is None else max(asked))
-    bundle = find_bundle(model)
+    bundle = open_bundle(model, allow=allow or (), verify_key=verify_key)
     upscaler = load(
         bundle,
         backend,
@@ -235,8 +241,6 @@ def upscale(
         threads,
         device,
         TilePolicy(tile=tile),
-        allow=allow or (),
-        verify_key=verify_key,
         inference_precision=inference_precision,
     )
     work = FilesRun(upscaler, streams.inputs, streams.output, asked, limits, options)
@@ -256,7 +260,7 @@ def upscale(
         with out.libraries():
             report = work.run(tell, progress)
     seconds = time.perf_counter() - start
-    report_run(out, bundle, upscaler, report, seconds)
+    report_run(out, bundle.path, upscaler, report, seconds)
     streams.send()
     if report.failures:
         some = report.made + report.kept > 0

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scaleport.cli.completing import complete_model
-from scaleport.cli.options import Backends, InferencePrecision, Threads
+from scaleport.cli.options import Backends, InferencePrecision, Threads, words_of
 from scaleport.cli.output import JsonFlag, Output, QuietFlag, VerboseFlag
-from scaleport.cli.parse import words_of
 from scaleport.cli.validated import judge_int8, report, results_of, save, write_page
 from scaleport.errors import UsageError
 from scaleport.ready import find_bundle, of_package

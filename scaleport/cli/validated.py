@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scaleport.atomic import write_text
+from scaleport.cli.options import decibels_of
 from scaleport.cli.output import Output, table
-from scaleport.cli.parse import decibels_of
 from scaleport.errors import GateFailed, UsageError
 
 if TYPE_CHECKING:

@@ -142,12 +142,13 @@ def _choose(bundle: Bundle) -> str:
         except BackendError as error:  # a plug-in that does not load
             reasons.append(f"{name}: {error}")
             continue
-        there = stored_format(backend) in bundle.formats()
+        if stored_format(backend) not in bundle.formats():
+            reasons.append(f"{name}: no graphs in this bundle")
+            continue  # its library is not even asked: that takes a second for some
         found = backend.availability()
-        if there and found.usable and not found.emulated:
+        if found.usable and not found.emulated:
             return name
-        why = "no graphs in this bundle" if not there else found.reason or "only emulated here"
-        reasons.append(f"{name}: {why}")
+        reasons.append(f"{name}: {found.reason or 'only emulated here'}")
     raise BackendError(f"no backend can run {bundle.path} here ({'; '.join(reasons)})")
 
 

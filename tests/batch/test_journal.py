@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from scaleport.atomic import remove_leftovers, temporary_stem
 from scaleport.batch.journal import JOURNAL_NAME, Entry, Journal
-from scaleport.leftovers import remove_leftovers, temporary_stem
 
 INPUT, SETTINGS = "a" * 64, "b" * 64
 
@@ -82,7 +82,7 @@ def test_leftovers_of_dead_processes_are_removed_and_no_other_file(tmp_path):
             sys.executable,
             "-c",
             "import sys; from pathlib import Path\n"
-            "from scaleport.leftovers import temporary_stem\n"
+            "from scaleport.atomic import temporary_stem\n"
             "stem = temporary_stem(Path(sys.argv[1]) / 'a.png')\n"
             "for end in ('.tmp', '.raw.tmp'): Path(f'{stem}{end}').write_text('half')",
             str(tmp_path),

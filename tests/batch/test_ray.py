@@ -13,8 +13,8 @@ import scaleport
 from scaleport.batch.journal import JOURNAL_NAME
 from scaleport.batch.plan import plan
 from scaleport.batch.ray import Setup, run_on_ray
-from scaleport.batch.request import Request
 from scaleport.batch.run import run
+from scaleport.batch.work import Request
 from scaleport.cli.main import main
 from scaleport.errors import BackendError, ImageError
 from scaleport.imaging.files import Image, save_image

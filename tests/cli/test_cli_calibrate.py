@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scaleport.bundle.reader import read_manifest
-from scaleport.cli.parse import decibels_of
+from scaleport.cli.options import decibels_of
 from scaleport.errors import UsageError
 from scaleport.imaging.files import Image, save_image
 from scaleport.models import build_network, save_checkpoint

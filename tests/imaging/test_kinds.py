@@ -15,7 +15,7 @@ import pictures as make
 import PIL.Image
 import pytest
 
-from scaleport.batch.find import READ_SUFFIXES as COLLECTED
+from scaleport.batch.plan import READ_SUFFIXES as COLLECTED
 from scaleport.errors import ImageError, OutputError
 from scaleport.imaging.convert import layout_of
 from scaleport.imaging.files import Image, check_target, load_image, save_image

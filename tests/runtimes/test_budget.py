@@ -11,7 +11,7 @@ import psutil
 import pytest
 from numpy_backend import numpy_stages, write_bundle
 
-from scaleport.cli.parse import bytes_of
+from scaleport.cli.options import bytes_of
 from scaleport.errors import BackendError, OutOfMemoryError, UsageError
 from scaleport.grid import Grid
 from scaleport.imaging.convert import Layout
