@@ -50,7 +50,7 @@ def _openvino(left: np.ndarray, right: np.ndarray, threads: int) -> Work:
     import openvino
     from openvino import opset13
 
-    from scaleport.runtimes.openvino import shared_core
+    from scaleport.runtimes.openvino_core import shared_core
 
     rows = opset13.parameter([SIDE, SIDE], np.float32)
     # The right factor is a constant, as weights are: packed once for the processor.

@@ -10,7 +10,7 @@ import onnx
 from scaleport.bundle.manifest import Graph
 from scaleport.errors import BackendError, ExportError, last_line
 from scaleport.export.plan import ExportPlan
-from scaleport.runtimes.openvino import shared_core
+from scaleport.runtimes.openvino_core import shared_core
 
 _INEXACT = (
     "OpenVINO's division is off by one bit now and then, and this network reads positions through "

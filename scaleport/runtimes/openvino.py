@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -22,11 +21,11 @@ from scaleport.runtimes.base import (
 )
 from scaleport.runtimes.feeds import checked
 from scaleport.runtimes.inside import Inner, Operations
+from scaleport.runtimes.openvino_core import shared_core
 from scaleport.runtimes.pool import Pool
 
 if TYPE_CHECKING:
     from scaleport.bundle.manifest import Graph
-
 
 _HINTS = {"": "f32", "fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
@@ -34,8 +33,6 @@ _HINTS = {"": "f32", "fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _SHAPES_KEPT: Final = 64
 """Prepared operations that a graph keeps for shapes it has met. OpenVINO's own 5000 let a process
 grow to more than twice its size on pictures of many sizes, and are not faster."""
-_core: tuple[Any, int] | None = None
-"""The core and the process that it was made in."""
 
 
 class OpenVinoSession:
@@ -183,28 +180,3 @@ class OpenVinoBackend(Backend):
         real = compiled.get_property("EXECUTION_DEVICES")
         device = ", ".join(real) if isinstance(real, list) else str(real)
         return OpenVinoSession(compiled, graph, device)
-
-
-def shared_core() -> Any:
-    """The one OpenVINO core of this process, never freed.
-
-    Its CPU plug-in gives the inferring thread a stack for signal handlers, and frees it with the
-    last core; the next signal, even Ctrl-C, would then be handled on freed memory.
-
-    Raises:
-        BackendError: if this process was forked from one that has used OpenVINO. Its library keeps
-            idle threads for the next graph; they are not there after a fork, and it would wait for
-            them for ever.
-    """
-    global _core
-    import openvino
-
-    if _core is None:
-        _core = (openvino.Core(), os.getpid())
-    core, process = _core
-    if process != os.getpid():
-        raise BackendError(
-            "OpenVINO cannot run in a process that was forked from one that has used it; start "
-            "processes with multiprocessing's 'spawn', or load the bundle after the fork only"
-        )
-    return core

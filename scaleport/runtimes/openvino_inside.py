@@ -12,7 +12,7 @@ import numpy as np
 from scaleport.aliases import Array
 from scaleport.errors import BackendError, first_line
 from scaleport.runtimes.inside import Inner, Operations
-from scaleport.runtimes.openvino import shared_core
+from scaleport.runtimes.openvino_core import shared_core
 
 _NO_OPERATIONS = ("Parameter", "Constant", "Result")
 

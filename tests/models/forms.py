@@ -21,7 +21,7 @@ from scaleport.models import Network, build_network
 from scaleport.models.base import GRID_PORTS, DeployForm, Stage
 from scaleport.models.positions import GridTensors
 from scaleport.models.resample import resample
-from scaleport.runtimes.openvino import shared_core
+from scaleport.runtimes.openvino_core import shared_core
 from scaleport.validation.metrics import psnr
 
 Scale = float | tuple[float, float]
