@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import math
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from scaleport.atomic import write_bytes, written
 from scaleport.errors import UsageError
@@ -45,6 +48,31 @@ def read_log(path: Path) -> list[Row]:
             psnr = float(line[4]) if line[4] else None
             rows.append(Row(int(line[0]), float(line[1]), float(line[2]), float(line[3]), psnr))
     return rows
+
+
+@dataclass
+class Tally:
+    """Losses since the last row of the log."""
+
+    unread: list[Tensor] = field(default_factory=list)
+    """Of the last steps, still on the device."""
+    losses: list[float] = field(default_factory=list)
+    latest: float = math.nan
+    start: float = field(default_factory=time.monotonic)
+
+    def take(self, values: list[float]) -> None:
+        """Replace what was unread by its values."""
+        self.unread.clear()
+        self.losses += values
+        self.latest = self.losses[-1] if self.losses else self.latest
+
+    def mean(self) -> tuple[float, float]:
+        """Mean loss, and the seconds that its steps took."""
+        return sum(self.losses) / len(self.losses), time.monotonic() - self.start
+
+    def begin(self) -> None:
+        """Begin anew, after a row."""
+        self.losses, self.start = [], time.monotonic()
 
 
 class Log:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -31,13 +30,21 @@ from scaleport.training.capture import CapturedSteps
 from scaleport.training.data import Group, LocatedGroup, Sampler, Share
 from scaleport.training.devices import make_fabric
 from scaleport.training.grow import grow_from
-from scaleport.training.log import Log, Row
+from scaleport.training.log import Log, Row, Tally
 from scaleport.training.objective import Objective, recipe_network, supervision_of
 from scaleport.training.optimiser import fit_optimiser, make_optimiser, set_rate
 from scaleport.training.recipe import Recipe
 from scaleport.training.resident import Plans, Resident
 from scaleport.training.result import Report, TrainingResult
-from scaleport.training.schedule import Budget, Leg, continued, learning_rate, legs_to_json
+from scaleport.training.schedule import (
+    Budget,
+    Due,
+    Leg,
+    continued,
+    due_after,
+    learning_rate,
+    legs_to_json,
+)
 from scaleport.training.state import (
     STATE_FILE,
     Start,
@@ -49,7 +56,6 @@ from scaleport.training.state import (
 from scaleport.training.stopping import on_signals
 from scaleport.training.validation import held_out_psnr
 
-_LOG_EVERY = 100
 _READ_EVERY = 20
 """Steps after which losses are read from a GPU, which else would have to wait for the processor."""
 
@@ -143,8 +149,6 @@ class Trainer:
     ) -> TrainingResult:
         """Train to the last step, to ``until``, or to a SIGINT or SIGTERM; save in any case.
 
-        Long because the order of step, measure, log and save is read best in one piece.
-
         Args:
             until: stop after this many steps in all, as a signal would.
             report: called after each step with the step, its loss and, where measured, the
@@ -155,53 +159,55 @@ class Trainer:
             OutputError: if the state or the model cannot be written.
             UsageError: if no image is large enough, or the loss is no longer finite.
         """
-        recipe, last = self.recipe, min(self.recipe.steps, until or self.recipe.steps)
-        first = self.fabric.is_global_zero
         with written(self.work):
             self.work.mkdir(parents=True, exist_ok=True)
-        losses: list[float] = []
-        unread: list[Tensor] = []
-        start = time.monotonic()
         self._stop = False
         self._progress = self._share()
-        if self.budget:
-            last = self.step if self._progress >= 1 else until or sys.maxsize
-            self.budget.begin()
+        first = self.fabric.is_global_zero
         log = Log(self.work, self.step, tensorboard) if first else nullcontext()
+        tally = Tally()
         with on_signals(self.stop), log:
-            for groups in ahead(self.batches(last), self.fabric.device):
+            for groups in ahead(self.batches(self._last(until)), self.fabric.device):
                 if self._stopped():
                     break
-                unread.append(self._train_step(groups))
+                tally.unread.append(self._train_step(groups))
                 self.step += 1
                 self._progress = self._share()
                 done = self._progress >= 1
-                measures = bool(self.held_out) and (done or not self.step % recipe.validation.every)
-                logs = measures or done or self.step % _LOG_EVERY == 0
-                saves = self.step % recipe.checkpoint_every == 0 and not done
-                if not (logs or saves or self.step % self._read_every == 0):
-                    continue
-                losses += self._read(unread)
-                latest = losses[-1]
-                value = self._validate() if measures else None
-                if logs:
-                    if isinstance(log, Log):
-                        mean, seconds = sum(losses) / len(losses), time.monotonic() - start
-                        log.row(Row(self.step, self._lr(), mean, seconds, value))
-                    losses, start = [], time.monotonic()
-                if saves:
-                    self.save_state()
-                if report is not None and first:
-                    report(self.step, latest, value)
+                due = due_after(self.step, done, self.recipe, bool(self.held_out))
+                if any(due) or self.step % self._read_every == 0:
+                    value = self._after(due, tally, log if isinstance(log, Log) else None)
+                    if report is not None and first:
+                        report(self.step, tally.latest, value)
                 if done:
                     break
-        self._read(unread)
+        self._read(tally)
         self.save_state()
         if self._progress < 1:
             return TrainingResult(self.step, False, None)
         path = self.work / MODEL_FILE
         self._save_model(path)
         return TrainingResult(self.step, True, path)
+
+    def _last(self, until: int | None) -> int:
+        """The step to end at unless the time ends first; begins to count the time."""
+        if self.budget is None:
+            return min(self.recipe.steps, until or self.recipe.steps)
+        self.budget.begin()
+        return self.step if self._progress >= 1 else until or sys.maxsize
+
+    def _after(self, due: Due, tally: Tally, log: Log | None) -> float | None:
+        """Read, measure, log and save what is due; returns the PSNR where it was measured."""
+        self._read(tally)
+        value = self._validate() if due.measures else None
+        if due.logs:
+            if log is not None:
+                mean, seconds = tally.mean()
+                log.row(Row(self.step, self._lr(), mean, seconds, value))
+            tally.begin()
+        if due.saves:
+            self.save_state()
+        return value
 
     def _share(self) -> float:
         """The part of the run that is done, of its time or its steps; the same in all processes."""
@@ -210,14 +216,14 @@ class Trainer:
         share = self.budget.share
         return share if self.fabric.world_size == 1 else float(self.fabric.broadcast(share))
 
-    def _read(self, unread: list[Tensor]) -> list[float]:
-        """Losses of the last steps, taken from the device.
+    def _read(self, tally: Tally) -> None:
+        """Take the losses of the last steps from the device.
 
         Raises:
             UsageError: if one of them is not finite.
         """
-        values: list[float] = torch.stack(unread).tolist() if unread else []
-        unread.clear()
+        values: list[float] = torch.stack(tally.unread).tolist() if tally.unread else []
+        tally.take(values)
         for step, loss in enumerate(values, self.step - len(values)):
             if not math.isfinite(loss):
                 raise UsageError(
@@ -225,7 +231,6 @@ class Trainer:
                     "optimiser.clip_norm, and begin again in another --work, with --init "
                     f"{self.work / LATEST_FILE} if that is good"
                 )
-        return values
 
     def save_state(self) -> None:
         """Write everything that a resumed run needs; the old state stays until this is complete.

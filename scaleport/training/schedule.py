@@ -1,14 +1,16 @@
-"""Learning rates over the legs of a run."""
+"""When things happen in a run: learning rates over its legs, and what follows a step."""
 
 from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from scaleport.training.recipe import Optimiser
+from scaleport.training.recipe import Optimiser, Recipe
+
+_LOG_EVERY = 100
 
 
 class Leg(msgspec.Struct, frozen=True):
@@ -50,6 +52,28 @@ def learning_rate(step: float, leg: Leg, options: Optimiser) -> float:
     share = (done - options.warmup) / max(1, leg.end - leg.start - options.warmup)
     low = min(options.final_lr, leg.lr)
     return low + 0.5 * (leg.lr - low) * (1 + math.cos(math.pi * share))
+
+
+class Due(NamedTuple):
+    """What follows a step."""
+
+    measures: bool
+    logs: bool
+    saves: bool
+
+
+def due_after(step: int, done: bool, recipe: Recipe, can_measure: bool) -> Due:
+    """What follows a step.
+
+    Args:
+        step: number of steps done.
+        done: whether that was the last one; its state is saved elsewhere.
+        recipe: says how often to measure and to save.
+        can_measure: whether there are held-out images.
+    """
+    measures = can_measure and (done or step % recipe.validation.every == 0)
+    logs = measures or done or step % _LOG_EVERY == 0
+    return Due(measures, logs, step % recipe.checkpoint_every == 0 and not done)
 
 
 class Budget:
