@@ -20,11 +20,11 @@ from scaleport.bundle.integrity import sha256_file
 from scaleport.bundle.manifest import Manifest
 from scaleport.bundle.reader import open_bundle
 from scaleport.bundle.writer import BundleWriter
-from scaleport.catalogue import catalogue
 from scaleport.errors import ArtifactError, BackendError, UsageError
 from scaleport.export.plan import ExportOptions
 from scaleport.export_cache import discard, fetch, keep
 from scaleport.extras import installed_versions
+from scaleport.models.registry import ENCODERS, UPSAMPLERS
 from scaleport.runtimes.cuda import find_device
 from scaleport.shipped import checkpoint_name, license_of
 
@@ -45,11 +45,10 @@ def cache_key(
         options: what to export; whether a target may be overwritten does not count.
         tools: versions of everything that has a hand in an export.
     """
-    known = catalogue()
-    if _part(config, "encoder") not in known.encoders:
-        return ""
-    if _part(config, "upsampler") not in known.upsamplers:
-        return ""
+    for registry, role in ((ENCODERS, "encoder"), (UPSAMPLERS, "upsampler")):
+        name = _part(config, role)
+        if name not in registry or registry.origin(name):
+            return ""
     given = {**asdict(options), "overwrite": None, "formats": sorted(set(options.formats))}
     said = {
         "checkpoint": sha256_file(checkpoint).sha256,

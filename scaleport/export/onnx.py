@@ -1,9 +1,13 @@
-"""ONNX graphs of single stages: trace, lint, simplify, check again."""
+"""ONNX graphs of single stages: trace, translate, lint, simplify, check again."""
 
 from __future__ import annotations
 
 import ast
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -11,7 +15,7 @@ import onnxslim
 import torch
 
 from scaleport.errors import ExportError, first_line
-from scaleport.export.capture import capture, quiet, replays, respelled, settled
+from scaleport.export.capture import capture, quiet, replays, respelled, settled, swift, with_views
 from scaleport.export.lint import assert_same_graph
 from scaleport.export.trace import (
     SECOND_TRACE,
@@ -19,7 +23,6 @@ from scaleport.export.trace import (
     dynamic_shapes,
     example_inputs,
 )
-from scaleport.export.translate import IR_VERSION, OPSET, translation
 from scaleport.models.base import Stage
 from scaleport.models.scan_graph import translations
 from scaleport.runtimes.onnx_inside import MODULE_KEY
@@ -28,6 +31,10 @@ CHECK_SIZES = TraceSizes(1, 10, 19, 41, 22, 2)
 """Sizes that no trace used, for the numerical check after simplification."""
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
+OPSET = 20
+IR_VERSION = 10
+_OWN_OPERATORS: Final = "scaleport"
+"""Namespace of the operators of this package, which networks with a scan use."""
 
 
 def trace_program(
@@ -238,3 +245,56 @@ def _holds_float16(model: onnx.ModelProto) -> bool:
         for attribute in node.attribute
         if attribute.name == "to"
     )
+
+
+@dataclass(frozen=True)
+class Translation:
+    """What the installed PyTorch offers: which operators are known, and the translation."""
+
+    known: Callable[[Any], bool]
+    """Whether an operator is translated as it is."""
+    run: Callable[[torch.export.ExportedProgram], torch.onnx.ONNXProgram]
+    """Translate a program of known operators; its graph gets explicit conversions of types."""
+
+
+@functools.cache
+def translation() -> Translation | None:
+    """The last steps of PyTorch's ONNX exporter; None if the installed PyTorch has others.
+
+    ``torch.onnx.export`` captures a program, captures it again to rewrite operators, and reads its
+    table of operators anew at every call. A program that needs no rewriting goes straight to the
+    translation here, and the table is read once. These are inner functions of PyTorch: where a
+    version has them under other names, callers use ``torch.onnx.export``.
+    """
+    with quiet():
+        try:
+            from torch.onnx._internal import _lazy_import
+            from torch.onnx._internal.exporter import _core, _fx_passes, _registration
+
+            registry = _registration.ONNXRegistry.from_torchlib(opset_version=OPSET)
+            promote = _fx_passes.insert_type_promotion_nodes
+            translate = _core._exported_program_to_onnx_program
+            lazy: Any = _lazy_import
+            raised = lazy.onnxscript_apis.convert_version
+            registered = registry.is_registered
+        except (ImportError, AttributeError, TypeError):
+            return None
+
+    def known(operator: Any) -> bool:
+        if not registered(operator) and getattr(operator, "namespace", "") == _OWN_OPERATORS:
+            for own, written in translations().items():
+                registry.register_op(own, written)
+        return bool(registered(operator))
+
+    def run(program: torch.export.ExportedProgram) -> torch.onnx.ONNXProgram:
+        config: Any = torch.fx.experimental._config
+        with quiet(), swift(), torch.no_grad(), config.patch(backed_size_oblivious=True):
+            promote(program.graph_module)
+            with_views(program)
+            made: torch.onnx.ONNXProgram = translate(program, registry=registry)
+            # Much of the table is written in an older opset.
+            made.model = raised(made.model, OPSET)
+            made.optimize()
+        return made
+
+    return Translation(known, run)

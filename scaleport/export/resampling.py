@@ -11,7 +11,7 @@ import functools
 import onnx
 import onnx.parser
 
-from scaleport.export.translate import IR_VERSION, OPSET
+from scaleport.export.onnx import IR_VERSION, OPSET
 from scaleport.models.resample import tap_count
 
 _WEIGHTS = """

@@ -23,8 +23,8 @@ from scaleport.bundle.dimensions import whole_name
 from scaleport.bundle.manifest import Graph
 from scaleport.errors import ExportError, UsageError
 from scaleport.export.capture import quiet
-from scaleport.export.compose import Part, join
 from scaleport.export.onnx import check
+from scaleport.export.whole import Part, join
 from scaleport.grid import Grid, output_length
 from scaleport.models.base import GRID_PORTS, IMAGE, Port, Stage, listed
 from scaleport.models.network import Network

@@ -1,31 +1,38 @@
 """One-file checkpoints: safetensors that carry their own configuration.
 
 A checkpoint may come from anywhere. Nothing in it is code; its header is bounded and strict, and
-its configuration may not ask for more than its weights fill.
+its configuration may not ask for more than its weights fill: a few bytes of it can ask for any
+number of layers of any width. A network that wants more than the file holds is given up at the
+first parameter beyond that, before its memory is touched.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import struct
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.nn.modules import module as torch_module
 
 from scaleport.atomic import write_bytes
 from scaleport.bundle.integrity import refuse_duplicates, refuse_excess
 from scaleport.errors import ArtifactError, PluginError, UsageError, first_line, one_line
-from scaleport.models.bounded import bounded
 from scaleport.models.network import Network, build_network
 
 FORMAT_VERSION = 1
 MAX_HEADER_BYTES = 16 << 20
 _KEY = "scaleport"
 _MOST_DIMENSIONS = 16
+MOST_MODULES = 100_000
 
 
 def save_checkpoint(network: Network, path: Path, info: dict[str, Any] | None = None) -> None:
@@ -123,3 +130,48 @@ def load_checkpoint(path: Path | str) -> Network:
         if not torch.isfinite(value).all():
             raise ArtifactError(f"{path}: weight {name} holds NaN or infinity")
     return network.eval()
+
+
+@contextlib.contextmanager
+def bounded(elements: int) -> Iterator[None]:
+    """Refuse, inside the block and in this thread, modules that are larger than a file.
+
+    Args:
+        elements: how many numbers the weights of the file hold. Parameters may hold twice that,
+            for one may be registered in two places; buffers, of which some are computed and not
+            stored, as many as that and at least a million.
+
+    Raises:
+        UsageError: inside the block, from the constructor that goes beyond.
+    """
+    thread = threading.get_ident()
+    left = {"parameters": 2 * elements, "buffers": max(elements, 1 << 20), "modules": MOST_MODULES}
+
+    def spend(what: str, amount: int) -> None:
+        if threading.get_ident() != thread:
+            return
+        left[what] -= amount
+        if left[what] < 0:
+            raise UsageError(
+                f"its configuration asks for more {what} than the file has weights for"
+            )
+
+    def parameter(_module: Any, _name: str, value: Tensor | None) -> None:
+        spend("parameters", 0 if value is None else value.numel())
+
+    def buffer(_module: Any, _name: str, value: Tensor | None) -> None:
+        spend("buffers", 0 if value is None else value.numel())
+
+    def child(_module: Any, _name: str, _child: Any) -> None:
+        spend("modules", 1)
+
+    hooks = (
+        torch_module.register_module_parameter_registration_hook(parameter),
+        torch_module.register_module_buffer_registration_hook(buffer),
+        torch_module.register_module_module_registration_hook(child),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -91,8 +91,10 @@ class Registry(Generic[T]):
 
     def _try(self, name: str) -> None:
         """Load the plug-in of a name that is not registered yet, once."""
+        if name in self._classes or name in self._refused:
+            return
         points = claims(self.group).get(name)
-        if points is None or name in self._classes or name in self._refused:
+        if points is None:
             return
         before = dict(self._classes)
         try:

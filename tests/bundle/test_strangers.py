@@ -114,7 +114,7 @@ class TestCheckpoint:
 
 def test_the_bound_is_of_this_thread_and_ends_with_the_block() -> None:
     torch = pytest.importorskip("torch")
-    from scaleport.models.bounded import bounded
+    from scaleport.models.checkpoint import bounded
 
     with bounded(10):
         other = threading.Thread(target=torch.nn.Linear, args=(1000, 1000))

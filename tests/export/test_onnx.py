@@ -9,8 +9,8 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from scaleport.errors import ExportError, LintError
-from scaleport.export.compose import Part, join
 from scaleport.export.onnx import check, export_stage
+from scaleport.export.whole import Part, join
 from scaleport.models import build_network
 from scaleport.models.base import IMAGE, Port, Stage
 

@@ -8,10 +8,9 @@ import onnxruntime
 import pytest
 
 from scaleport.errors import ExportError
-from scaleport.export.compose import Part, join
+from scaleport.export.onnx import OPSET
 from scaleport.export.resampling import resample_graph
-from scaleport.export.translate import OPSET
-from scaleport.export.whole import front, resample_stage, whole_graph
+from scaleport.export.whole import Part, front, join, resample_stage, whole_graph
 from scaleport.grid import Grid, output_length, subpixel_centres
 
 NATIVES = (2, 3, 4)

@@ -11,7 +11,7 @@ import pytest
 from scaleport.bundle.reader import open_bundle
 from scaleport.cli.main import main
 from scaleport.errors import UsageError
-from scaleport.export.translate import OPSET
+from scaleport.export.onnx import OPSET
 from scaleport.validation.targets import (
     DYNAMIC,
     TargetRow,
