@@ -199,7 +199,7 @@ class Session(Protocol):
 
 @runtime_checkable
 class Backend(Protocol):
-    """One way to run graphs. Found through the entry point group ``scaleport.backends``.
+    """One way to run graphs. Other packages register theirs as ``scaleport.backends``.
 
     Everything that the rest of the program asks about a backend is here. Derive a class of your
     own from this one: ``name``, ``graph_format``, :meth:`availability` and :meth:`load` are enough,

@@ -1,36 +1,32 @@
-"""Finding backends: entry points of the group ``scaleport.backends``."""
+"""Finding backends: Scaleport's own by a table, those of other packages by their entry points."""
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
-from importlib.metadata import EntryPoint
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
 from typing import Final
 
 from scaleport.errors import BackendError, PluginError, ScaleportError, UsageError, did_you_mean
-from scaleport.plugins import BACKENDS, claims, load, origin, refusal
+from scaleport.plugins import BACKENDS, claims, load, refusal
 from scaleport.runtimes.base import INFERENCE_PRECISIONS, Availability, Backend
 
-GROUP = BACKENDS
+OWN: Final = {
+    "torch": "scaleport.runtimes.torch:TorchBackend",
+    "onnxruntime": "scaleport.runtimes.onnxruntime:OnnxRuntimeBackend",
+    "openvino": "scaleport.runtimes.openvino:OpenVinoBackend",
+    "tensorrt": "scaleport.runtimes.tensorrt:TensorRTBackend",
+    "coreml": "scaleport.runtimes.coreml:CoreMLBackend",
+}
+"""Scaleport's own backends: module and class by name. No other package takes the place of one."""
 
 SERVED: Final = "onnxruntime"
 """What a server runs unless it is told otherwise: the extra ``serve`` installs it."""
-OWNER = "scaleport"
-"""The distribution that Scaleport's own backends come with."""
-
-
-@lru_cache(maxsize=1)
-def _found() -> dict[str, tuple[EntryPoint, ...]]:
-    found = {}
-    for name, points in claims(GROUP).items():
-        # No other package takes the place of one of ours.
-        own = tuple(point for point in points if origin(point) == OWNER)
-        found[name] = own or points
-    return found
 
 
 def backend_names() -> list[str]:
     """Names of all registered backends, installed or not."""
-    return sorted(_found())
+    return sorted({*OWN, *claims(BACKENDS)})
 
 
 @cache
@@ -41,7 +37,11 @@ def get_backend(name: str) -> Backend:
         UsageError: if no backend is registered under the name.
         BackendError: if a third-party backend cannot be imported.
     """
-    points = _found().get(name)
+    if name in OWN:
+        module, _, cls = OWN[name].partition(":")
+        own: Backend = getattr(import_module(module), cls)()
+        return own
+    points = claims(BACKENDS).get(name)
     if points is None:
         known = backend_names()
         raise UsageError(
@@ -84,14 +84,21 @@ def backends() -> dict[str, Availability]:
 
 def own_backends() -> list[Backend]:
     """Scaleport's own backends, in the order of preference of ``backend="auto"``."""
-    own = [name for name, points in _found().items() if origin(points[0]) == OWNER]
-    return sorted(map(get_backend, own), key=lambda backend: backend.rank)
+    return sorted(map(get_backend, OWN), key=lambda backend: backend.rank)
+
+
+def preferred_names() -> Iterator[str]:
+    """All names in the order of preference: Scaleport's own, then those of other packages.
+
+    Other packages are looked for when our own are used up.
+    """
+    yield from (backend.name for backend in own_backends())
+    yield from (name for name in backend_names() if name not in OWN)
 
 
 def ranked_names() -> list[str]:
-    """All names in the order of preference: Scaleport's own, then those of other packages."""
-    own = [backend.name for backend in own_backends()]
-    return [*own, *(name for name in backend_names() if name not in own)]
+    """The same as a list."""
+    return list(preferred_names())
 
 
 def int8_judges() -> list[Backend]:

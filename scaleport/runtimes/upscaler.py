@@ -16,7 +16,7 @@ from scaleport.imaging.given import ImageLike
 from scaleport.paths import path_of
 from scaleport.progress import Progress
 from scaleport.runtimes.base import INFERENCE_PRECISIONS, SessionOptions, stored_format
-from scaleport.runtimes.registry import get_backend, ranked_names, require
+from scaleport.runtimes.registry import get_backend, preferred_names, ranked_names, require
 from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.stages import Stages
 from scaleport.runtimes.view import TilePolicy, View
@@ -136,7 +136,7 @@ def loaded(upscaler: Upscaler) -> Upscaler:
 def _choose(bundle: Bundle) -> str:
     """First backend that can run here and has graphs in the bundle."""
     reasons = []
-    for name in ranked_names():
+    for name in preferred_names():
         try:
             backend = get_backend(name)
         except BackendError as error:  # a plug-in that does not load

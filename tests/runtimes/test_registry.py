@@ -1,8 +1,7 @@
-"""Backends are found through entry points, also those of other packages."""
+"""Our own backends are in a table; those of other packages are found through entry points."""
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy_backend import NumpyBackend, blur, write_bundle
 
 import scaleport
 from scaleport.errors import BackendError, UsageError
-from scaleport.plugins import claims
+from scaleport.plugins import BACKENDS, claims
 from scaleport.runtimes import registry
 from scaleport.runtimes.base import (
     Availability,
@@ -35,12 +34,11 @@ def plugin(tmp_path, monkeypatch):
         (info / "METADATA").write_text(
             f"Metadata-Version: 2.1\nName: stranger-{name}\nVersion: 1.0\n"
         )
-        (info / "entry_points.txt").write_text(f"[{registry.GROUP}]\n{name} = {target}\n")
+        (info / "entry_points.txt").write_text(f"[{BACKENDS}]\n{name} = {target}\n")
         forget()
 
     def forget():
         claims.cache_clear()
-        registry._found.cache_clear()
         registry.get_backend.cache_clear()
 
     monkeypatch.syspath_prepend(tmp_path)
@@ -50,14 +48,32 @@ def plugin(tmp_path, monkeypatch):
     forget()
 
 
-def test_our_own_are_entry_points():
-    points = {point.name: point for point in entry_points(group=registry.GROUP)}
-    assert set(OURS) <= set(points)
+def test_our_own_are_in_the_table():
+    assert sorted(registry.OWN) == OURS
     for name in OURS:
         backend = registry.get_backend(name)
         assert isinstance(backend, Backend)
         assert backend.name == name
         assert isinstance(backend.availability(), Availability)
+
+
+def test_other_packages_are_not_looked_for_where_one_of_ours_does(tiny_bundle, monkeypatch):
+    def refuse(group):
+        raise AssertionError(f"the entry points {group} were read")
+
+    monkeypatch.setattr(registry, "claims", refuse)
+    path = tiny_bundle("liif")
+    assert scaleport.load(path).backend == "openvino"
+    assert scaleport.load(path, backend="torch").backend == "torch"
+
+
+def test_only_backends_with_graphs_in_the_bundle_are_asked(tiny_bundle, monkeypatch):
+    def refuse(self):
+        raise AssertionError(f"{self.name} was asked")
+
+    for name in ("tensorrt", "coreml"):
+        monkeypatch.setattr(type(registry.get_backend(name)), "availability", refuse)
+    assert scaleport.load(tiny_bundle("liif")).backend == "openvino"
 
 
 def test_a_stranger_is_found_and_runs(plugin, tmp_path):
