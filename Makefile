@@ -15,7 +15,7 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 WEB_STAMP := web/node_modules/.installed
 SITE := web/build/site
 
-.PHONY: demo demo-all pictures wheel docs models web test test-slow test-long test-networks lint clean
+.PHONY: demo demo-all pictures wheel docs models web test test-slow test-long test-networks test-executorch lint clean
 .DELETE_ON_ERROR:
 
 # TensorRT-RTX has no wheels for some platforms, so its failure leaves a usable installation.
@@ -68,6 +68,19 @@ test-long: $(STAMP)  ## training that must learn, memory of large images, calibr
 
 test-networks: $(STAMP)  ## every encoder and upsampler through every format
 	$(PYTEST) -m networks
+
+# Beside the other packages, not among them: importing coremltools takes ten seconds longer where
+# there is torchao, and what else ExecuTorch asks for is not needed here.
+EXECUTORCH := build/executorch
+
+$(EXECUTORCH)/.installed: constraints.txt
+	rm -rf $(EXECUTORCH)
+	$(PIP) --no-deps --no-compile --target $(EXECUTORCH) executorch torchao tabulate ruamel.yaml
+	touch $@
+
+test-executorch: $(STAMP) $(EXECUTORCH)/.installed  ## ExecuTorch's programs, which `make test` skips
+	PYTHONPATH=$(EXECUTORCH) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs \
+	  tests/runtimes/test_executorch.py tests/export/test_executorch_export.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -34,7 +34,7 @@ def literals(tree: ast.AST, names: set[str]) -> set[str]:
 
 def naming_files() -> set[str]:
     names = {backend.name for backend in own_backends()} | set(FORMATS)
-    assert len(names) == 6
+    assert len(names) == 7
     found = set()
     for path in PACKAGE.rglob("*.py"):
         relpath = path.relative_to(PACKAGE)

@@ -196,6 +196,8 @@ NEEDING_MORE = (
     PACKAGE / "runtimes" / "torch_arrays.py",
     PACKAGE / "runtimes" / "torch_precision.py",
     PACKAGE / "runtimes" / "gpu.py",
+    # ExecuTorch's Python runtime takes and returns PyTorch's tensors.
+    PACKAGE / "runtimes" / "executorch.py",
     # What bisect and doctor ask of TensorRT: it builds engines, as an export does.
     PACKAGE / "runtimes" / "tensorrt_inside.py",
 )

@@ -32,6 +32,8 @@ MOST_XML_DEPTH: Final = 256
 _STANDARD: Final = ("", "ai.onnx")
 _OPSET: Final = re.compile(r"opset[0-9]{1,3}")
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
+_PROGRAM: Final = re.compile(rb"[\s\S]{4}ET[0-9]{2}")
+"""How ExecuTorch's files begin: an offset, and the identifier of their FlatBuffers schema."""
 _ASK: Final = f"allow {CUSTOM_OPERATIONS} if you trust where it comes from"
 
 Files = Mapping[str, FileEntry]
@@ -229,6 +231,14 @@ def _check_coreml(root: Path, relpath: str, files: Files, allow: Collection[str]
             _refuse_unlisted(root, (inside / name).as_posix(), files)
 
 
+def _check_executorch(root: Path, relpath: str, files: Files, allow: Collection[str]) -> None:
+    del files, allow  # one file; its operators are those that the runtime was built with
+    with (root / relpath).open("rb") as file:
+        head = file.read(8)
+    if not _PROGRAM.fullmatch(head):
+        raise ArtifactError(f"{root / relpath} is damaged: it is no ExecuTorch program")
+
+
 def _refuse_unlisted(root: Path, relpath: str, files: Files) -> None:
     if relpath not in files and os.path.lexists(root / relpath):
         raise ArtifactError(
@@ -242,6 +252,7 @@ _CHECKS: Final[dict[str, Check]] = {
     "openvino": _check_openvino,
     "tensorrt": _check_tensorrt,
     "coreml": _check_coreml,
+    "executorch": _check_executorch,
 }
 
 

@@ -120,7 +120,7 @@ def upscale(
         typer.Option(
             metavar="NAME",
             autocompletion=complete_backend,
-            help="onnxruntime, openvino, tensorrt, coreml, torch or auto.",
+            help="onnxruntime, openvino, tensorrt, coreml, executorch, torch or auto.",
         ),
     ] = "auto",
     precision: Annotated[

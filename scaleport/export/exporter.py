@@ -40,9 +40,12 @@ from scaleport.shipped import checkpoint_name, find_checkpoint, license_of
 APPROXIMATE_HALO = 32
 """LR pixels by which tiles overlap where no overlap makes them exact."""
 
-TOOLS = ("torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "openvino", "coremltools")
+TOOLS = (
+    *("torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "openvino", "coremltools"),
+    "executorch",
+)
 RTX_TOOLS = ("tensorrt", "tensorrt-rtx")
-_IN_PYTHON = ("coreml",)
+_IN_PYTHON = ("coreml", "executorch")
 """Formats whose writers hold Python's lock nearly all the time."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from scaleport.errors import UsageError, did_you_mean
 
@@ -22,9 +22,12 @@ FORMATS: dict[str, str] = {
     "openvino": "scaleport.export.write_openvino",
     "tensorrt": "scaleport.export.write_tensorrt",
     "coreml": "scaleport.export.write_coreml",
+    "executorch": "scaleport.export.write_executorch",
 }
 """Format name to module. ONNX comes first: it is the source of OpenVINO and TensorRT."""
 
+FIXED_ONLY: Final = ("executorch",)
+"""Formats whose graphs have fixed shapes: nobody gets them who does not ask for them."""
 
 ALWAYS = "onnx"
 """The format that every bundle holds: the others can be made from it again."""

@@ -15,6 +15,7 @@ from scaleport.bundle.dimensions import SMALL
 from scaleport.bundle.manifest import Graph, Precision, SizeRange, Tensor
 from scaleport.errors import ExportError, UsageError
 from scaleport.export.capture import capture
+from scaleport.export.formats import FIXED_ONLY
 from scaleport.export.mixed import float32_operations, keep_float32
 from scaleport.export.onnx import export_stage
 from scaleport.export.resampling import resample_graph
@@ -85,6 +86,12 @@ class ExportOptions:
         for axis in (self.height, self.width):
             if not 1 <= axis.min <= axis.opt <= axis.max:
                 raise UsageError(f"sizes must be min <= opt <= max, got {axis}")
+        fixed = [name for name in self.formats if name in FIXED_ONLY]
+        if self.static is None and fixed:
+            raise UsageError(
+                f"{fixed[0]} graphs have fixed shapes: add --static WIDTHxHEIGHT, for example "
+                "--static 256x256"
+            )
         if self.static is not None:
             for name, n in (("height", self.static.height), ("width", self.static.width)):
                 object.__setattr__(self, name, SizeRange(min=n, opt=n, max=n))

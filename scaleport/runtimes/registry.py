@@ -17,6 +17,7 @@ OWN: Final = {
     "openvino": "scaleport.runtimes.openvino:OpenVinoBackend",
     "tensorrt": "scaleport.runtimes.tensorrt:TensorRTBackend",
     "coreml": "scaleport.runtimes.coreml:CoreMLBackend",
+    "executorch": "scaleport.runtimes.executorch:ExecuTorchBackend",
 }
 """Scaleport's own backends: module and class by name. No other package takes the place of one."""
 

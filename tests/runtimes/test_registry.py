@@ -21,7 +21,7 @@ from scaleport.runtimes.base import (
     title_of,
 )
 
-OURS = ["coreml", "onnxruntime", "openvino", "tensorrt", "torch"]
+OURS = ["coreml", "executorch", "onnxruntime", "openvino", "tensorrt", "torch"]
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_a_minimal_backend_answers_every_question():
 
 def test_our_own_say_what_the_program_asks():
     own = {backend.name: backend for backend in registry.own_backends()}
-    assert list(own) == ["tensorrt", "coreml", "openvino", "onnxruntime", "torch"]
+    assert list(own) == ["tensorrt", "coreml", "openvino", "onnxruntime", "torch", "executorch"]
     assert [b.name for b in registry.int8_judges()] == ["onnxruntime", "openvino"]
     assert registry.checkpoint_backend() is own["torch"]
     assert {n: stored_format(b) for n, b in own.items()} == {
@@ -149,11 +149,12 @@ def test_our_own_say_what_the_program_asks():
         "openvino": "openvino",
         "onnxruntime": "onnx",
         "torch": "onnx",
+        "executorch": "executorch",
     }
     assert source_format(own["tensorrt"]) == "onnx"
     assert [n for n, b in own.items() if b.declared_sizes_only] == ["tensorrt", "coreml"]
     assert {b.whole_stage for b in own.values()} == {"whole", "whole_size", ""}
-    assert [n for n, b in own.items() if not offers(b, "inner")] == ["torch"]
+    assert [n for n, b in own.items() if not offers(b, "inner")] == ["torch", "executorch"]
 
 
 def test_a_stranger_does_not_take_the_place_of_ours(plugin):
