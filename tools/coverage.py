@@ -27,6 +27,7 @@ from scaleport.export.exporter import export_bundle
 from scaleport.export.plan import ExportOptions
 from scaleport.models import Network, build_network, save_checkpoint
 from scaleport.models.compositions import COMPOSITIONS
+from scaleport.shipped import shipped_weights
 from scaleport.validation.parity.gates import not_run
 from scaleport.validation.parity.options import ValidationOptions
 from scaleport.validation.parity.proof import validate
@@ -171,6 +172,26 @@ def _cell(
     if column == "tiled" and manifest.tiling != "exact":
         words = "not cut into tiles" if manifest.tiling == "not-allowed" else "tiles approximate"
         return Cell(status="n/a", reason=f"{words}: {tiling}")
+    mine = [r for r in results if column_of(r) == column]
+    return cell_of(manifest, backend, precision, mine, reasons)
+
+
+def cell_of(
+    manifest: Manifest,
+    backend: str,
+    precision: str,
+    results: Iterable[ParityResult],
+    reasons: dict[str, str],
+) -> Cell:
+    """What a backend came to in a precision.
+
+    Args:
+        manifest: the bundle's.
+        backend: name of the backend.
+        precision: of the graphs.
+        results: comparisons, of other backends and precisions too.
+        reasons: why backends were not run, by name.
+    """
     if backend in reasons:
         there = {graph.precision for graph in manifest.graphs.get(backend, ())}
         if backend == "tensorrt" and precision in there:
@@ -181,7 +202,6 @@ def _cell(
         for r in results
         if r.backend == backend
         and r.precision == precision
-        and column_of(r) == column
         and (r.max_abs is not None or not r.passed)
     ]
     if not mine:
@@ -220,8 +240,8 @@ def write_rows(path: Path, rows: dict[str, Row]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     from rich.console import Console
-    from rich.progress import Progress
 
+    from tools import coverage_static as fixed
     from tools.coverage_table import table
 
     parser = argparse.ArgumentParser(
@@ -229,34 +249,58 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("names", nargs="*", help="networks [default: all parts at least once]")
     parser.add_argument("--json", type=Path, default=Path("docs/coverage.json"))
+    parser.add_argument("--static-json", type=Path, default=Path("docs/coverage_static.json"))
     parser.add_argument("--table", type=Path, default=Path("docs/coverage.md"))
     parser.add_argument("--anew", action="store_true", help="measure known rows again")
+    parser.add_argument("--static", action="store_true", help="measure graphs of fixed shape")
     parser.add_argument("--render", action="store_true", help="measure nothing, write the table")
     options = parser.parse_args(arguments)
     console = Console(stderr=True)
     try:
-        rows = {
-            name: row
-            for name, row in read_rows(options.json).items()
-            if name in COMPOSITIONS and row.config == config_hash(name)
-        }
-        wanted = [] if options.render else options.names or chosen()
-        missing = [name for name in wanted if options.anew or name not in rows]
-        with Progress(console=console) as progress:
-            task = progress.add_task("networks", total=len(missing))
-            for name in missing:
-                progress.update(task, description=name)
+        rows, static = read_rows(options.json), fixed.read_static(options.static_json)
+        rows = {name: row for name, row in rows.items() if is_current(row)}
+        static = {name: row for name, row in static.items() if fixed.is_current(row)}
+        if options.render:
+            pass
+        elif options.static:
+            wanted = options.names or list(dict.fromkeys((*shipped_weights(), *chosen())))
+            missing = [name for name in wanted if options.anew or name not in static]
+            for name in shown(missing, console):
+                static[name] = fixed.measure_static(name)
+                fixed.write_static(options.static_json, static)
+        else:
+            wanted = options.names or chosen()
+            missing = [name for name in wanted if options.anew or name not in rows]
+            for name in shown(missing, console):
                 rows[name] = measure(name)
                 write_rows(options.json, rows)
-                progress.advance(task)
-        write_text(options.table, table(rows))
+        write_text(options.table, table(rows, static))
     except ScaleportError as error:
         console.print(f"error: {error}", markup=False, soft_wrap=True)
         return error.exit_code
-    failed = [n for n in rows if any(c.status == "fail" for c in rows[n].cells.values())]
+    cells = [(row.name, row.cells) for row in rows.values()]
+    cells += [(row.name, row.cells) for row in static.values()]
+    failed = [name for name, mine in cells if any(c.status == "fail" for c in mine.values())]
     if failed:
-        console.print(f"failed: {', '.join(failed)}", soft_wrap=True)
+        console.print(f"failed: {', '.join(dict.fromkeys(failed))}", soft_wrap=True)
     return 1 if failed else 0
+
+
+def is_current(row: Row) -> bool:
+    """Whether a row is of a composition as it is now."""
+    return row.name in COMPOSITIONS and row.config == config_hash(row.name)
+
+
+def shown(names: list[str], console: Any) -> Iterator[str]:
+    """Names, one after the other, with a bar that says which one is worked on."""
+    from rich.progress import Progress
+
+    with Progress(console=console) as progress:
+        task = progress.add_task("networks", total=len(names))
+        for name in names:
+            progress.update(task, description=name)
+            yield name
+            progress.advance(task)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from scaleport.models.compositions import COMPOSITIONS
 from scaleport.runtimes.base import title_of
 from scaleport.runtimes.registry import get_backend
 from tools.coverage import BACKENDS, COLUMNS, PRECISIONS, Cell, Row, parts
+from tools.coverage_static import StaticRow, columns, static_names
 
 _HEAD = """# Coverage
 
@@ -22,8 +23,18 @@ dB of its comparisons, `=` means bit-equal, `built` means that engines were buil
 refers to a reason below. **FAIL** marks a comparison that failed.
 """
 
+_STATIC_HEAD = """## Fixed shapes
 
-def table(rows: dict[str, Row]) -> str:
+Made by `python -m tools.coverage --static`: each network exported with
+[one shape](export.md#fixed-shapes), in every format, and compared with PyTorch in fp32 over the
+quick parity grid, with the same bounds. The grid has that shape; smaller pictures where a network
+takes them exactly; larger ones in tiles where tiles are exact; and the graphs from an image to its
+pixels. Names of [shipped weights](weights.md) are the networks as they are, the others small
+versions with random weights as above. A cell is the smallest PSNR in dB of all comparisons.
+"""
+
+
+def table(rows: dict[str, Row], static: dict[str, StaticRow]) -> str:
     """The whole document."""
     reasons: dict[str, str] = {}
     columns = [(backend, precision) for backend in BACKENDS for precision in PRECISIONS]
@@ -36,11 +47,35 @@ def table(rows: dict[str, Row]) -> str:
         if name in rows:
             cells = [_text(rows[name], b, p, reasons) for b, p in columns]
             lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
-    if reasons:
-        lines += ["", "Reasons:", ""]
-        lines += [f"- {letter}: {reason}" for reason, letter in reasons.items()]
-    lines += ["", _covered(rows), ""]
-    return "\n".join(lines)
+    lines += [*_reasons(reasons), "", _covered(rows)]
+    if static:
+        lines += ["", _static(static)]
+    return "\n".join([*lines, ""])
+
+
+def _static(rows: dict[str, StaticRow]) -> str:
+    """The part on graphs of fixed shape."""
+    reasons: dict[str, str] = {}
+    heads = [f"{title_of(get_backend(b))} {p}" for b, p in columns()]
+    lines = [
+        _STATIC_HEAD,
+        "| network | shape | " + " | ".join(heads) + " |",
+        "|---" * (len(heads) + 2) + "|",
+    ]
+    for name in static_names():
+        if name in rows:
+            row = rows[name]
+            shape = "x".join(map(str, row.shape)) if row.shape[0] else "none"
+            cells = [_word(row.cells[f"{b}/{p}"], reasons) for b, p in columns()]
+            lines.append(f"| `{name}` | {shape} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, *_reasons(reasons)])
+
+
+def _reasons(reasons: dict[str, str]) -> list[str]:
+    """What the letters of a table stand for."""
+    if not reasons:
+        return []
+    return ["", "Reasons:", "", *(f"- {letter}: {reason}" for reason, letter in reasons.items())]
 
 
 def _text(row: Row, backend: str, precision: str, reasons: dict[str, str]) -> str:
