@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from scaleport.export.exporter import export_bundle  # noqa: E402
 from scaleport.export.plan import ExportOptions  # noqa: E402
 from scaleport.export.static import StaticShape, dynamic_part  # noqa: E402
 from scaleport.grid import Grid, in_longer  # noqa: E402
-from scaleport.models import load_checkpoint, save_checkpoint  # noqa: E402
+from scaleport.models import build_network, load_checkpoint, save_checkpoint  # noqa: E402
+from scaleport.models.compositions import COMPOSITIONS  # noqa: E402
 from scaleport.models.small_form import is_exact  # noqa: E402
-from scaleport.runtimes.upscaler import load  # noqa: E402
+from scaleport.runtimes.upscaler import Upscaler, load  # noqa: E402
 from scaleport.validation.bisection.bisect import bisect  # noqa: E402
 from scaleport.validation.parity.gates import passed  # noqa: E402
 from scaleport.validation.parity.options import ValidationOptions  # noqa: E402
@@ -36,7 +38,52 @@ SHIPPED = ("scaleport-s", "scaleport-any", "scaleport-photo")
 
 
 @pytest.fixture(scope="module")
-def static_bundle(tiny_checkpoint: Any, shared: Any) -> Callable[..., Path]:
+def checkpoint_of(tiny_checkpoint: Any, shared: Any) -> Callable[[str], Path]:
+    """Function from ``liif`` or ``igconv``, here with two native scales, to a checkpoint."""
+
+    def two_scales(path: Path) -> None:
+        config = load_checkpoint(tiny_checkpoint("igconv")).config
+        upsampler = {**config["upsampler"], "scales": [2, 4]}
+        torch.manual_seed(8)
+        save_checkpoint(build_network({**config, "upsampler": upsampler}).eval(), path)
+
+    def get(name: str) -> Path:
+        if name == "igconv":
+            return Path(shared("two-scales.safetensors", two_scales))
+        return Path(tiny_checkpoint(name))
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def dynamic(checkpoint_of: Any, torch_bundle: Any) -> Callable[[str], Upscaler]:
+    """Function from the same names to the network itself, which takes any shape."""
+
+    @cache
+    def get(name: str) -> Upscaler:
+        return load(torch_bundle(load_checkpoint(checkpoint_of(name))), "torch", "fp32")
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def wanted(dynamic: Any) -> Callable[[str], dict[tuple[int, int, Any], Any]]:
+    """Function from a name to what the network makes of pictures, by size and scale."""
+
+    @cache
+    def get(name: str) -> dict[tuple[int, int, Any], Any]:
+        upscaler = dynamic(name)
+        return {
+            (height, width, scale): upscaler(pictures(height, width, 2), scale)
+            for height, width in SIZES
+            for scale in SCALES
+        }
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def static_bundle(checkpoint_of: Any, shared: Any) -> Callable[..., Path]:
     """Function from ``liif`` or ``igconv`` and a scale to a bundle of fixed shape."""
 
     def get(name: str, scale: float | None = None) -> Path:
@@ -46,7 +93,7 @@ def static_bundle(tiny_checkpoint: Any, shared: Any) -> Callable[..., Path]:
                 precisions=("fp32",),
                 static=StaticShape(HEIGHT, WIDTH, scale),
             )
-            export_bundle(tiny_checkpoint(name), path, options)
+            export_bundle(checkpoint_of(name), path, options)
 
         found: Path = shared(f"static-{name}-{scale}.bundle", make)
         return found
@@ -134,31 +181,30 @@ def test_core_ml_enumerates_sizes(tiny_checkpoint: Any, tmp_path: Path) -> None:
 
 
 SIZES = [(15, 21), (1, 1), (HEIGHT, 7), (3, WIDTH), (HEIGHT, WIDTH), (HEIGHT + 9, 33), (97, 85)]
+SCALES = (1.3, 2, 2.7, (2.0, 3.5))
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
 @pytest.mark.parametrize("name", ["liif", "igconv"])
-def test_any_picture_is_what_graphs_of_any_shape_make_of_it(
-    tiny_bundle: Any, static_bundle: Any, name: str, backend: str
+def test_any_picture_is_what_the_network_of_any_shape_makes_of_it(
+    dynamic: Any, wanted: Any, static_bundle: Any, name: str, backend: str
 ) -> None:
-    dynamic, fixed = (load(b, backend) for b in (tiny_bundle(name), static_bundle(name)))
-    for height, width in SIZES:
-        image = pictures(height, width, 2)
-        for scale in (1.3, 2, 2.7, (2.0, 3.5)):
-            difference = np.abs(dynamic(image, scale) - fixed(image, scale)).max()
-            assert difference <= 1e-5, (height, width, scale)
+    fixed = load(static_bundle(name), backend)
+    for (height, width, scale), want in wanted(name).items():
+        difference = np.abs(want - fixed(pictures(height, width, 2), scale)).max()
+        assert difference <= 1e-5, (height, width, scale)
     region = (7, 5, 90, 120)
     image = pictures(70, 66, 1)
-    want, got = (up.open(image).render(scale=2.7, region=region) for up in (dynamic, fixed))
+    want, got = (up.open(image).render(scale=2.7, region=region) for up in (dynamic(name), fixed))
     assert np.abs(want - got).max() <= 1e-5
 
 
-def test_transparent_pictures(tiny_bundle: Any, static_bundle: Any) -> None:
+def test_transparent_pictures(dynamic: Any, static_bundle: Any) -> None:
     # Alpha is rendered as a second image, and graphs take one.
     image = (pictures(50, 60, 1)[0].transpose(1, 2, 0) * 255).astype(np.uint8)
     image = np.dstack([image, image[..., :1]])
-    dynamic, fixed = (load(b, "onnxruntime") for b in (tiny_bundle("liif"), static_bundle("liif")))
-    want, got = dynamic(image, 2.7).astype(int), fixed(image, 2.7).astype(int)
+    fixed = load(static_bundle("liif"), "onnxruntime")
+    want, got = dynamic("liif")(image, 2.7).astype(int), fixed(image, 2.7).astype(int)
     assert np.abs(want - got).max() <= 1
 
 
@@ -187,13 +233,13 @@ def test_a_scale_is_the_only_native_one(static_bundle: Any) -> None:
         load(bundle, "onnxruntime")(pictures(9, 9, 1), 2.7)
 
 
-def test_a_scale_is_the_block_of_a_query_network(static_bundle: Any, tiny_bundle: Any) -> None:
+def test_a_scale_is_the_block_of_a_query_network(static_bundle: Any, dynamic: Any) -> None:
     bundle = static_bundle("liif", 1.3)
     graphs = {graph.stage: graph for graph in read_manifest(bundle).graphs["onnx"]}
     assert graphs["render"].outputs[0].shape == (1, 3, 52, 62)
     assert graphs["whole_x1.3"].outputs[0].shape == (1, 3, 52, 62)
     image = pictures(33, 61, 1)
-    want, got = (load(b, "onnxruntime")(image, 3.37) for b in (tiny_bundle("liif"), bundle))
+    want, got = dynamic("liif")(image, 3.37), load(bundle, "onnxruntime")(image, 3.37)
     assert np.abs(want - got).max() <= 1e-5
 
 
@@ -246,7 +292,10 @@ def test_which_networks_take_smaller_pictures_exactly(name: str, exact: bool) ->
 
 
 def test_a_network_of_windows_is_exact_at_the_shape_only(tmp_path: Path) -> None:
-    save_checkpoint(random_network("swinir-light-x2"), tmp_path / "net.safetensors")
+    config = COMPOSITIONS["swinir-light-x2"].small
+    torch.manual_seed(0)
+    network = build_network({**config, "encoder": {**config["encoder"], "depths": [1]}})
+    save_checkpoint(network.eval(), tmp_path / "net.safetensors")
     target = tmp_path / "net.bundle"
     with pytest.raises(UsageError, match="not a multiple of 8"):
         export_bundle(
@@ -263,7 +312,10 @@ def test_a_network_of_windows_is_exact_at_the_shape_only(tmp_path: Path) -> None
 
 
 def test_a_network_that_needs_the_whole_image_says_so(tmp_path: Path) -> None:
-    save_checkpoint(random_network("edsr-baseline-hiif"), tmp_path / "net.safetensors")
+    config = COMPOSITIONS["edsr-baseline-hiif"].small
+    torch.manual_seed(0)
+    network = build_network({**config, "upsampler": {**config["upsampler"], "levels": 2}})
+    save_checkpoint(network.eval(), tmp_path / "net.safetensors")
     target = tmp_path / "net.bundle"
     options = ExportOptions(
         formats=("onnx",), precisions=("fp32",), static=StaticShape(16, 20, 2.0)
