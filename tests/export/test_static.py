@@ -33,6 +33,8 @@ from scaleport.validation.report.summary import describe, failures  # noqa: E402
 from tools.coverage import random_network  # noqa: E402
 
 HEIGHT, WIDTH = 40, 48
+MORE = ((WIDTH, 56),)
+"""A further size, which Core ML programs of the lattice network take."""
 EVERY = ("onnx", "openvino", "coreml")
 SHIPPED = ("scaleport-s", "scaleport-any", "scaleport-photo")
 
@@ -91,7 +93,7 @@ def static_bundle(checkpoint_of: Any, shared: Any) -> Callable[..., Path]:
             options = ExportOptions(
                 formats=EVERY if scale is None else ("onnx",),
                 precisions=("fp32",),
-                static=StaticShape(HEIGHT, WIDTH, scale),
+                static=StaticShape(HEIGHT, WIDTH, scale, MORE if name == "igconv" else ()),
             )
             export_bundle(checkpoint_of(name), path, options)
 
@@ -149,22 +151,15 @@ def test_core_ml_programs_take_one_shape(static_bundle: Any) -> None:
             assert -1 not in tensor.shape
 
 
-def test_core_ml_enumerates_sizes(tiny_checkpoint: Any, tmp_path: Path) -> None:
+def test_core_ml_enumerates_sizes(static_bundle: Any, checkpoint_of: Any) -> None:
     import coremltools
 
     from scaleport.mil import Evaluator, read_program
 
-    sizes = [(HEIGHT, WIDTH), (WIDTH, 56)]
-    options = ExportOptions(
-        formats=("coreml",),
-        precisions=("fp32",),
-        static=StaticShape(*sizes[0], 2.0, tuple(sizes[1:])),
-    )
-    checkpoint, target = tiny_checkpoint("igconv"), tmp_path / "net.bundle"
-    manifest = export_bundle(checkpoint, target, options)
-    bundle, network = open_bundle(target), load_checkpoint(checkpoint)
-    graphs = {graph.stage: graph for graph in manifest.graphs["coreml"]}
-    for stage in ("encode", "whole_x2"):
+    sizes = [(HEIGHT, WIDTH), *MORE]
+    bundle, network = open_bundle(static_bundle("igconv")), load_checkpoint(checkpoint_of("igconv"))
+    graphs = {graph.stage: graph for graph in bundle.manifest.graphs["coreml"]}
+    for stage in ("encode", "whole_x2", "whole_x4"):
         assert graphs[stage].target == {"sizes": "48x40, 56x48"}
         path = bundle.file(graphs[stage].path)
         image = coremltools.utils.load_spec(str(path)).description.input[0].type.multiArrayType
@@ -177,7 +172,7 @@ def test_core_ml_enumerates_sizes(tiny_checkpoint: Any, tmp_path: Path) -> None:
         with torch.no_grad():
             want = network(torch.from_numpy(image), Grid.from_scale(*size, 2)).numpy()
         assert np.abs(evaluator.run({"image": image})["upscaled"] - want).max() <= 1e-4
-    assert load(target, "coreml")(pictures(60, 70, 1), 2).shape == (1, 3, 120, 140)
+    assert load(bundle, "coreml")(pictures(60, 70, 1), 2).shape == (1, 3, 120, 140)
 
 
 SIZES = [(15, 21), (1, 1), (HEIGHT, 7), (3, WIDTH), (HEIGHT, WIDTH), (HEIGHT + 9, 33), (97, 85)]
