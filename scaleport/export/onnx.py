@@ -6,6 +6,7 @@ import ast
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -169,10 +170,31 @@ def simplify(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
     modules = {t: p.value for n in model.graph.node for t in n.output for p in n.metadata_props}
     for node in slim.graph.node:
         _set_module(node, modules.get(node.output[0], ""))
+    _copy_lengths(slim)
     slim.producer_name, slim.producer_version = "scaleport", ""
     del slim.graph.value_info[:]
     check(slim, what)
     return slim
+
+
+def _copy_lengths(model: onnx.ModelProto) -> None:
+    """Take single lengths out of a shape by Gather instead of Squeeze, in place.
+
+    Both give the same scalar, but the result of Squeeze shares the memory of the shape. The WebGPU
+    provider of ONNX Runtime (1.30) computes the shape, leaves Squeeze to the processor, and frees
+    the memory while the scalar is still read. Gather copies. See docs/measurements/web.md.
+    """
+    graph = model.graph
+    shapes = {node.output[0] for node in graph.node if node.op_type == "Shape"}
+    views = [n for n in graph.node if n.op_type == "Squeeze" and n.input[0] in shapes]
+    if not views:
+        return
+    taken = {t.name for t in graph.initializer} | {t for n in graph.node for t in n.output}
+    first = next(name for name in map("first_{}".format, count()) if name not in taken)
+    graph.initializer.append(onnx.numpy_helper.from_array(np.int64(0), first))
+    for node in views:
+        node.op_type = "Gather"
+        node.input[:] = [node.input[0], first]
 
 
 def export_stage(

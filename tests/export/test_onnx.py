@@ -73,6 +73,24 @@ def test_size_taken_from_the_graph_passes() -> None:
     assert [i.name for i in model.graph.input] == ["image"]
 
 
+VIEWS = {"Squeeze", "Unsqueeze", "Reshape", "Flatten", "Identity"}
+
+
+@pytest.mark.parametrize("upsampler", ["liif", "igconv"])
+def test_no_length_shares_the_memory_of_a_shape(upsampler: str) -> None:
+    """ONNX Runtime's WebGPU provider frees that memory while the length is still read."""
+    stages = small({"name": upsampler}, torch.float32)
+    lengths = 0
+    for name in ("prepare", "render"):
+        if name in stages:
+            nodes = export_stage(stages[name]).graph.node
+            shapes = {node.output[0] for node in nodes if node.op_type == "Shape"}
+            readers = [node.op_type for node in nodes if shapes & set(node.input)]
+            assert not VIEWS & set(readers)
+            lengths += readers.count("Gather")
+    assert lengths >= 2
+
+
 def test_graphs_carry_no_trace_of_the_building_machine() -> None:
     model = export_stage(small({"name": "spconv", "scale": 2}, torch.float32)["encode"])
     text = model.SerializeToString()

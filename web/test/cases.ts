@@ -2,6 +2,7 @@
 import { Axis, outputLength } from "../src/grid.js";
 import { load, maxDifference, openRuntime, pixelsOf, planesOf, resample, selfTest } from "../src/index.js";
 import { openBundle, type ReadFile } from "../src/bundle.js";
+import { dispose, Stages } from "../src/stages.js";
 import type { Planes, Provider, Request, Runtime, TilePolicy } from "../src/index.js";
 
 export interface AxisCase {
@@ -102,6 +103,8 @@ export async function resampleResults(vectors: Vectors, read: Read): Promise<num
 export interface ModelRun {
   readonly results: Result[];
   readonly selfTest: { readonly passed: boolean; readonly difference: number };
+  /** Where the features of every model lie between encoding and rendering. */
+  readonly features: readonly string[];
 }
 
 export async function modelResults(
@@ -112,15 +115,27 @@ export async function modelResults(
 ): Promise<ModelRun> {
   const runtime = await openRuntime(options);
   const results: Result[] = [];
+  const features = new Set<string>();
   for (const model of vectors.models) {
     if (model.bundle.includes(only)) {
       results.push(...(await oneModel(model, read, runtime)));
+      (await featuresOf(model, read, runtime)).forEach((location) => features.add(location));
     }
   }
   const expected = await read(vectors.golden.expected);
   const tile = await openBundle(within(read, vectors.golden.bundle));
   const tested = await selfTest(runtime, tile, new Float32Array(expected.slice().buffer));
-  return { results, selfTest: tested };
+  return { results, selfTest: tested, features: [...features] };
+}
+
+async function featuresOf(model: Vectors["models"][number], read: Read, runtime: Runtime): Promise<string[]> {
+  const stages = new Stages(await openBundle(within(read, model.bundle)), runtime, "fp32");
+  const data = new Float32Array(3 * 12 * 12).fill(0.5);
+  const features = await stages.encode({ data, count: 3, height: 12, width: 12 });
+  const locations = Object.values(features).map(({ location }) => location);
+  dispose(features);
+  await stages.release();
+  return locations;
 }
 
 async function oneModel(model: Vectors["models"][number], read: Read, runtime: Runtime): Promise<Result[]> {
