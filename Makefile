@@ -48,7 +48,7 @@ $(WEB_STAMP): web/package.json web/package-lock.json
 models: $(STAMP)  ## make the bundles that come with the package from scaleport/weights
 	$(BIN)/python tools/make_models.py
 
-web: $(STAMP) $(WEB_STAMP)  ## build the static site of the demo page with the shipped models
+web: $(STAMP) $(WEB_STAMP) models  ## build the static site of the demo page with the shipped models
 	$(BIN)/python -m scaleport.serving.site $(SITE)
 	cd web && node build.mjs site build/site
 	@echo "built $(SITE); see it with: $(BIN)/scaleport web"

@@ -1,6 +1,6 @@
 """The static site with the demo page: its models, and a local server for it.
 
-``python -m scaleport.serving.site FOLDER`` exports the shipped models into a folder; ``make web``
+``python -m scaleport.serving.site FOLDER`` copies the shipped models into a folder; ``make web``
 then adds the page.
 """
 
@@ -9,18 +9,17 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
-from scaleport.bundle.integrity import sha256_file
 from scaleport.bundle.reader import open_bundle
 from scaleport.errors import UsageError
 from scaleport.export.formats import ALWAYS
-from scaleport.shipped import find_checkpoint
+from scaleport.ready import READY
+from scaleport.shipped import BUNDLE_SUFFIX
 
 MODELS: Final = {
     "scaleport-any": "Any scale, up to ×8",
@@ -43,9 +42,7 @@ def default_site() -> Path:
 
 
 def write_models(folder: Path, names: Iterable[str] = tuple(MODELS)) -> list[Path]:
-    """Export shipped models for the page, with the golden tile for its self-test.
-
-    A model that the folder holds already, of the same checkpoint, is kept.
+    """Copy bundles of the package for the page, with the golden tile for its self-test.
 
     Args:
         folder: the folder of the site.
@@ -55,43 +52,20 @@ def write_models(folder: Path, names: Iterable[str] = tuple(MODELS)) -> list[Pat
         The folders of the models, each a bundle without the files that the page never reads.
 
     Raises:
-        UsageError: if there is no such checkpoint.
+        UsageError: if the package has no such bundle.
     """
     names = list(names)
-    made = []
-    for name in names:
-        target = folder / "models" / f"{name}.bundle"
-        checkpoint = find_checkpoint(name)
-        if not _is_of(target, checkpoint):
-            _export(checkpoint, target)
-        made.append(target)
+    made = [folder / "models" / f"{name}{BUNDLE_SUFFIX}" for name in names]
+    for target in made:
+        shutil.rmtree(target, ignore_errors=True)
+        _copy_stages(READY / target.name, target)
     listed = [
-        {"name": name, "title": MODELS[name], "bundle": f"models/{name}.bundle"} for name in names
+        {"name": name, "title": MODELS[name], "bundle": f"models/{name}{BUNDLE_SUFFIX}"}
+        for name in names
     ]
     (folder / "models" / "models.json").write_text(json.dumps(listed, indent=1))
     _write_golden(folder / "golden")
     return made
-
-
-def _is_of(bundle: Path, checkpoint: Path) -> bool:
-    try:
-        manifest = json.loads((bundle / "manifest.json").read_text())
-        return bool(
-            manifest["files"]["model.safetensors"]["sha256"] == sha256_file(checkpoint).sha256
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _export(checkpoint: Path, target: Path) -> None:
-    from scaleport.export.exporter import export_bundle
-    from scaleport.export.plan import ExportOptions
-
-    with tempfile.TemporaryDirectory(prefix="scaleport-site-") as scratch:
-        exported = Path(scratch) / "model.bundle"
-        export_bundle(checkpoint, exported, ExportOptions(formats=(ALWAYS,), precisions=("fp32",)))
-        shutil.rmtree(target, ignore_errors=True)
-        _copy_stages(exported, target)
 
 
 def _copy_stages(bundle: Path, target: Path) -> None:

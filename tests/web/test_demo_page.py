@@ -18,6 +18,7 @@ from scaleport.cli.main import main
 from scaleport.errors import UsageError
 from scaleport.imaging.files import Image, load_image, save_image
 from scaleport.imaging.resample import imresize
+from scaleport.ready import READY
 from scaleport.serving import site as sites
 from scaleport.serving.site import SiteServer
 
@@ -55,29 +56,19 @@ def test_a_folder_without_a_site_is_refused(tmp_path: Path, capsys) -> None:
     assert "make web" in capsys.readouterr().err
 
 
-def test_models_of_the_site_are_exported_once(
-    tiny_bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = []
-
-    def export(checkpoint: Path, target: Path) -> None:
-        made.append(target.name)
-        sites._copy_stages(tiny_bundle("liif", "onnx"), target)
-        manifest = json.loads((target / "manifest.json").read_text())
-        stored = manifest["files"]["model.safetensors"]
-        stored["sha256"] = sites.sha256_file(checkpoint).sha256
-        (target / "manifest.json").write_text(json.dumps(manifest))
-
-    monkeypatch.setattr(sites, "_export", export)
-    sites.write_models(tmp_path, ["scaleport-any"])
-    sites.write_models(tmp_path, ["scaleport-any"])
-    assert made == ["scaleport-any.bundle"]
+def test_models_of_the_site_are_those_of_the_package(tmp_path: Path) -> None:
+    old = tmp_path / "models/scaleport-any.bundle/onnx/fp32/old.onnx"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    (made,) = sites.write_models(tmp_path, ["scaleport-any"])
     listed = json.loads((tmp_path / "models/models.json").read_text())
     assert [entry["bundle"] for entry in listed] == ["models/scaleport-any.bundle"]
     golden = np.fromfile(tmp_path / "golden/expected.f32", "<f4")
     assert golden.size == 3 * 41 * 57
-    there = {p.name for p in (tmp_path / "models/scaleport-any.bundle/onnx/fp32").iterdir()}
-    assert there == {"encode.onnx", "render.onnx"}
+    graphs = made / "onnx/fp32"
+    assert {path.name for path in graphs.iterdir()} == {"encode.onnx", "render.onnx"}
+    for path in graphs.iterdir():
+        assert path.read_bytes() == (READY / made.name / "onnx/fp32" / path.name).read_bytes()
 
 
 def photo() -> np.ndarray:
