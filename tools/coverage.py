@@ -13,7 +13,7 @@ import hashlib
 import json
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,13 +22,15 @@ import torch
 
 from scaleport.atomic import write_bytes, write_text
 from scaleport.bundle.manifest import Manifest, ParityResult
+from scaleport.bundle.reader import open_bundle
 from scaleport.errors import ArtifactError, ScaleportError, UnsupportedOpError, UsageError
 from scaleport.export.exporter import export_bundle
 from scaleport.export.plan import ExportOptions
 from scaleport.models import Network, build_network, save_checkpoint
 from scaleport.models.compositions import COMPOSITIONS
 from scaleport.shipped import shipped_weights
-from scaleport.validation.parity.gates import not_run
+from scaleport.validation.parity.combinations import combinations_of
+from scaleport.validation.parity.gates import NOT_RUN
 from scaleport.validation.parity.options import ValidationOptions
 from scaleport.validation.parity.proof import validate
 
@@ -137,13 +139,30 @@ def measure(name: str) -> Row:
         except ScaleportError as error:
             cells = {key: Cell(status="fail", reason=str(error)) for key in _keys()}
         else:
-            parity = validate(target, ValidationOptions(selection="quick"))
-            reasons = not_run(parity)
+            results, reasons = compared(target, BACKENDS)
             cells = {
-                key: _cell(manifest, key, parity.results, reasons, network.tiling.reason)
+                key: _cell(manifest, key, results, reasons, network.tiling.reason)
                 for key in _keys()
             }
     return Row(name=name, config=config_hash(name), cells=cells)
+
+
+def compared(
+    target: Path, backends: Collection[str]
+) -> tuple[tuple[ParityResult, ...], dict[str, str]]:
+    """Compare a bundle with PyTorch on some backends, those that can run here.
+
+    Others are not run: PyTorch's own float16, for one, takes longest of all on most processors.
+
+    Returns:
+        The comparisons, and why backends were not run, by name.
+    """
+    bundle = open_bundle(target)
+    combinations, left_out = combinations_of(bundle, None, None, "quick")
+    there = [one.backend for one in combinations if one.backend in backends]
+    options = ValidationOptions(backends=tuple(dict.fromkeys(there)), selection="quick")
+    reasons = {name: text.removeprefix(NOT_RUN) for name, text in left_out.items()}
+    return validate(bundle, options).results, reasons
 
 
 def _keys() -> Iterator[str]:

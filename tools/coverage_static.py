@@ -31,10 +31,15 @@ from scaleport.export.static import StaticShape
 from scaleport.models import save_checkpoint
 from scaleport.models.compositions import COMPOSITIONS
 from scaleport.shipped import shipped_weights
-from scaleport.validation.parity.gates import not_run
-from scaleport.validation.parity.options import ValidationOptions
-from scaleport.validation.parity.proof import validate
-from tools.coverage import BACKENDS, PRECISIONS, Cell, cell_of, config_hash, random_network
+from tools.coverage import (
+    BACKENDS,
+    PRECISIONS,
+    Cell,
+    cell_of,
+    compared,
+    config_hash,
+    random_network,
+)
 
 SHIPPED_SHAPE: Final = (80, 88)
 """What the shipped networks are exported for; nothing is a multiple of a power of two by chance."""
@@ -99,13 +104,10 @@ def measure_static(name: str) -> StaticRow:
         except ScaleportError as error:
             cells = every(Cell(status="fail", reason=str(error)))
         else:
-            parity = validate(target, ValidationOptions(selection="quick"))
-            reasons = not_run(parity)
+            results, reasons = compared(target, {backend for backend, _ in columns()})
             if refusal:
                 reasons[_FIXED] = refusal
-            cells = {
-                f"{b}/{p}": cell_of(manifest, b, p, parity.results, reasons) for b, p in columns()
-            }
+            cells = {f"{b}/{p}": cell_of(manifest, b, p, results, reasons) for b, p in columns()}
     return StaticRow(name=name, source=source_hash(name), shape=shape, cells=cells)
 
 
