@@ -21,10 +21,10 @@ from importlib import import_module as _import_module
 __version__ = "0.1.0"
 
 if _typing.TYPE_CHECKING:
-    from scaleport.batch.files import FilesOptions as FilesOptions
-    from scaleport.batch.files import FilesRun as FilesRun
-    from scaleport.batch.files import upscale_files as upscale_files
+    from scaleport.batch.run import FilesOptions as FilesOptions
+    from scaleport.batch.run import FilesRun as FilesRun
     from scaleport.batch.run import Report as Report
+    from scaleport.batch.run import upscale_files as upscale_files
     from scaleport.batch.work import Outcome as Outcome
     from scaleport.benchmark.run import Benchmark as Benchmark
     from scaleport.benchmark.run import BenchOptions as BenchOptions
@@ -101,12 +101,12 @@ if _typing.TYPE_CHECKING:
     from scaleport.validation.report.summary import render_table as render_table
 
 _HOMES = {
-    "scaleport.batch.files": (
+    "scaleport.batch.run": (
         "FilesOptions",
         "FilesRun",
+        "Report",
         "upscale_files",
     ),
-    "scaleport.batch.run": ("Report",),
     "scaleport.batch.work": ("Outcome",),
     "scaleport.benchmark.run": (
         "BenchOptions",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import scaleport
-from scaleport.batch.files import upscale_files
+from scaleport.batch.run import upscale_files
 from scaleport.errors import Cancelled, ScaleportError
 from scaleport.evaluation.run import EvaluationOptions, evaluate
 from scaleport.export.exporter import export

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import scaleport
-from scaleport.batch.files import upscale_files
+from scaleport.batch.run import upscale_files
 from scaleport.errors import ImageError, ScaleError, ScaleportError, UsageError
 from scaleport.runtimes.file import upscale_file
 

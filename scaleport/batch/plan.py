@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from scaleport.atomic import remove_leftovers
+from scaleport.batch.journal import Journal
 from scaleport.batch.names import earlier_outputs, targets
 from scaleport.errors import ImageError, OutputError, ScaleportError, UsageError, did_you_mean
 from scaleport.imaging.files import WRITABLE
 from scaleport.imaging.kinds import CONTAINERS, VIDEO_SUFFIXES, is_video
-from scaleport.paths import address_problem, holds, same_file_key, similar_name
+from scaleport.paths import address_problem, holds, make_folder, same_file_key, similar_name
 
 EARLIER = "an earlier run made it; name the file itself to upscale it"
 """Why a file in a folder is no input."""
@@ -325,3 +327,25 @@ def checked_suffix(kind: str) -> str:
             f"known: {', '.join(known)}"
         )
     return suffix
+
+
+def prepare_folders(jobs: Sequence[Job], record: bool) -> tuple[dict[Path, Journal], list[Path]]:
+    """Make the folders of outputs and remove what killed runs left there.
+
+    Args:
+        jobs: what will be written.
+        record: False for no journals.
+
+    Returns:
+        The journals of the folders, and the folders that were missing, the deepest first.
+
+    Raises:
+        OutputError: if a folder cannot be made.
+    """
+    folders = sorted({job.target.parent for job in jobs})
+    made: list[Path] = []
+    for folder in folders:
+        made += make_folder(folder)
+        remove_leftovers(folder)
+    made.sort(key=lambda path: len(path.parts), reverse=True)
+    return {folder: Journal(folder) for folder in folders} if record else {}, made

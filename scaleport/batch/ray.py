@@ -18,9 +18,8 @@ import msgspec
 
 from scaleport import errors
 from scaleport.batch.journal import Entry, Journal
-from scaleport.batch.plan import Job
-from scaleport.batch.run import Tell, prepare_folders
-from scaleport.batch.work import Outcome, Request, Work, settings_digest
+from scaleport.batch.plan import Job, prepare_folders
+from scaleport.batch.work import Outcome, Request, Tell, Work, settings_digest
 from scaleport.errors import ArtifactError, BackendError, ScaleportError, UsageError, last_line
 from scaleport.paths import remove_empty
 from scaleport.progress import Progress

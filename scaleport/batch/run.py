@@ -1,36 +1,188 @@
-"""Running many jobs: the next is decoded and the former encoded while the model is at work."""
+"""Upscaling images, folders of images and videos: one call, or planning and running apart.
+
+While the model is at work, the next file is decoded and the former one is encoded.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, get_args
 
-import numpy as np
-
-from scaleport.atomic import remove_leftovers
-from scaleport.batch.journal import Journal
-from scaleport.batch.plan import Job, Plan
-from scaleport.batch.work import Outcome, Request, Work, settings_digest
-from scaleport.errors import ArtifactError, ScaleportError
-from scaleport.imaging.reading import open_picture
-from scaleport.paths import make_folder, remove_empty
+from scaleport.batch.memory import fit_memory
+from scaleport.batch.plan import Job, Plan, plan, prepare_folders
+from scaleport.batch.ray import Setup, run_on_ray
+from scaleport.batch.work import Outcome, Request, Tell, Work, settings_digest
+from scaleport.errors import ArtifactError, ScaleportError, UsageError, did_you_mean
+from scaleport.imaging.writing import SaveOptions, VideoOptions
+from scaleport.paths import path_of, remove_empty
 from scaleport.progress import Progress, part, silent
-from scaleport.runtimes.budget import Task, fitting_policy
 from scaleport.runtimes.file import BITS
-from scaleport.runtimes.scales import checked_grid, fitted
-from scaleport.runtimes.upscaler import Upscaler
+from scaleport.runtimes.scales import Fit, checked_grid
+from scaleport.runtimes.upscaler import Upscaler, loaded
 
-Tell = Callable[[Outcome], None]
-
+Engine = Literal["local", "ray"]
+ENGINES: Final = get_args(Engine)
 _AHEAD: Final = 1
 """Images that are decoded before it is their turn."""
 _BEHIND: Final = 2
 """Images that are encoded or wait for it."""
+_IN_MEMORY: Final = 2 + _AHEAD + _BEHIND
+"""Images of several that are in memory at once."""
+
+
+@dataclass(frozen=True)
+class FilesOptions:
+    """How files are upscaled.
+
+    Attributes:
+        kind: format of outputs that are named after their input, e.g. ``webp``; empty for PNG.
+        bits: 8, 16 or 32 (float) bits per channel; 0 keeps those of each source.
+        image: how image files are written.
+        video: how videos are written.
+        recursive: include images in subfolders.
+        resume: keep outputs of an earlier run that are finished, unchanged, and made from the
+            same inputs with the same settings.
+        max_memory: limit of this process's resident memory in bytes, met by smaller tiles; 0
+            for no limit.
+        engine: ``local``, or ``ray`` for many processes or machines.
+        address: address of a Ray cluster; empty starts one on this machine for this run.
+    """
+
+    kind: str = ""
+    bits: int = 0
+    image: SaveOptions = field(default_factory=SaveOptions)
+    video: VideoOptions = field(default_factory=VideoOptions)
+    recursive: bool = False
+    resume: bool = False
+    max_memory: int = 0
+    engine: Engine = "local"
+    address: str = ""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the files."""
+        if self.bits and self.bits not in BITS:
+            raise UsageError(f"bits must be {', '.join(map(str, BITS))}, got {self.bits}")
+        if self.engine not in ENGINES:
+            raise UsageError(
+                f"the engine is {' or '.join(ENGINES)}, got {self.engine!r}"
+                f"{did_you_mean(self.engine, ENGINES)}"
+            )
+        if self.address and self.engine != "ray":
+            raise UsageError("an address is that of a Ray cluster; choose the engine ray")
+
+
+def upscale_files(
+    upscaler: Upscaler,
+    inputs: Sequence[Path | str] | Path | str,
+    output: Path | str | None = None,
+    *,
+    scale: float | Iterable[float] | None = None,
+    size: tuple[int, int] | Fit | None = None,
+    options: FilesOptions | None = None,
+    tell: Tell | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Upscale images, folders of images, and files that match patterns.
+
+    A failure does not stop the other files. The pixels are those of
+    :func:`scaleport.runtimes.file.upscale_file`.
+
+    Args:
+        upscaler: model and backend.
+        inputs: image files, folders of images, and patterns such as ``scans/*.tif``; or one of
+            them.
+        output: a file, a directory (if it is there, or ends in ``/``), or None for beside each
+            input.
+        scale: one number, or (scale_y, scale_x).
+        size: output size (height, width), or limits to fit into, instead of a scale.
+        options: everything else.
+        tell: called with every outcome, in the order of the jobs; with Ray as they come.
+        progress: told of the bytes of inputs that are done, see :mod:`scaleport.progress`.
+
+    Raises:
+        ScaleError: if not exactly one of ``scale`` and ``size`` is given, or the scale is out of
+            the model's range.
+        OutputError: if nothing can be written there.
+        ArtifactError: if the bundle is damaged.
+        BackendError: if the backend cannot load the model.
+        OutOfMemoryError: if ``max_memory`` is less than the smallest tile needs.
+        UsageError: if an input is not a path.
+    """
+    return FilesRun(upscaler, inputs, output, scale, size, options).run(tell, progress)
+
+
+def _paths(inputs: object) -> list[str]:
+    """Inputs as texts, as patterns are; one path may stand for a list of one.
+
+    Raises:
+        UsageError: if one is no path, such as a picture.
+    """
+    given = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
+    if not isinstance(given, Iterable):
+        given = [given]
+    hint = "; to upscale pixels, call the upscaler: up(image, 2)"
+    # A pattern that ends in a slash keeps it, which a path would lose.
+    return [one if isinstance(one, str) else str(path_of(one, "an input", hint)) for one in given]
+
+
+class FilesRun:
+    """:func:`upscale_files` in two steps: the constructor plans, :meth:`run` does the work.
+
+    Arguments and errors are those of :func:`upscale_files`.
+
+    Attributes:
+        plan: the jobs, the unusable inputs, and the files that were left out.
+    """
+
+    def __init__(
+        self,
+        upscaler: Upscaler,
+        inputs: Sequence[Path | str] | Path | str,
+        output: Path | str | None,
+        scale: float | Iterable[float] | None = None,
+        size: tuple[int, int] | Fit | None = None,
+        options: FilesOptions | None = None,
+    ) -> None:
+        self._upscaler, self._options = loaded(upscaler), options or FilesOptions()
+        options = self._options
+        self._request = Request.of(scale, size, options.bits, options.image, options.video)
+        if self._request.scale is not None:
+            checked_grid(upscaler.manifest, 1, 1, self._request.scale, None)
+        place = None if output is None else str(output)
+        paths = _paths(inputs)
+        self.plan: Plan = plan(paths, place, self._request.tag, options.kind, options.recursive)
+        if options.max_memory:
+            fit_memory(upscaler, self.plan.jobs, self._request, options.max_memory, _IN_MEMORY)
+
+    def run(self, tell: Tell | None = None, progress: Progress | None = None) -> Report:
+        """Upscale everything."""
+        upscaler, jobs, request, options = (
+            self._upscaler,
+            self.plan.jobs,
+            self._request,
+            self._options,
+        )
+        if options.engine == "ray":
+            outcomes = run_on_ray(
+                Setup.of(upscaler),
+                jobs,
+                request,
+                address=options.address,
+                resume=options.resume,
+                tell=tell,
+                progress=progress,
+            )
+        else:
+            outcomes = run(
+                upscaler, jobs, request, resume=options.resume, tell=tell, progress=progress
+            )
+        return Report.of(self.plan, outcomes)
 
 
 @dataclass(frozen=True)
@@ -84,7 +236,7 @@ def run(
         upscaler: model and backend.
         jobs: what to read and write.
         request: scale and format.
-        resume: keep finished outputs, see :class:`scaleport.batch.files.FilesOptions`.
+        resume: keep finished outputs, see :class:`scaleport.batch.run.FilesOptions`.
         record: whether to keep a journal beside the outputs; None for only if there are several
             jobs, or ``resume``.
         tell: called with every outcome, in the order of the jobs.
@@ -127,35 +279,6 @@ def run(
         while len(behind):
             done(_certain(behind.next()))
     return outcomes
-
-
-def fit_memory(upscaler: Upscaler, jobs: Sequence[Job], request: Request, limit: int) -> None:
-    """Choose the upscaler's tile so that a run of these jobs stays within a limit.
-
-    Args:
-        upscaler: model and backend; the tile of its policy becomes smaller if need be.
-        jobs: everything that will be upscaled; unreadable files are ignored.
-        request: scale and format.
-        limit: bytes of resident memory of this process.
-
-    Raises:
-        OutOfMemoryError: if even the smallest tile does not fit.
-        BackendError: if memory cannot be measured on this system.
-    """
-    tasks = []
-    for job in jobs:
-        try:
-            picture = open_picture(job.source)
-            size = fitted(request.size, picture.shape)
-            grid = checked_grid(upscaler.manifest, *picture.shape, request.scale, size)
-        except ScaleportError:
-            continue  # the run reports it
-        layout = picture.layout
-        if request.bits:
-            layout = replace(layout, dtype=np.dtype(BITS[request.bits]))
-        tasks.append(Task(grid, layout))
-    held = 1 if len(jobs) == 1 else 2 + _AHEAD + _BEHIND
-    upscaler.policy = fitting_policy(upscaler, tasks, limit, held)
 
 
 class _Line:
@@ -248,25 +371,3 @@ def _certain(outcome: Outcome | None) -> Outcome:
 
 def _given(outcome: Outcome) -> Callable[[], Outcome]:
     return lambda: outcome
-
-
-def prepare_folders(jobs: Sequence[Job], record: bool) -> tuple[dict[Path, Journal], list[Path]]:
-    """Make the folders of outputs and remove what killed runs left there.
-
-    Args:
-        jobs: what will be written.
-        record: False for no journals.
-
-    Returns:
-        The journals of the folders, and the folders that were missing, the deepest first.
-
-    Raises:
-        OutputError: if a folder cannot be made.
-    """
-    folders = sorted({job.target.parent for job in jobs})
-    made: list[Path] = []
-    for folder in folders:
-        made += make_folder(folder)
-        remove_leftovers(folder)
-    made.sort(key=lambda path: len(path.parts), reverse=True)
-    return {folder: Journal(folder) for folder in folders} if record else {}, made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -50,6 +50,9 @@ class Outcome:
     error: ScaleportError | None = None
     kept: bool = False
     seconds: float = 0.0
+
+
+Tell = Callable[[Outcome], None]
 
 
 class Work:

@@ -211,7 +211,7 @@ def upscale(
     streams = Streams(inputs, output, kind)
     out = streams.reporter(as_json, quiet, verbose)
     _check_engine(engine, address)
-    from scaleport.batch.files import FilesOptions, FilesRun
+    from scaleport.batch.run import FilesOptions, FilesRun
     from scaleport.batch.work import Request
     from scaleport.bundle.reader import open_bundle
     from scaleport.imaging.writing import SaveOptions, VideoOptions

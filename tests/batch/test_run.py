@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import scaleport
-from scaleport.batch.files import FilesOptions, upscale_files
 from scaleport.batch.journal import JOURNAL_NAME
+from scaleport.batch.run import FilesOptions, upscale_files
 from scaleport.errors import BackendError, ImageError, ScaleportError
 from scaleport.imaging.files import Image, save_image
 from scaleport.runtimes.file import FileUpscale, upscale_file

@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 from numpy_backend import numpy_stages, write_bundle
 
-from scaleport.batch.files import FilesOptions, upscale_files
+from scaleport.batch.run import FilesOptions, upscale_files
 from scaleport.errors import BackendError, ImageError, OutputError, UsageError
 from scaleport.imaging.writing import VideoOptions
 from scaleport.runtimes.upscaler import Upscaler
