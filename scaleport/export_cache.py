@@ -1,7 +1,7 @@
 """The cache of exports: finished bundles by what they were made from, in the user's cache folder.
 
 An entry is ``KEY/NAME.bundle``. Its key says everything that its bytes depend on, so that an entry
-is right as long as it is there, see :func:`scaleport.export.cached.cache_key`. No torch is needed
+is right as long as it is there, see :func:`scaleport.export.exporter.cache_key`. No torch is needed
 to find bundles here.
 """
 

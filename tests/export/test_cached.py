@@ -11,9 +11,8 @@ import pytest
 from scaleport.bundle.manifest import Manifest
 from scaleport.bundle.reader import open_bundle, read_manifest
 from scaleport.errors import OutputError
-from scaleport.export import cached, exporter
-from scaleport.export.cached import cache_key, from_cache
-from scaleport.export.exporter import export, tool_versions
+from scaleport.export import exporter
+from scaleport.export.exporter import cache_key, export, from_cache, tool_versions
 from scaleport.export.plan import ExportOptions
 from scaleport.export_cache import cache_folder, exported_bundles, fetch, keep
 from scaleport.models.checkpoint import read_metadata
@@ -69,7 +68,7 @@ def test_a_key_depends_on_all_that_makes_a_bundle(place, tiny_checkpoint, monkey
         key(one, ExportOptions(("onnx",), ("fp32",), keep_float32=("encoder",))),
         key(one, torch="0"),
     ]
-    monkeypatch.setattr(cached, "_sources", lambda: "other code")
+    monkeypatch.setattr(exporter, "_sources", lambda: "other code")
     keys.append(key(one))
     assert len(set(keys)) == len(keys)
     monkeypatch.undo()
