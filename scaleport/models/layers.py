@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scaleport.models.padding import Padding
+from scaleport.models.base import Padding
 
 
 def convolutions_channels_last(module: nn.Module) -> None:

@@ -18,9 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scaleport.catalogue import Counts, Work
 from scaleport.grid import Grid, subpixel_centres
-from scaleport.models.base import GRID_PORTS, DeployForm, Stage, listed
+from scaleport.models.base import GRID_PORTS, DeployForm, Padding, Stage, listed
 from scaleport.models.network import Network
-from scaleport.models.padding import Padding
 from scaleport.models.positions import GridTensors
 
 LR_SIZE = (192, 192)

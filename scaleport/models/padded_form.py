@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from scaleport.errors import UsageError
-from scaleport.models.base import DeployForm, Port, Stage
-from scaleport.models.padding import Padding
+from scaleport.models.base import DeployForm, Padding, Port, Stage
 from scaleport.models.stages import EncodeStage
 
 KEPT = (Port("kept_rows", ("H",)), Port("kept_cols", ("W",)))

@@ -11,13 +11,13 @@ from scaleport.models.base import (
     SKIP,
     UPSCALED,
     Normalisation,
+    Padding,
     Port,
     Stage,
     border_dtype,
     image_constant,
 )
 from scaleport.models.layers import crop
-from scaleport.models.padding import Padding
 
 
 class EncodeStage(nn.Module):

@@ -14,6 +14,7 @@ from scaleport.export.plan import ExportOptions
 from scaleport.grid import Grid
 from scaleport.models import ENCODERS, build_network, save_checkpoint
 from scaleport.models import scan as scan_module
+from scaleport.models.base import mirrored
 from scaleport.models.encoders.mambairv2 import (
     AttentiveScan,
     GatedFeedForward,
@@ -22,7 +23,6 @@ from scaleport.models.encoders.mambairv2 import (
     picked_rows,
     places_by_class,
 )
-from scaleport.models.padding import mirrored
 from scaleport.models.scan import selective_scan
 from scaleport.models.scan_graph import scan_in_lanes
 

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scaleport.errors import UsageError
-from scaleport.models.base import Tiling
+from scaleport.models.base import Padding, Tiling
 from scaleport.models.encoders.hit import HiTBlock, TokenEncoder, start_linear
 from scaleport.models.encoders.swinir import WindowAttention
 from scaleport.models.encoders.windowed import MASKED, rolled, strangers
 from scaleport.models.layers import LayerNorm, join_windows, split_windows
-from scaleport.models.padding import Padding
 from scaleport.models.registry import ENCODERS
 from scaleport.models.scan import selective_scan
 from scaleport.models.scan_graph import scan_in_lanes

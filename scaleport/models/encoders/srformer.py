@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scaleport.errors import UsageError
+from scaleport.models.base import PaddingKind
 from scaleport.models.encoders.windowed import Attention, WindowedEncoder
-from scaleport.models.padding import PaddingKind
 from scaleport.models.registry import ENCODERS
 
 FOLD = 2
@@ -77,7 +77,7 @@ class SRFormer(WindowedEncoder):
         drop_path: stochastic depth in training.
         padding: how images are continued to whole windows: ``reflect`` as the authors' network
             does, ``mirror``, or ``test-script`` as SwinIR's test script does before it calls the
-            network, see :class:`scaleport.models.padding.Padding`.
+            network, see :class:`scaleport.models.base.Padding`.
     """
 
     def __init__(

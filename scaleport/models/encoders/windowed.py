@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from scaleport.errors import UsageError
-from scaleport.models.base import Encoder, Tiling
+from scaleport.models.base import Encoder, Padding, PaddingKind, Tiling
 from scaleport.models.encoders.edsr import conv3
 from scaleport.models.layers import (
     LayerNorm,
@@ -20,7 +20,6 @@ from scaleport.models.layers import (
     softmax,
     split_windows,
 )
-from scaleport.models.padding import Padding, PaddingKind
 
 MASKED = -100.0
 """Added to the logits of pairs that are only neighbours because the map was rolled."""
@@ -248,7 +247,7 @@ class WindowedEncoder(Encoder):
             linearly from 0 at the first.
         make: makes the attention and the MLP of one block.
         keys: keys along one axis of a window.
-        padding: what continues images, see :class:`scaleport.models.padding.Padding`.
+        padding: what continues images, see :class:`scaleport.models.base.Padding`.
         in_channels: channels of what it is given: colours, or features.
     """
 
