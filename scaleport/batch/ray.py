@@ -25,8 +25,7 @@ from scaleport.paths import remove_empty
 from scaleport.progress import Progress
 from scaleport.runtimes.base import SessionOptions
 from scaleport.runtimes.file import FileResult
-from scaleport.runtimes.sources import BundleSource
-from scaleport.runtimes.upscaler import Upscaler, load
+from scaleport.runtimes.upscaler import BundleSource, Upscaler, load
 from scaleport.runtimes.view import TilePolicy
 
 

@@ -17,7 +17,7 @@ import torch
 from onnx import numpy_helper
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from scaleport.export.trace import TraceSizes, example_inputs
+from scaleport.export.capture import TraceSizes, example_inputs
 from scaleport.models.base import Stage
 from scaleport.runtimes.onnx_inside import module_of
 

@@ -23,8 +23,7 @@ from scaleport.grid import Grid
 from scaleport.imaging.pairs import Pair
 from scaleport.runtimes.base import Backend, GraphFile, Session, SessionOptions, hosted
 from scaleport.runtimes.registry import int8_judges, require
-from scaleport.runtimes.sources import names
-from scaleport.runtimes.stages import Stages
+from scaleport.runtimes.stages import Stages, names
 from scaleport.runtimes.view import TilePolicy, View
 from scaleport.validation.metrics import psnr_y
 

@@ -18,10 +18,9 @@ import torch
 
 from scaleport.atomic import replace_folder
 from scaleport.errors import BackendError, ExportError, OutputError, UsageError, first_line
-from scaleport.export.capture import capture, settled, swift, with_views
+from scaleport.export.capture import TraceSizes, capture, example_inputs, settled, swift, with_views
 from scaleport.export.coreml_lowering import corrected_frontend, unknown_operators
 from scaleport.export.coreml_options import CoreMLOptions
-from scaleport.export.trace import TraceSizes, example_inputs
 from scaleport.grid import output_length
 from scaleport.mil import Evaluator, read_program
 from scaleport.models.base import Port, Stage

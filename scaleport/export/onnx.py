@@ -16,14 +16,20 @@ import onnxslim
 import torch
 
 from scaleport.errors import ExportError, first_line
-from scaleport.export.capture import capture, quiet, replays, respelled, settled, swift, with_views
-from scaleport.export.lint import assert_same_graph
-from scaleport.export.trace import (
+from scaleport.export.capture import (
     SECOND_TRACE,
     TraceSizes,
+    capture,
     dynamic_shapes,
     example_inputs,
+    quiet,
+    replays,
+    respelled,
+    settled,
+    swift,
+    with_views,
 )
+from scaleport.export.lint import assert_same_graph
 from scaleport.models.base import Stage
 from scaleport.models.scan_graph import translations
 from scaleport.runtimes.onnx_inside import MODULE_KEY

@@ -32,8 +32,7 @@ from scaleport.mil.program import (
     TensorType,
     Value,
 )
-from scaleport.runtimes.base import TensorSpec
-from scaleport.runtimes.feeds import checked
+from scaleport.runtimes.base import TensorSpec, checked
 
 Observer = Callable[[Operation, str, Array], None]
 

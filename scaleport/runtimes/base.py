@@ -1,9 +1,9 @@
-"""What every backend looks like from outside: availability, load, run."""
+"""What every backend looks like from outside: availability, load, run, and what it is fed."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeAlias, runtime_checkable
@@ -14,7 +14,7 @@ from scaleport.aliases import Array as Array
 from scaleport.errors import UsageError
 
 if TYPE_CHECKING:
-    from scaleport.bundle.manifest import Graph
+    from scaleport.bundle.manifest import Graph, Manifest
     from scaleport.runtimes.inside import Inner, Operations
 
 
@@ -310,3 +310,74 @@ def stored_format(backend: Backend) -> str:
     PyTorch has no files of its own: it runs the checkpoint, in the stages of the ONNX graphs.
     """
     return source_format(backend) if backend.runs_checkpoint else backend.graph_format
+
+
+class GraphSource(Protocol):
+    """The graphs of one model."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What is known of the model."""
+        ...
+
+    def graphs(self, backend: Backend, precision: str) -> dict[str, Graph]:
+        """Declared inputs and outputs of the stages that a backend finds here, by stage."""
+        ...
+
+    def file(self, backend: Backend, stage: str, precision: str) -> GraphFile:
+        """What a backend loads for a stage.
+
+        Raises:
+            UsageError: if there is no such graph.
+            ArtifactError: if its file is damaged.
+        """
+        ...
+
+    def checkpoint(self) -> Path:
+        """The verified PyTorch checkpoint of the model.
+
+        Raises:
+            ArtifactError: if there is none, or it is damaged.
+        """
+        ...
+
+
+def checked(feeds: Feeds, specs: Sequence[TensorSpec]) -> dict[str, Array]:
+    """Feeds as contiguous arrays in host memory, complete and of the right type and shape.
+
+    Raises:
+        UsageError: if one is missing, unknown, or of the wrong type, rank or fixed dimension.
+    """
+    values = checked_values(feeds, specs)
+    return {name: np.ascontiguousarray(host(value)) for name, value in values.items()}
+
+
+def checked_values(feeds: Feeds, specs: Sequence[TensorSpec]) -> dict[str, Value]:
+    """Feeds where they are, complete and of the right type and shape, in the order of ``specs``.
+
+    Raises:
+        UsageError: if one is missing, unknown, or of the wrong type, rank or fixed dimension.
+    """
+    unknown = sorted(set(feeds) - {spec.name for spec in specs})
+    if unknown:
+        names = ", ".join(spec.name for spec in specs)
+        raise UsageError(f"unknown input {', '.join(unknown)}; this graph takes {names}")
+    result: dict[str, Value] = {}
+    for spec in specs:
+        if spec.name not in feeds:
+            raise UsageError(f"input {spec.name!r} is missing")
+        value = feeds[spec.name]
+        if not hasattr(value, "dtype"):
+            value = np.asarray(value)
+        if value.dtype != spec.dtype:
+            raise UsageError(f"input {spec.name!r} must be {spec.dtype}, got {value.dtype}")
+        shape = tuple(value.shape)
+        fits = len(shape) == len(spec.shape) and all(
+            want in (-1, have) for want, have in zip(spec.shape, shape, strict=True)
+        )
+        if not fits:
+            want = "x".join("?" if d < 0 else str(d) for d in spec.shape)
+            have = "x".join(str(d) for d in shape) or "a number"
+            raise UsageError(f"input {spec.name!r} must have shape {want}, got {have}")
+        result[spec.name] = value
+    return result

@@ -25,8 +25,8 @@ from scaleport.runtimes.base import (
     SessionOptions,
     TensorSpec,
     Values,
+    checked,
 )
-from scaleport.runtimes.feeds import checked
 from scaleport.runtimes.inside import Inner, Operations
 
 if TYPE_CHECKING:

@@ -16,12 +16,11 @@ from scaleport.errors import (
     UsageError,
 )
 from scaleport.runtimes.arrays import Arrays
-from scaleport.runtimes.base import Feeds, TensorSpec, Value, Values, host
+from scaleport.runtimes.base import Feeds, TensorSpec, Value, Values, checked_values, host
 from scaleport.runtimes.cuda import Device, runtime, use_device
 from scaleport.runtimes.device_arrays import DeviceArrays
 from scaleport.runtimes.engine_library import Library, Messages, logged
 from scaleport.runtimes.engine_record import ShapeRange
-from scaleport.runtimes.feeds import checked_values
 from scaleport.runtimes.pool import Pool
 
 REBUILD = "build it again from the ONNX graph in the bundle"

@@ -10,8 +10,7 @@ from scaleport.errors import UsageError
 from scaleport.grid import Grid, in_longer
 from scaleport.runtimes.arrays import Native
 from scaleport.runtimes.base import Feeds, Value, Values, host
-from scaleport.runtimes.sources import names
-from scaleport.runtimes.stages import Stages
+from scaleport.runtimes.stages import Stages, names
 from scaleport.runtimes.tiling import bands
 
 Size = tuple[int, int]

@@ -21,9 +21,10 @@ from scaleport.runtimes.base import (
     TensorSpec,
     Values,
     Work,
+    checked,
+    checked_values,
 )
 from scaleport.runtimes.device_arrays import DeviceArrays
-from scaleport.runtimes.feeds import checked, checked_values
 from scaleport.runtimes.gpu import GPU_WORK, gpu_arrays
 from scaleport.runtimes.inside import Inner, Operations
 

@@ -18,8 +18,8 @@ from scaleport.runtimes.base import (
     SessionOptions,
     TensorSpec,
     Values,
+    checked,
 )
-from scaleport.runtimes.feeds import checked
 from scaleport.runtimes.inside import Inner, Operations
 from scaleport.runtimes.openvino_core import shared_core
 from scaleport.runtimes.pool import Pool

@@ -26,8 +26,8 @@ from scaleport.runtimes.base import (
     Value,
     Values,
     Work,
+    checked_values,
 )
-from scaleport.runtimes.feeds import checked_values
 from scaleport.runtimes.forked import in_usable_thread
 from scaleport.runtimes.gpu import GPU_WORK
 from scaleport.runtimes.torch_arrays import torch_arrays

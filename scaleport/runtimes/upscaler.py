@@ -4,22 +4,61 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from scaleport.aliases import Array
-from scaleport.bundle.manifest import Manifest
+from scaleport.bundle.manifest import Graph, Manifest
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.errors import BackendError, UsageError
 from scaleport.imaging.given import ImageLike
 from scaleport.paths import path_of
 from scaleport.progress import Progress
-from scaleport.runtimes.base import INFERENCE_PRECISIONS, SessionOptions, stored_format
+from scaleport.runtimes.base import (
+    INFERENCE_PRECISIONS,
+    Backend,
+    GraphFile,
+    SessionOptions,
+    stored_format,
+)
 from scaleport.runtimes.registry import get_backend, preferred_names, ranked_names, require
-from scaleport.runtimes.sources import BundleSource
-from scaleport.runtimes.stages import Stages
+from scaleport.runtimes.stages import Stages, names
 from scaleport.runtimes.view import TilePolicy, View
+
+
+@dataclass(frozen=True)
+class BundleSource:
+    """The graphs of an opened bundle."""
+
+    bundle: Bundle
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self.bundle.manifest
+
+    def graphs(self, backend: Backend, precision: str) -> dict[str, Graph]:
+        """Graphs of the bundle in the backend's format, by stage."""
+        found = self.bundle.graphs(stored_format(backend), None, precision)
+        return {graph.stage: graph for graph in found}
+
+    def file(self, backend: Backend, stage: str, precision: str) -> GraphFile:
+        """The verified file of a graph, or the checkpoint for a backend that runs that."""
+        form = backend.graph_format
+        if form == "torch":
+            graph = self.graphs(backend, precision).get(stage)
+            if graph is None:
+                raise UsageError(f"this model has no stage {stage!r} in {precision}")
+            path = self.bundle.checkpoint()
+        else:
+            graph = self.bundle.graph(form, stage, precision)
+            path = self.bundle.file(graph.path)
+        return GraphFile(path, stage, precision, names(graph.inputs), names(graph.outputs))
+
+    def checkpoint(self) -> Path:
+        """The bundle's checkpoint."""
+        return self.bundle.checkpoint()
 
 
 class Upscaler:

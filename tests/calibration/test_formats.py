@@ -65,9 +65,9 @@ def test_the_exporter_writes_the_graph_of_an_engine_beside_it(tiny_int8, tmp_pat
 @pytest.mark.parametrize("name", ["encode", "render"])
 def test_core_ml_stores_weights_as_int8_and_computes_in_float(tiny_checkpoint, tmp_path, name):
     pytest.importorskip("coremltools")
+    from scaleport.export.capture import TraceSizes, example_inputs
     from scaleport.export.coreml import export_stage
     from scaleport.export.coreml_options import CoreMLOptions
-    from scaleport.export.trace import TraceSizes, example_inputs
     from scaleport.mil import Evaluator, read_program
     from scaleport.models import load_checkpoint
 

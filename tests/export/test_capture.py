@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from scaleport.errors import ExportError
 from scaleport.export import onnx as lowering
-from scaleport.export.capture import capture, replays, settled
+from scaleport.export.capture import capture, example_inputs, replays, settled
 from scaleport.export.lint import assert_same_graph
-from scaleport.export.trace import example_inputs
 from scaleport.models import build_network
 from scaleport.models.base import IMAGE, Port, Stage
 

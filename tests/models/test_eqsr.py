@@ -22,8 +22,8 @@ from scaleport.models.encoders.eqsr import EQSR, Adapter, OverlapBlock
 from scaleport.models.octaves import Octaves
 from scaleport.runtimes.base import SessionOptions
 from scaleport.runtimes.registry import get_backend
-from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.stages import Stages
+from scaleport.runtimes.upscaler import BundleSource
 from scaleport.runtimes.view import TilePolicy, View
 
 TINY: dict[str, Any] = {

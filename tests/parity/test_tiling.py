@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from scaleport.models.network import build_network
-from scaleport.runtimes.sources import RevisedSource
 from scaleport.runtimes.upscaler import load
 from scaleport.runtimes.view import TilePolicy, View
+from scaleport.validation.parity.drift import RevisedSource
 from scaleport.validation.pictures import picture
 
 HEIGHT, WIDTH, SCALE = 333, 500, 2.7

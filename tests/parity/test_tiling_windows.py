@@ -10,9 +10,9 @@ import torch
 from scaleport.bundle.manifest import SizeRange
 from scaleport.grid import Grid
 from scaleport.models.network import build_network
-from scaleport.runtimes.sources import RevisedSource
 from scaleport.runtimes.upscaler import load
 from scaleport.runtimes.view import TilePolicy, View
+from scaleport.validation.parity.drift import RevisedSource
 from scaleport.validation.pictures import picture
 
 # Reach is less than half of the overlap of 32 pixels, so that tiles agree where they fade.

@@ -12,8 +12,8 @@ from scaleport.bundle.manifest import FORMAT_VERSION, Graph, Manifest, ScaleRang
 from scaleport.bundle.reader import open_bundle
 from scaleport.bundle.writer import BundleWriter
 from scaleport.runtimes.base import Availability, Backend, SessionOptions
-from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.stages import Stages
+from scaleport.runtimes.upscaler import BundleSource
 
 GRID = ("row_index", "row_offset", "col_index", "col_offset", "scale")
 

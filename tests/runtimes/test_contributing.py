@@ -13,9 +13,8 @@ import pytest
 from scaleport.bundle.reader import open_bundle
 from scaleport.runtimes import registry
 from scaleport.runtimes.base import Backend, SessionOptions
-from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.stages import Stages
-from scaleport.runtimes.upscaler import Upscaler, load
+from scaleport.runtimes.upscaler import BundleSource, Upscaler, load
 from scaleport.runtimes.view import TilePolicy
 from scaleport.validation.pictures import picture
 

@@ -16,11 +16,10 @@ from scaleport.imaging.resample import support
 from scaleport.runtimes.arrays import HOST
 from scaleport.runtimes.base import SessionOptions, host
 from scaleport.runtimes.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeSession
-from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.stages import Stages
 from scaleport.runtimes.tiling import TilePolicy, cut
 from scaleport.runtimes.torch_arrays import torch_arrays
-from scaleport.runtimes.upscaler import Upscaler, load
+from scaleport.runtimes.upscaler import BundleSource, Upscaler, load
 
 LAYOUTS = [Layout(c, np.dtype(t)) for c in (0, 1, 2, 3, 4) for t in ("u1", "u2", "f4")]
 

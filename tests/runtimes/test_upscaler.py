@@ -12,8 +12,7 @@ from scaleport.errors import ArtifactError, BackendError, UsageError
 from scaleport.models.network import build_network
 from scaleport.runtimes.base import Availability, SessionOptions
 from scaleport.runtimes.registry import get_backend, own_backends
-from scaleport.runtimes.sources import BundleSource
-from scaleport.runtimes.upscaler import load
+from scaleport.runtimes.upscaler import BundleSource, load
 from scaleport.runtimes.view import TilePolicy
 from scaleport.validation.pictures import picture
 

@@ -18,8 +18,8 @@ from scaleport.progress import Progress, Steps
 from scaleport.runtimes import registry
 from scaleport.runtimes.base import SessionOptions, host, source_format
 from scaleport.runtimes.scales import checked_grid
-from scaleport.runtimes.sources import BundleSource
 from scaleport.runtimes.stages import Stages
+from scaleport.runtimes.upscaler import BundleSource
 from scaleport.validation.bisection.divergence import (
     TOLERANCES,
     Compared,

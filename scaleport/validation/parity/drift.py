@@ -8,13 +8,15 @@ both ends the same content, so what remains between them is a matter of position
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import msgspec
 import numpy as np
 
+from scaleport.bundle.manifest import Graph, Manifest
 from scaleport.grid import Grid
-from scaleport.runtimes.sources import RevisedSource
+from scaleport.runtimes.base import Backend, GraphFile, GraphSource
 from scaleport.runtimes.stages import Stages
 from scaleport.runtimes.upscaler import Upscaler
 from scaleport.runtimes.view import View
@@ -46,6 +48,34 @@ class Drift:
     def passed(self) -> bool:
         """Whether the last rows are about as good as the first; False for NaN."""
         return bool(np.isfinite(self.last)) and self.ratio < MAX_RATIO
+
+
+@dataclass(frozen=True)
+class RevisedSource:
+    """The graphs of another source under a manifest that says something else of them.
+
+    For what a model is capable of beyond what it declares, e.g. sizes or a receptive field.
+    """
+
+    source: GraphSource
+    revised: Manifest
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest in place of the source's own."""
+        return self.revised
+
+    def graphs(self, backend: Backend, precision: str) -> dict[str, Graph]:
+        """Those of the source."""
+        return self.source.graphs(backend, precision)
+
+    def file(self, backend: Backend, stage: str, precision: str) -> GraphFile:
+        """That of the source."""
+        return self.source.file(backend, stage, precision)
+
+    def checkpoint(self) -> Path:
+        """That of the source."""
+        return self.source.checkpoint()
 
 
 def _untiled(stages: Stages, height: int) -> Stages:

@@ -31,8 +31,7 @@ from scaleport.errors import (
 from scaleport.extras import needs
 from scaleport.grid import Grid
 from scaleport.progress import Progress, silent
-from scaleport.runtimes.sources import BundleSource
-from scaleport.runtimes.upscaler import Upscaler, load
+from scaleport.runtimes.upscaler import BundleSource, Upscaler, load
 from scaleport.runtimes.view import View
 from scaleport.validation.metrics import max_abs, psnr
 from scaleport.validation.parity.cases import (
