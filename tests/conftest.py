@@ -144,7 +144,7 @@ def torch_bundle(tmp_path_factory) -> Callable[..., Path]:
         root = tmp_path_factory.mktemp("torch")
         save_checkpoint(network.eval(), root / "network.safetensors")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("scaleport.export.write_onnx.write", unlowered)
+            patch.setattr("scaleport.export.onnx.write", unlowered)
             options = ExportOptions(formats=("onnx",), **options)
             export_bundle(root / "network.safetensors", root / "network.bundle", options)
         return root / "network.bundle"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from scaleport.export.plan import ExportPlan
 
 FORMATS: dict[str, str] = {
-    "onnx": "scaleport.export.write_onnx",
+    "onnx": "scaleport.export.onnx",
     "openvino": "scaleport.export.write_openvino",
     "tensorrt": "scaleport.export.write_tensorrt",
     "coreml": "scaleport.export.write_coreml",

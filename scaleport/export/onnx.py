@@ -1,4 +1,4 @@
-"""ONNX graphs of single stages: trace, translate, lint, simplify, check again."""
+"""ONNX graphs of single stages: trace, translate, lint, simplify, check again; and their files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import onnx
@@ -33,6 +33,10 @@ from scaleport.export.lint import assert_same_graph
 from scaleport.models.base import Stage
 from scaleport.models.scan_graph import translations
 from scaleport.runtimes.onnx_inside import MODULE_KEY
+
+if TYPE_CHECKING:
+    from scaleport.bundle.manifest import Graph
+    from scaleport.export.plan import ExportPlan
 
 CHECK_SIZES = TraceSizes(1, 10, 19, 41, 22, 2)
 """Sizes that no trace used, for the numerical check after simplification."""
@@ -326,3 +330,22 @@ def translation() -> Translation | None:
         return made
 
     return Translation(known, run)
+
+
+def write(plan: ExportPlan) -> list[Graph]:
+    """Write the ONNX graphs of a bundle: every stage and the whole graphs in every precision."""
+    graphs = []
+    for precision in plan.options.precisions:
+        for stage in plan.written_stages(precision):
+            path = f"onnx/{precision}/{stage.name}.onnx"
+            save(plan.final_stage(precision, stage), plan.place(path))
+            graphs.append(plan.stage_entry(stage, precision, path))
+        for scale, stage in plan.whole_stages(precision):
+            path = f"onnx/{precision}/{stage.name}.onnx"
+            save(plan.final_whole(precision, scale, stage), plan.place(path))
+            graphs.append(plan.stage_entry(stage, precision, path))
+        for name in plan.fronts:
+            path = f"onnx/{precision}/{name}.onnx"
+            save(plan.onnx_whole(precision, name), plan.place(path))
+            graphs.append(plan.whole_entry(name, precision, path))
+    return graphs

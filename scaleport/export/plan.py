@@ -269,6 +269,11 @@ class ExportPlan:
             return None
         return resample_graph(max(self.natives) / self.network.limits.min)
 
+    @property
+    def fronts(self) -> tuple[str, ...]:
+        """Names of the whole graphs for pictures of any size; none of a fixed shape."""
+        return () if self.lengths else tuple(FRONTS)
+
     def onnx_whole(self, precision: str, name: str) -> onnx.ModelProto:
         """The whole graph ``whole`` (image, scale) or ``whole_size`` (image, size)."""
         key = (precision, name)
