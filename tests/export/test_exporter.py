@@ -42,7 +42,7 @@ def writers(monkeypatch):
             plan.place(path).write_bytes(b"graph")
             return [plan.stage_entry(stage, "fp32", path)]
 
-        monkeypatch.setattr(f"scaleport.export.write_{name}.write", write)
+        monkeypatch.setattr(f"{FORMATS[name]}.write", write)
 
     return replace
 

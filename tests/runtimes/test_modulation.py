@@ -36,7 +36,7 @@ class Recorded(Stages):
             receptive_field=1,
             render_radius=None,
             tile_step=1,
-            graphs={},
+            fixed_size=None,
             height=size,
             width=size,
             scale=SimpleNamespace(min=1.0, max=8.0, native=()),
