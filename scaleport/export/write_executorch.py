@@ -20,8 +20,8 @@ import torch
 from scaleport.atomic import write_bytes
 from scaleport.bundle.manifest import Graph, Precision
 from scaleport.errors import ExportError, first_line
+from scaleport.export.capture import TraceSizes, example_inputs
 from scaleport.export.plan import ExportPlan
-from scaleport.export.trace import TraceSizes, example_inputs
 from scaleport.extras import needs
 from scaleport.models.base import Stage, listed
 from scaleport.runtimes.base import GraphFile, Session, SessionOptions, host

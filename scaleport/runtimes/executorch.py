@@ -23,8 +23,8 @@ from scaleport.runtimes.base import (
     SessionOptions,
     TensorSpec,
     Values,
+    checked,
 )
-from scaleport.runtimes.feeds import checked
 
 DEVICE: Final = "CPU (XNNPACK and portable operators)"
 _PACKAGES: Final = ("executorch", "torch")
