@@ -183,7 +183,7 @@ def _choose(bundle: Bundle) -> str:
             continue
         if stored_format(backend) not in bundle.formats():
             reasons.append(f"{name}: no graphs in this bundle")
-            continue  # its library is not even asked: that takes a second for some
+            continue  # and its library is not imported
         found = backend.availability()
         if found.usable and not found.emulated:
             return name
