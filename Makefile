@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# The package alone, without torch: the page takes bundles that are there.
+BASE := $(VENV)/.base
 PIP := $(BIN)/python -m pip install --quiet -c constraints.txt
 
 # Two workers: tracing is one Python thread, and libraries that start as many threads as there are
@@ -29,6 +31,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) -e ".[tensorrt-rtx]" || echo "note: TensorRT-RTX is not available for this platform"
 	touch $@
 
+$(BASE): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -e .
+	touch $@
+
 demo: $(STAMP) models  ## upscale two photographs, then export one network to every format and prove it
 	$(BIN)/python examples/demo.py
 
@@ -48,7 +55,7 @@ $(WEB_STAMP): web/package.json web/package-lock.json
 models: $(STAMP)  ## make the bundles that come with the package from scaleport/weights
 	$(BIN)/python tools/make_models.py
 
-web: $(STAMP) $(WEB_STAMP) models  ## build the static site of the demo page with the shipped models
+web: $(BASE) $(WEB_STAMP)  ## build the static site of the demo page with the shipped models
 	$(BIN)/python -m scaleport.serving.site $(SITE)
 	cd web && node build.mjs site build/site
 	@echo "built $(SITE); see it with: $(BIN)/scaleport web"
