@@ -1,8 +1,8 @@
 """A stage as PyTorch operators: captured once, the source of every graph that is made of it.
 
 Capturing with symbolic lengths costs more than all that follows, so it is done once per stage and
-precision, and what exporters would do by capturing again is done on the program itself where it
-holds only operators that need no rewriting (:func:`settled`). That nothing of the traced lengths
+precision, and what exporters would do by capturing again is done on the program itself where its
+operators allow it (:func:`scaleport.export.settle.settled`). That nothing of the traced lengths
 stayed in it is shown by running it beside the stage at other lengths, operator by operator
 (:func:`replays`).
 """
@@ -10,20 +10,17 @@ stayed in it is shown by running it beside the stage at other lengths, operator 
 from __future__ import annotations
 
 import contextlib
-import copy
 import gc
 import inspect
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.export.graph_signature import OutputSpec, TensorArgument
-from torch.fx.node import Node
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
@@ -31,6 +28,7 @@ from scaleport.bundle.dimensions import continued, split_dimension
 from scaleport.errors import ExportError, first_line
 from scaleport.grid import Grid, subpixel_centres
 from scaleport.models.base import Port, Stage
+from scaleport.models.lengths import exchange_symbols, own_symbols
 
 
 @dataclass(frozen=True)
@@ -68,26 +66,6 @@ SECOND_TRACE = TraceSizes(3, 167, 151, 353, 347, 5)
 
 REPLAY_SIZES = TraceSizes(3, 22, 30, 52, 62, 2)
 """Lengths at which a program is run beside its stage: none is a traced one, nor odd as they are."""
-
-_aten = torch.ops.aten
-_ASSERTIONS = (
-    _aten._assert_tensor_metadata.default,
-    _aten._assert_scalar.default,
-    _aten._assert_async.default,
-    _aten._assert_async.msg,
-    _aten.sym_constrain_range_for_size.default,
-)
-_SAME = (
-    _aten.contiguous.default,
-    _aten.detach.default,
-    _aten.detach_.default,
-    _aten.alias.default,
-    _aten.lift_fresh_copy.default,
-)
-"""Operators whose result is their input, in a graph in which nothing changes in place."""
-_REWRITTEN = (_aten.chunk.default,)
-"""Operators that PyTorch rewrites and exporters get wrong as they are: a list of pieces is a
-sequence to ONNX, of which shapes are not known, and nothing to Core ML."""
 
 
 def example_inputs(stage: Stage, sizes: TraceSizes) -> tuple[Tensor, ...]:
@@ -172,128 +150,38 @@ def capture(stage: Stage, sizes: TraceSizes | None = None) -> torch.export.Expor
     Raises:
         ExportError: if it cannot be captured.
     """
+    with own_symbols() as used:
+        try:
+            program = _capture(stage, sizes or TraceSizes())
+            if used:
+                exchange_symbols(program.graph_module.graph)
+                program.graph_module.recompile()
+            return program
+        except Exception as error:
+            if not used:
+                raise _untraced(stage, error) from error
     try:
-        # Otherwise lengths of 1 would count as a case of their own, and be refused later.
-        config: Any = torch.fx.experimental._config
-        with quiet(), swift(), torch.no_grad(), config.patch(backed_size_oblivious=True):
-            return torch.export.export(
-                stage.module.eval(),
-                example_inputs(stage, sizes or TraceSizes()),
-                dynamic_shapes=dynamic_shapes(stage),
-                strict=False,
-                prefer_deferred_runtime_asserts_over_guards=True,
-            )
+        # Code that asks how a length relates to others gets no answer about a mere symbol.
+        return _capture(stage, sizes or TraceSizes())
     except Exception as error:
-        raise ExportError(f"stage {stage.name!r} cannot be traced: {first_line(error)}") from error
+        raise _untraced(stage, error) from error
 
 
-def settled(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram | None:
-    """The program as PyTorch's rewriting would leave it, without capturing it a second time.
-
-    Assertions go, conversions to the type that a tensor already has go, and so does what detaches
-    or lays out anew. Everything else must be an operator that changes nothing in place.
-
-    Args:
-        program: a captured program; not changed.
-
-    Returns:
-        The program, or None if it holds an operator that has to be rewritten.
-    """
-    graph = copy.deepcopy(program.graph_module.graph)
-    if not all(_settle(graph, node) for node in list(graph.nodes)):
-        return None
-    # Backwards, so that arithmetic on lengths that only assertions read goes whole.
-    for node in reversed(list(graph.nodes)):
-        if node.op == "call_function" and not node.users:
-            graph.erase_node(node)
-    signature = copy.copy(program.graph_signature)
-    results = next(node for node in graph.nodes if node.op == "output").args[0]
-    signature.output_specs = [
-        OutputSpec(spec.kind, TensorArgument(result.name), spec.target)
-        for spec, result in zip(signature.output_specs, results, strict=True)
-    ]
-    return torch.export.ExportedProgram(
-        root=program.graph_module,
-        graph=graph,
-        graph_signature=signature,
-        state_dict=program.state_dict,
-        range_constraints=program.range_constraints,
-        module_call_graph=copy.deepcopy(program.module_call_graph),
-        example_inputs=program.example_inputs,
-        constants=program.constants,
-    )
+def _capture(stage: Stage, sizes: TraceSizes) -> torch.export.ExportedProgram:
+    # Otherwise lengths of 1 would count as a case of their own, and be refused later.
+    config: Any = torch.fx.experimental._config
+    with quiet(), swift(), torch.no_grad(), config.patch(backed_size_oblivious=True):
+        return torch.export.export(
+            stage.module.eval(),
+            example_inputs(stage, sizes),
+            dynamic_shapes=dynamic_shapes(stage),
+            strict=False,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
 
 
-def _settle(graph: torch.fx.Graph, node: torch.fx.Node) -> bool:
-    """Settle one node of a graph; False if it has to be rewritten."""
-    if node.op != "call_function":
-        return node.op != "get_attr"
-    if node.target in _ASSERTIONS:
-        graph.erase_node(node)
-    elif node.target is _aten.to.dtype:
-        return _settle_conversion(graph, node)
-    elif node.target in _SAME:
-        node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
-        graph.erase_node(node)
-    elif node.target in _REWRITTEN:
-        return False
-    elif isinstance(node.target, torch._ops.OpOverload):
-        return not node.target._schema.is_mutable
-    return True
-
-
-def respelled(program: torch.export.ExportedProgram, known: Callable[[Any], bool]) -> bool:
-    """Spell a settled program with operators that the next exporter knows, in place.
-
-    Args:
-        program: result of :func:`settled`.
-        known: whether the exporter can lower an operator as it is.
-
-    Returns:
-        Whether it knows all of them now.
-    """
-    graph = program.graph_module.graph
-    for node in list(graph.nodes):
-        if node.op != "call_function" or known(node.target):
-            continue
-        if node.target is _aten.rsub.Scalar and len(node.args) == 2:
-            x, number = node.args
-            dtype = x.meta["val"].dtype
-            with graph.inserting_before(node):
-                left = graph.call_function(_aten.scalar_tensor.default, (number,), {"dtype": dtype})
-            with x.meta["val"].fake_mode:
-                left.meta = {**node.meta, "val": torch.scalar_tensor(number, dtype=dtype)}
-            node.target, node.args = _aten.sub.Tensor, (left, x)
-        elif node.target is _aten.numpy_T.default:
-            (x,) = node.args
-            axes = list(reversed(range(x.meta["val"].dim())))
-            node.target, node.args = _aten.permute.default, (x, axes)
-    program.graph_module.recompile()
-    return all(known(node.target) for node in graph.nodes if node.op == "call_function")
-
-
-def with_views(program: torch.export.ExportedProgram) -> None:
-    """Call every reshape a view, as PyTorch's rewriting does: graphs have no strides.
-
-    In place, and last: PyTorch cannot run such a program.
-    """
-    for node in program.graph_module.graph.nodes:
-        if node.target is _aten.reshape.default:
-            node.target = _aten.view.default
-    program.graph_module.recompile()
-
-
-def _settle_conversion(graph: torch.fx.Graph, node: Node) -> bool:
-    source, dtype, *rest = node.args
-    if rest or node.kwargs or not isinstance(source, Node):
-        return False
-    if source.meta["val"].dtype == dtype:
-        node.replace_all_uses_with(source)
-        graph.erase_node(node)
-        return True
-    node.target = _aten._to_copy.default
-    node.args, node.kwargs = (source,), {"dtype": dtype}
-    return True
+def _untraced(stage: Stage, error: Exception) -> ExportError:
+    return ExportError(f"stage {stage.name!r} cannot be traced: {first_line(error)}")
 
 
 _LAYOUT = tuple(
@@ -318,8 +206,9 @@ class _Record(TorchDispatchMode):  # type: ignore[no-untyped-call]
         made, _ = tree_flatten(result)
         numbers = [leaf for leaf in leaves if not isinstance(leaf, torch.Tensor)]
         tensors = [value for value in made if isinstance(value, torch.Tensor)]
-        # How memory is laid out may differ; what is made of it counts.
-        name = str(func)
+        # How memory is laid out may differ; what is made of it counts. Nor does it matter whether
+        # an operator writes in place, which the name says by its last character.
+        name = str(func).replace("_.", ".")
         if not (func.is_view or name.startswith(_LAYOUT)):
             self.calls.append((name, numbers, [tensor.clone() for tensor in tensors]))
         return result

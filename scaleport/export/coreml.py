@@ -18,9 +18,10 @@ import torch
 
 from scaleport.atomic import replace_folder
 from scaleport.errors import BackendError, ExportError, OutputError, UsageError, first_line
-from scaleport.export.capture import TraceSizes, capture, example_inputs, settled, swift, with_views
+from scaleport.export.capture import TraceSizes, capture, example_inputs, swift
 from scaleport.export.coreml_lowering import corrected_frontend, unknown_operators
 from scaleport.export.coreml_options import CoreMLOptions
+from scaleport.export.settle import settled, with_views, without_layout
 from scaleport.grid import output_length
 from scaleport.mil import Evaluator, read_program
 from scaleport.models.base import Port, Stage
@@ -127,6 +128,8 @@ def trace_program(
     """
     captured = captured or capture(stage)
     traced = settled(captured)
+    if traced is not None:
+        without_layout(traced)
     if traced is not None and not unknown_operators(traced):
         with_views(traced)
     else:

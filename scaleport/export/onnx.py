@@ -24,12 +24,11 @@ from scaleport.export.capture import (
     example_inputs,
     quiet,
     replays,
-    respelled,
-    settled,
     swift,
-    with_views,
 )
 from scaleport.export.lint import assert_same_graph
+from scaleport.export.onnx_passes import linear_matching, promotes
+from scaleport.export.settle import respelled, settled, with_views
 from scaleport.models.base import Stage
 from scaleport.models.scan_graph import translations
 from scaleport.runtimes.onnx_inside import MODULE_KEY
@@ -321,12 +320,14 @@ def translation() -> Translation | None:
     def run(program: torch.export.ExportedProgram) -> torch.onnx.ONNXProgram:
         config: Any = torch.fx.experimental._config
         with quiet(), swift(), torch.no_grad(), config.patch(backed_size_oblivious=True):
-            promote(program.graph_module)
+            if promotes(program):
+                promote(program.graph_module)
             with_views(program)
             made: torch.onnx.ONNXProgram = translate(program, registry=registry)
             # Much of the table is written in an older opset.
             made.model = raised(made.model, OPSET)
-            made.optimize()
+            with linear_matching():
+                made.optimize()
         return made
 
     return Translation(known, run)

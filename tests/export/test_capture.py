@@ -13,10 +13,13 @@ from torch import Tensor, nn
 
 from scaleport.errors import ExportError
 from scaleport.export import onnx as lowering
-from scaleport.export.capture import capture, example_inputs, replays, settled
+from scaleport.export.capture import capture, example_inputs, replays
 from scaleport.export.lint import assert_same_graph
+from scaleport.export.settle import settled
 from scaleport.models import build_network
 from scaleport.models.base import IMAGE, Port, Stage
+from scaleport.models.encoders.foreign import pad_like_spandrel
+from scaleport.models.layers import crop
 
 FEATURE = Port("feature", ("N", 3, "H", "W"))
 
@@ -63,6 +66,34 @@ class Plain(nn.Module):
         return (rest * weights).reshape(image.shape[0], 3, image.shape[2], image.shape[3])
 
 
+class WritesItsOwn(nn.Module):
+    """Writes into what it made, reads it again, cuts channels and takes their variance."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        made = image * 2 - 1
+        kept = torch.nn.functional.relu_(made)
+        first, rest = torch.cat([made + kept, made], dim=1).chunk(2, dim=1)
+        variance = rest.permute(0, 2, 3, 1).var(-1, unbiased=False, keepdim=True)
+        return first + variance.permute(0, 3, 1, 2)
+
+
+class Padded(nn.Module):
+    """Pads to multiples of 4, halves the sides, and may ask how lengths relate."""
+
+    def __init__(self, asks: bool) -> None:
+        super().__init__()
+        self.asks = asks
+
+    def forward(self, image: Tensor) -> Tensor:
+        n, _, height, width = image.shape
+        x = pad_like_spandrel(image, 4, 4)
+        if self.asks and x.shape[2] < height:
+            x = -x
+        high, wide = x.shape[2], x.shape[3]
+        pairs = x.reshape(n, 3, high // 2, 2, wide // 2, 2)
+        return crop(pairs.flip(3).reshape(n, 3, high, wide), height, width)
+
+
 def test_what_the_output_does_not_show_is_found() -> None:
     program = settled(capture(stage(Traced())))
     assert program is not None
@@ -87,6 +118,30 @@ def test_operators_that_write_in_place_go_the_long_way() -> None:
     assert not lowering.trace_program(stage(InPlace()))[1]
     model = lowering.export_stage(stage(InPlace()))
     assert [value.name for value in model.graph.output] == ["feature"]
+
+
+def test_operators_that_write_what_only_they_see_return_instead() -> None:
+    made = stage(WritesItsOwn())
+    program = settled(capture(made))
+    assert program is not None and replays(program, made)
+    names = {str(node.target) for node in program.graph_module.graph.nodes}
+    assert "aten.relu.default" in names and "aten.chunk.default" not in names
+    assert lowering.trace_program(made)[1]
+    lowering.export_stage(made)
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_padded_lengths_are_captured_as_symbols(asks: bool) -> None:
+    made = stage(Padded(asks))
+    captured = capture(made)
+    names = {str(node.target) for node in captured.graph_module.graph.nodes}
+    assert not any(name.startswith("scaleport.") for name in names)
+    image = torch.rand(2, 3, 7, 9)
+    torch.testing.assert_close(captured.module()(image), made.module(image), rtol=0, atol=0)
+    # Where code asks about the symbol, lengths stay expressions of those of the image.
+    free = "u0" in str([node.meta.get("val") for node in captured.graph_module.graph.nodes])
+    assert free != asks
+    lowering.export_stage(made)
 
 
 def results(model: onnx.ModelProto, feeds: dict[str, Any]) -> list[Any]:

@@ -176,14 +176,15 @@ def check_onnx(
         form = network.deploy(dtype)
         models = {stage.name: onnx.export_stage(stage) for stage in _chosen(form, only)}
         name = f"onnxruntime {dtype}"
-        worst[name] = _compare(network, form, dtype, _run_onnx(models), cases, name)
+        worst[name] = _compare(network, form, dtype, run_onnx(models), cases, name)
         if openvino and dtype == torch.float32:
             name = f"openvino {dtype}"
-            worst[name] = _compare(network, form, dtype, _run_openvino(models), cases, name)
+            worst[name] = _compare(network, form, dtype, run_openvino(models), cases, name)
     return worst
 
 
-def _run_onnx(models: dict[str, Any]) -> Runner:
+def run_onnx(models: dict[str, Any]) -> Runner:
+    """Runs stages in ONNX Runtime where there are graphs of them, and the others in PyTorch."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -208,10 +209,11 @@ def _run_onnx(models: dict[str, Any]) -> Runner:
 
 def onnx_runner(stages: Sequence[Stage]) -> Runner:
     """Runs some stages in ONNX Runtime, and the others in PyTorch."""
-    return _run_onnx({stage.name: onnx.export_stage(stage) for stage in stages})
+    return run_onnx({stage.name: onnx.export_stage(stage) for stage in stages})
 
 
-def _run_openvino(models: dict[str, Any]) -> Runner:
+def run_openvino(models: dict[str, Any]) -> Runner:
+    """The same in OpenVINO, in float32."""
     core = shared_core()
     compiled = {
         name: core.compile_model(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from scaleport.errors import BackendError, UsageError, first_line
 from scaleport.models.base import Encoder, Tiling
 from scaleport.models.layers import count_windows, crop
+from scaleport.models.lengths import own_length
 from scaleport.models.registry import ENCODERS
 
 _TILING = {
@@ -143,10 +144,12 @@ def pad_like_spandrel(x: Tensor, multiple: int, minimum: int) -> Tensor:
     """
     if multiple == 1 and minimum <= 1:
         return x
+    least = max(minimum // multiple, 1)
     for dim in (2, 3):
-        padded = count_windows(x.shape[dim], multiple) * multiple
-        if minimum > multiple:
-            padded = torch.sym_max(padded, minimum)  # type: ignore[no-untyped-call]
+        count = count_windows(x.shape[dim], multiple)
+        if least > 1:
+            count = torch.sym_max(count, least)  # type: ignore[no-untyped-call]
+        padded = own_length(count, least, x) * multiple
         x = x.index_select(dim, continued(x.shape[dim], padded, x))
     return x
 
