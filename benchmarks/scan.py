@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from scaleport.benchmark.timing import machine
 from scaleport.export.onnx import export_stage
 from scaleport.models import ENCODERS
-from scaleport.models.base import Encoder, Port, Stage
+from scaleport.models.base import Encoder, Stage
 from scaleport.models.encoders.mambairv2 import AttentiveScan, scan_by_lanes
+from scaleport.tensor import TensorSpec
 
 WINDOW = 16
 Work = Callable[[], object]
@@ -85,7 +86,12 @@ def subjects() -> dict[str, tuple[nn.Module, nn.Module, Stage]]:
     ):
         deployed = copy.deepcopy(module)
         scan_by_lanes(deployed, WINDOW**2)
-        stage = Stage("encode", deployed, (Port("image", given),), (Port("feature", made),))
+        stage = Stage(
+            "encode",
+            deployed,
+            (TensorSpec("image", "float32", given),),
+            (TensorSpec("feature", "float32", made),),
+        )
         found[name] = (module, deployed, stage)
     return found
 

@@ -278,9 +278,10 @@ def graphs() -> dict[str, bytes]:
 def _record() -> bytes:
     import msgspec
 
-    from scaleport.runtimes.engine_record import EngineInfo, EngineTensor, ShapeRange
+    from scaleport.runtimes.engine_record import EngineInfo, ShapeRange
+    from scaleport.tensor import TensorSpec
 
-    tensor = EngineTensor(name="x", dtype="float32", shape=(-1, 3))
+    tensor = TensorSpec("x", "float32", ("N", 3))
     info = EngineInfo(
         library="tensorrt_rtx",
         version="1.0",

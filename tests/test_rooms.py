@@ -14,7 +14,7 @@ PACKAGE = ROOT / "scaleport"
 
 FOUNDATION = {
     "aliases", "atomic", "callables", "card", "errors", "export_cache", "extras",
-    "figures", "grid", "paths", "plugins", "progress", "shipped",
+    "figures", "grid", "paths", "plugins", "progress", "shipped", "tensor",
 }  # fmt: skip
 """Modules of their own, which no room is above; among themselves they have an order too."""
 

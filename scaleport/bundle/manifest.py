@@ -12,18 +12,18 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from scaleport.tensor import Name, TensorSpec
+
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 SIGNATURE_NAME = "manifest.sig"
 CHECKPOINT_NAME = "model.safetensors"
 
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
-Name = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*\Z")]
 Label = Annotated[str, msgspec.Meta(max_length=256)]
 RelativePath = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Positive = Annotated[int, msgspec.Meta(ge=1, le=1 << 24)]
-Dimension = Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 Texts = Annotated[dict[Label, Text], msgspec.Meta(max_length=256)]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -51,22 +51,14 @@ class SizeRange(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     max: Positive
 
 
-class Tensor(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """One graph input or output. A dimension is a number or the name of a dynamic one."""
-
-    name: Name
-    dtype: Literal["float32", "float16", "int32", "int64"]
-    shape: Annotated[tuple[Dimension | Name, ...], msgspec.Meta(max_length=8)]
-
-
 class Graph(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """One exported graph."""
 
     path: RelativePath
     stage: Name
     precision: Precision
-    inputs: Annotated[tuple[Tensor, ...], msgspec.Meta(max_length=64)]
-    outputs: Annotated[tuple[Tensor, ...], msgspec.Meta(max_length=64)]
+    inputs: Annotated[tuple[TensorSpec, ...], msgspec.Meta(max_length=64)]
+    outputs: Annotated[tuple[TensorSpec, ...], msgspec.Meta(max_length=64)]
     float32_nodes: Text = ""
     """Precision plan: what stays float32 in a reduced-precision graph, in words."""
     float32_operations: Annotated[tuple[Text, ...], msgspec.Meta(max_length=10_000)] = ()
@@ -205,7 +197,7 @@ class Manifest(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
         return fixed_sides(next(t for t in encode.inputs if t.name == "image"))
 
 
-def fixed_sides(image: Tensor) -> tuple[int, int] | None:
+def fixed_sides(image: TensorSpec) -> tuple[int, int] | None:
     """Height and width of an image [N, C, H, W]; None if one of them is dynamic."""
     height, width = image.shape[2:]
     both = isinstance(height, int) and isinstance(width, int)

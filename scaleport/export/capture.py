@@ -27,8 +27,9 @@ from torch.utils._pytree import tree_flatten
 from scaleport.bundle.dimensions import continued, split_dimension
 from scaleport.errors import ExportError, first_line
 from scaleport.grid import Grid, subpixel_centres
-from scaleport.models.base import Port, Stage
+from scaleport.models.base import Stage
 from scaleport.models.lengths import exchange_symbols, own_symbols
+from scaleport.tensor import TensorSpec
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def example_inputs(stage: Stage, sizes: TraceSizes) -> tuple[Tensor, ...]:
     known["cols"] = torch.arange(sizes.width, dtype=torch.int32).clamp(max=sizes.width - 3)
     generator = torch.Generator().manual_seed(0)
 
-    def make(port: Port) -> Tensor:
+    def make(port: TensorSpec) -> Tensor:
         if port.name in known:
             return known[port.name]
         shape = [sizes.length(d) if isinstance(d, str) else d for d in port.shape]

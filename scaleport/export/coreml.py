@@ -24,7 +24,8 @@ from scaleport.export.coreml_options import CoreMLOptions
 from scaleport.export.settle import settled, with_views, without_layout
 from scaleport.grid import output_length
 from scaleport.mil import Evaluator, read_program
-from scaleport.models.base import Port, Stage
+from scaleport.models.base import Stage
+from scaleport.tensor import TensorSpec
 
 CHECK_SIZES = TraceSizes(1, 10, 19, 41, 22, 2)
 """Sizes that no trace used, for the numerical check of the written package."""
@@ -179,7 +180,7 @@ def _convert(stage: Stage, traced: torch.export.ExportedProgram, options: CoreML
             ranges[size] = low if same else ct.RangeDim(low, high, default=typical)
         return ranges[size]
 
-    def tensor(port: Port) -> Any:
+    def tensor(port: TensorSpec) -> Any:
         shape: Any = [dimension(size) for size in port.shape]
         if options.enumerates(stage):
             shapes = [[*shape[:2], height, width] for height, width in options.sizes]
@@ -208,8 +209,8 @@ def _convert(stage: Stage, traced: torch.export.ExportedProgram, options: CoreML
         ) from error
 
 
-def _numpy_type(port: Port) -> Any:
-    kinds = {torch.float32: np.float32, torch.int32: np.int32}
+def _numpy_type(port: TensorSpec) -> Any:
+    kinds = {"float32": np.float32, "int32": np.int32}
     if port.dtype not in kinds:
         raise ExportError(f"the border of a stage is float32 or int32, not {port.dtype}")
     return kinds[port.dtype]

@@ -62,7 +62,7 @@ class CoreMLOptions:
         """Smallest, typical and largest length of a named dimension.
 
         Raises:
-            ExportError: if the name is not one of :class:`scaleport.models.base.Port`.
+            ExportError: if the name is not one of :mod:`scaleport.tensor`.
         """
         if name in self.fixed:
             return self.fixed[name], self.fixed[name], self.fixed[name]

@@ -12,7 +12,7 @@ import onnx
 import torch
 
 from scaleport.bundle.dimensions import SMALL
-from scaleport.bundle.manifest import Graph, Precision, SizeRange, Tensor
+from scaleport.bundle.manifest import Graph, Precision, SizeRange
 from scaleport.errors import ExportError, UsageError
 from scaleport.export.capture import capture
 from scaleport.export.formats import FIXED_ONLY
@@ -31,10 +31,11 @@ from scaleport.export.static import (
     with_numbers,
 )
 from scaleport.export.whole import Front, whole_graph
-from scaleport.models.base import DeployForm, Port, Stage
+from scaleport.models.base import DeployForm, Stage
 from scaleport.models.network import Network
 from scaleport.models.small_form import is_exact, small_form
 from scaleport.progress import Progress, Steps
+from scaleport.tensor import TensorSpec
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 INT8_PARTS = "all but the layers that the manifest lists as int8"
@@ -291,8 +292,8 @@ class ExportPlan:
             path=path,
             stage=stage.name,
             precision=precision,
-            inputs=tuple(_tensor(port) for port in stage.inputs),
-            outputs=tuple(_tensor(port) for port in stage.outputs),
+            inputs=stage.inputs,
+            outputs=stage.outputs,
             float32_nodes=_float32_parts(precision, [stage.float32_parts]),
             float32_operations=self._operations(precision, stage.name),
         )
@@ -305,17 +306,17 @@ class ExportPlan:
 
     def whole_entry(self, name: str, precision: Precision, path: str) -> Graph:
         """Manifest entry of a whole graph."""
-        image = Tensor(name="image", dtype="float32", shape=("N", 3, "H", "W"))
-        second = Tensor(name="scale", dtype="float32", shape=(2,))
+        image = TensorSpec("image", "float32", ("N", 3, "H", "W"))
+        second = TensorSpec("scale", "float32", (2,))
         if FRONTS[name] == "size":
-            second = Tensor(name="size", dtype="int64", shape=(2,))
+            second = TensorSpec("size", "int64", (2,))
         parts = [_FRONT_PARTS, *(s.float32_parts for s in self.stages(precision))]
         return Graph(
             path=path,
             stage=name,
             precision=precision,
             inputs=(image, second),
-            outputs=(Tensor(name="upscaled", dtype="float32", shape=("N", 3, "Ho", "Wo")),),
+            outputs=(TensorSpec("upscaled", "float32", ("N", 3, "Ho", "Wo")),),
             float32_nodes=_float32_parts(precision, parts),
             float32_operations=self._operations(precision, name),
         )
@@ -330,8 +331,3 @@ def _float32_parts(precision: Precision, parts: list[str]) -> str:
     if precision == "fp32":
         return ""
     return INT8_PARTS if precision == "int8" else "; ".join(part for part in parts if part)
-
-
-def _tensor(port: Port) -> Tensor:
-    dtype = str(port.dtype).removeprefix("torch.")
-    return Tensor(name=port.name, dtype=dtype, shape=port.shape)  # type: ignore[arg-type]

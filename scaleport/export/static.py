@@ -26,9 +26,10 @@ from scaleport.export.capture import quiet
 from scaleport.export.onnx import check
 from scaleport.export.whole import Part, join
 from scaleport.grid import Grid, output_length
-from scaleport.models.base import GRID_PORTS, IMAGE, Port, Stage, listed
+from scaleport.models.base import GRID_PORTS, IMAGE, Stage, listed
 from scaleport.models.network import Network
 from scaleport.runtimes.onnx_inside import MODULE_KEY
+from scaleport.tensor import TensorSpec
 
 USUAL_SCALE: Final = 2.0
 """Scale that decides the block of a query network where none was asked for."""
@@ -279,7 +280,7 @@ def whole_parts(
 
 def whole_stage(encode: Stage, render: Stage, grid: Grid, scale: float) -> Stage:
     """The stage ``whole_x2`` and the like: ``image -> upscaled``, both of fixed size."""
-    upscaled = Port("upscaled", ("N", 3, *grid.output_size))
+    upscaled = TensorSpec("upscaled", "float32", ("N", 3, *grid.output_size))
     parts = "; ".join(filter(None, (encode.float32_parts, render.float32_parts)))
     module = WholeForm(encode, render, grid)
     return Stage(whole_name(scale), module, (IMAGE,), (upscaled,), parts)
@@ -293,7 +294,7 @@ def joined_whole(
     feeds = grid.feeds()
     read = {value.name for value in render.graph.input}
     given = [port for port in GRID_PORTS if port.name in read]
-    types = {torch.float32: onnx.TensorProto.FLOAT, torch.int32: onnx.TensorProto.INT32}
+    types = {"float32": onnx.TensorProto.FLOAT, "int32": onnx.TensorProto.INT32}
     image = info("image", onnx.TensorProto.FLOAT, list(IMAGE.shape))
     grids = [info(p.name, types[p.dtype], list(feeds[p.name].shape)) for p in given]
     out = info("upscaled", onnx.TensorProto.FLOAT, list(stage.outputs[0].shape))

@@ -19,7 +19,7 @@ import msgspec
 from scaleport.atomic import Pending, written
 from scaleport.bundle.dimensions import continued, continued_most, split_dimension
 from scaleport.bundle.integrity import sha256_file
-from scaleport.bundle.manifest import ScaleRange, SizeRange, Tensor
+from scaleport.bundle.manifest import ScaleRange, SizeRange
 from scaleport.errors import (
     ArtifactError,
     BackendError,
@@ -35,18 +35,17 @@ from scaleport.runtimes.engine_record import (
     PORTABLE,
     EngineInfo,
     ShapeRange,
-    engine_key,
     mismatch,
     record_path,
 )
 from scaleport.runtimes.engine_session import open_engine
+from scaleport.tensor import TensorSpec
 
 __all__ = [
     "EngineInfo",
     "ShapeRange",
     "TensorRTOptions",
     "build_engine",
-    "engine_key",
     "graph_sha256",
     "profile_for",
 ]
@@ -87,7 +86,7 @@ class TensorRTOptions:
 
 
 def profile_for(
-    inputs: Sequence[Tensor],
+    inputs: Sequence[TensorSpec],
     height: SizeRange,
     width: SizeRange,
     scale: ScaleRange,

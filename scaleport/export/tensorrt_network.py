@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from scaleport.errors import ExportError, OutOfMemoryError, UnsupportedOpError
 from scaleport.runtimes.engine_library import Library, Messages, plain_message
-from scaleport.runtimes.engine_record import PORTABLE, EngineTensor, ShapeRange
+from scaleport.runtimes.engine_record import PORTABLE, ShapeRange
+from scaleport.tensor import ELEMENT_TYPES, TensorSpec, dimension, element_type
 
 _TYPES: Final = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 _UNKNOWN_OP: Final = ("Plugin not found", "was not found in plugin registry", "No importer")
@@ -120,13 +121,23 @@ class NetworkBuild:
             raise OutOfMemoryError(f"{self._library.title} ran out of memory on {self._path.name}")
         raise ExportError(self._says("cannot build", self._messages.first_error))
 
-    def inputs(self) -> tuple[EngineTensor, ...]:
-        """Inputs of the network."""
-        return tuple(_tensor(self.network.get_input(i)) for i in range(self.network.num_inputs))
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Inputs of the network.
 
-    def outputs(self) -> tuple[EngineTensor, ...]:
-        """Outputs of the network."""
-        return tuple(_tensor(self.network.get_output(i)) for i in range(self.network.num_outputs))
+        Raises:
+            ExportError: if one is not of the types that graphs have at their border.
+        """
+        return tuple(self._spec(self.network.get_input(i)) for i in range(self.network.num_inputs))
+
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Outputs of the network.
+
+        Raises:
+            ExportError: as :meth:`inputs` does.
+        """
+        return tuple(
+            self._spec(self.network.get_output(i)) for i in range(self.network.num_outputs)
+        )
 
     def accepted_profile(self) -> dict[str, ShapeRange]:
         """The ranges as the library holds them."""
@@ -152,6 +163,16 @@ class NetworkBuild:
             count.update(type_name(output.dtype) for output in outputs if output is not None)
         return dict(sorted(count.items()))
 
+    def _spec(self, tensor: Any) -> TensorSpec:
+        dtype = element_type(type_name(tensor.dtype))
+        if dtype is None:
+            raise ExportError(
+                f"tensor {tensor.name!r} of {self._path.name} has type {type_name(tensor.dtype)}; "
+                f"inputs and outputs of a graph are {', '.join(ELEMENT_TYPES)}"
+            )
+        shape = [dimension(d, tensor.get_dimension_name(i)) for i, d in enumerate(tensor.shape)]
+        return TensorSpec(tensor.name, dtype, tuple(shape))
+
     def _says(self, what: str, reason: str) -> str:
         return f"{self._library.title} {what} {self._path.name}: {reason or 'no reason given'}"
 
@@ -165,10 +186,6 @@ def type_name(dtype: Any) -> str:
     """NumPy's name of a TensorRT element type, for those that NumPy knows."""
     name = str(dtype.name)
     return _TYPES.get(name, name.lower())
-
-
-def _tensor(tensor: Any) -> EngineTensor:
-    return EngineTensor(name=tensor.name, dtype=type_name(tensor.dtype), shape=tuple(tensor.shape))
 
 
 def _check_range(name: str, shape: tuple[int, ...], values: bool, limits: ShapeRange) -> None:

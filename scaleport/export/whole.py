@@ -21,8 +21,9 @@ import onnx.parser
 
 from scaleport.errors import ExportError
 from scaleport.export.onnx import IR_VERSION, OPSET, check, simplify
-from scaleport.models.base import GRID_PORTS, Port, Stage
+from scaleport.models.base import GRID_PORTS, Stage
 from scaleport.models.resample import Resample, tap_count
+from scaleport.tensor import TensorSpec
 
 Front = Literal["scale", "size"]
 
@@ -152,13 +153,13 @@ def front(
 
 def resample_stage(ratio: float) -> Stage:
     """Resampling from the lattice as a stage, for reductions up to ``ratio``. Always float32."""
-    image = Port("image", ("N", 3, "H", "W"))
-    ratio_port = Port("ratio", (2,))
+    image = TensorSpec("image", "float32", ("N", 3, "H", "W"))
+    ratio_port = TensorSpec("ratio", "float32", (2,))
     return Stage(
         "resample",
         Resample(tap_count(ratio)),
         (image, *GRID_PORTS[:4], ratio_port),
-        (Port("upscaled", ("N", 3, "Ho", "Wo")),),
+        (TensorSpec("upscaled", "float32", ("N", 3, "Ho", "Wo")),),
     )
 
 

@@ -58,13 +58,7 @@ def _build(plan: ExportPlan, entry: Graph, model: onnx.ModelProto, scratch: Path
     options = plan.options
     profile = profile_for(entry.inputs, options.height, options.width, scale_range(plan))
     info = build_engine(source, plan.place(entry.path), profile)
-    target = {
-        "library": info.library,
-        "version": info.version,
-        "compute_capabilities": ", ".join(info.compute_capabilities),
-        "onnx_sha256": info.onnx_sha256,
-    }
-    return msgspec.structs.replace(entry, target=target)
+    return msgspec.structs.replace(entry, target=info.target())
 
 
 def scale_range(plan: ExportPlan) -> ScaleRange:

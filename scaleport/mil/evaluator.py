@@ -32,7 +32,8 @@ from scaleport.mil.program import (
     TensorType,
     Value,
 )
-from scaleport.runtimes.base import TensorSpec, checked
+from scaleport.runtimes.base import checked
+from scaleport.tensor import TensorSpec, dimension, element_type
 
 Observer = Callable[[Operation, str, Array], None]
 
@@ -142,7 +143,10 @@ def _specs(program: Program, values: Mapping[str, TensorType]) -> tuple[TensorSp
     for name, declared in values.items():
         if declared.dtype is None or declared.shape is None:
             raise ArtifactError(f"{program.label}: {name!r} is not a tensor of a known rank")
-        specs.append(TensorSpec(name, declared.dtype, declared.shape))
+        dtype = element_type(declared.dtype.name)
+        if dtype is None:
+            raise ArtifactError(f"{program.label}: {name!r} is a tensor of {declared.dtype}")
+        specs.append(TensorSpec(name, dtype, tuple(map(dimension, declared.shape))))
     return tuple(specs)
 
 

@@ -22,6 +22,7 @@ from scaleport.bundle.dimensions import SMALL
 from scaleport.errors import UsageError
 from scaleport.grid import Grid
 from scaleport.models.positions import GridTensors
+from scaleport.tensor import TensorSpec
 
 Constants = dict[str, Tensor]
 Features = dict[str, Tensor]
@@ -30,30 +31,16 @@ PADDINGS: tuple[str, ...] = get_args(PaddingKind)
 
 
 @dataclass(frozen=True)
-class Port:
-    """A named tensor at the border of a stage.
-
-    A dimension is a number, or the name of a dynamic one: ``N`` batch, ``H`` ``W`` LR size,
-    ``H8`` ``W8`` LR size continued to whole windows of 8 (of any number), ``Ho`` ``Wo`` output
-    size, ``S`` integer scale.
-    """
-
-    name: str
-    shape: tuple[int | str, ...]
-    dtype: torch.dtype = torch.float32
-
-
-@dataclass(frozen=True)
 class Stage:
-    """One graph to be: a module whose ``forward`` takes and returns the ports in order.
+    """One graph to be: a module whose ``forward`` takes and returns these tensors in order.
 
     The borders of a stage are float32 or int32 whatever the module computes in.
     """
 
     name: str
     module: nn.Module
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
     float32_parts: str = ""
     """What stays float32 in a reduced-precision build, for the manifest."""
 
@@ -63,18 +50,18 @@ def listed(returned: Tensor | Sequence[Tensor]) -> list[Tensor]:
     return [returned] if isinstance(returned, Tensor) else list(returned)
 
 
-IMAGE = Port("image", ("N", 3, "H", "W"))
-UPSCALED = Port("upscaled", ("N", 3, "Ho", "Wo"))
-SKIP = Port("skip", ("N", 3, "H", "W"))
+IMAGE = TensorSpec("image", "float32", ("N", 3, "H", "W"))
+UPSCALED = TensorSpec("upscaled", "float32", ("N", 3, "Ho", "Wo"))
+SKIP = TensorSpec("skip", "float32", ("N", 3, "H", "W"))
 """The normalised image, from encode to render, for upsamplers that add to it."""
-CELL = Port("cell", (2,))
+CELL = TensorSpec("cell", "float32", (2,))
 """Size of an output pixel, (2 / Ho, 2 / Wo) of the whole output; an input of ``prepare``."""
 GRID_PORTS = (
-    Port("row_index", ("Ho",), torch.int32),
-    Port("row_offset", ("Ho",)),
-    Port("col_index", ("Wo",), torch.int32),
-    Port("col_offset", ("Wo",)),
-    Port("scale", (2,)),
+    TensorSpec("row_index", "int32", ("Ho",)),
+    TensorSpec("row_offset", "float32", ("Ho",)),
+    TensorSpec("col_index", "int32", ("Wo",)),
+    TensorSpec("col_offset", "float32", ("Wo",)),
+    TensorSpec("scale", "float32", (2,)),
 )
 """A :class:`scaleport.models.positions.GridTensors` at the border of a graph. A render stage takes
 them last, as ``*grid``; one that reads no scale goes without the last of them."""

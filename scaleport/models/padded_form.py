@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
 from scaleport.errors import UsageError
-from scaleport.models.base import DeployForm, Padding, Port, Stage
+from scaleport.models.base import DeployForm, Padding, Stage
 from scaleport.models.stages import EncodeStage
+from scaleport.tensor import TensorSpec
 
-KEPT = (Port("kept_rows", ("H",)), Port("kept_cols", ("W",)))
+KEPT = (TensorSpec("kept_rows", "float32", ("H",)), TensorSpec("kept_cols", "float32", ("W",)))
 """Rows and columns of the continued features that are the image's: whole numbers as floats."""
 
 
@@ -52,10 +54,10 @@ def padded_form(form: DeployForm, padding: Padding, lattice: bool) -> DeployForm
     )
 
 
-def _continued(port: Port, padding: Padding) -> Port:
+def _continued(port: TensorSpec, padding: Padding) -> TensorSpec:
     names = {"H": f"H{padding.multiple}", "W": f"W{padding.multiple}"}
     shape = tuple(names.get(size, size) if isinstance(size, str) else size for size in port.shape)
-    return replace(port, shape=shape)
+    return msgspec.structs.replace(port, shape=shape)
 
 
 def _cut(stage: Stage, padding: Padding, scale: int | None) -> Stage:

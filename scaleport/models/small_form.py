@@ -19,9 +19,10 @@ from torch.overrides import TorchFunctionMode
 
 from scaleport.bundle.dimensions import SMALL
 from scaleport.grid import Grid, in_longer
-from scaleport.models.base import Port, Stage, listed
+from scaleport.models.base import Stage, listed
+from scaleport.tensor import TensorSpec
 
-PLACES: Final = (Port("rows", ("H",), torch.int32), Port("cols", ("W",), torch.int32))
+PLACES: Final = (TensorSpec("rows", "int32", ("H",)), TensorSpec("cols", "int32", ("W",)))
 """The picture's row and column that each row and column of the tensors shows: ``min(i, n - 1)``."""
 
 _EXACT: Final = 1e-9
@@ -176,7 +177,7 @@ def _decodes(decoder: Stage, wanted: list[Tensor], found: list[Tensor]) -> bool:
     return _near(pixels, large)
 
 
-def _same(port: Port, wanted: Tensor, found: Tensor) -> bool:
+def _same(port: TensorSpec, wanted: Tensor, found: Tensor) -> bool:
     if not {"H", "W"} <= set(port.shape):
         return False
     index = [

@@ -12,12 +12,12 @@ from scaleport.models.base import (
     UPSCALED,
     Normalisation,
     Padding,
-    Port,
     Stage,
     border_dtype,
     image_constant,
 )
 from scaleport.models.layers import crop
+from scaleport.tensor import TensorSpec
 
 
 class EncodeStage(nn.Module):
@@ -119,7 +119,7 @@ def encode_stage(
     skip: bool = False,
 ) -> Stage:
     """The encode stage of a network whose upsampler reads the encoder's features directly."""
-    feature = Port("feature", ("N", channels, "H", "W"))
+    feature = TensorSpec("feature", "float32", ("N", channels, "H", "W"))
     outputs = (feature, SKIP) if skip else (feature,)
     return Stage("encode", EncodeStage(encoder, norm, dtype, None, skip), (IMAGE,), outputs)
 
@@ -132,6 +132,6 @@ def bound_stage(
     dtype: torch.dtype,
 ) -> Stage:
     """The render stage of one native scale."""
-    feature = Port("feature", ("N", kernel.shape[1], "H", "W"))
+    feature = TensorSpec("feature", "float32", ("N", kernel.shape[1], "H", "W"))
     module = BoundRender(kernel, bias, norm, dtype)
     return Stage(f"render_x{scale}", module, (feature,), (UPSCALED,))

@@ -12,6 +12,7 @@ import numpy as np
 
 from scaleport.aliases import Array as Array
 from scaleport.errors import UsageError
+from scaleport.tensor import TensorSpec
 
 if TYPE_CHECKING:
     from scaleport.bundle.manifest import Graph, Manifest
@@ -98,15 +99,6 @@ class Availability:
     can_build: bool = False
     emulated: bool = False
     """Whether graphs are only evaluated here, and not run on what they were made for."""
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """Name, element type and shape of one graph input or output; -1 is a dynamic dimension."""
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -373,10 +365,11 @@ def checked_values(feeds: Feeds, specs: Sequence[TensorSpec]) -> dict[str, Value
             raise UsageError(f"input {spec.name!r} must be {spec.dtype}, got {value.dtype}")
         shape = tuple(value.shape)
         fits = len(shape) == len(spec.shape) and all(
-            want in (-1, have) for want, have in zip(spec.shape, shape, strict=True)
+            isinstance(want, str) or want == have
+            for want, have in zip(spec.shape, shape, strict=True)
         )
         if not fits:
-            want = "x".join("?" if d < 0 else str(d) for d in spec.shape)
+            want = "x".join(str(d) for d in spec.shape)
             have = "x".join(str(d) for d in shape) or "a number"
             raise UsageError(f"input {spec.name!r} must have shape {want}, got {have}")
         result[spec.name] = value

@@ -23,11 +23,11 @@ from scaleport.runtimes.base import (
     GraphFile,
     Outputs,
     SessionOptions,
-    TensorSpec,
     Values,
     checked,
 )
 from scaleport.runtimes.inside import Inner, Operations
+from scaleport.tensor import BATCH, TensorSpec
 
 if TYPE_CHECKING:
     from scaleport.bundle.manifest import Graph
@@ -107,7 +107,7 @@ def _is_single(spec: TensorSpec) -> bool:
 def _any_batch(spec: TensorSpec) -> TensorSpec:
     if not _is_single(spec):
         return spec
-    return TensorSpec(spec.name, spec.dtype, (-1, *spec.shape[1:]))
+    return TensorSpec(spec.name, spec.dtype, (BATCH, *spec.shape[1:]))
 
 
 class CoreMLBackend(Backend):

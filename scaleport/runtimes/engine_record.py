@@ -8,19 +8,18 @@ unnoticed.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from scaleport.bundle.integrity import sha256_file
 from scaleport.bundle.manifest import Sha256
 from scaleport.errors import ArtifactError, one_line
+from scaleport.tensor import UNNAMED, TensorSpec
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
+"""Version 1 has -1 for a dynamic dimension, and is read too."""
 PORTABLE = "8.0+"
 """Compute capability of a TensorRT-RTX engine built for no GPU in particular: Ampere or later."""
 
@@ -38,14 +37,6 @@ class ShapeRange(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_onl
     opt: Lengths
     max: Lengths
     of: Literal["shape", "values"] = "shape"
-
-
-class EngineTensor(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """One input or output of an engine; -1 is a dynamic dimension."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
 
 
 class EngineInfo(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -66,54 +57,22 @@ class EngineInfo(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_onl
     engine_sha256: Sha256
     bytes: int
     build_seconds: float
-    inputs: tuple[EngineTensor, ...]
-    outputs: tuple[EngineTensor, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
     profile: dict[str, ShapeRange]
     network_layers: int
     precisions: dict[str, int]
     engine_layers: int | None = None
     warnings: tuple[str, ...] = ()
 
-    @property
-    def key(self) -> str:
-        """The cache key of this engine, see :func:`engine_key`."""
-        capabilities = ",".join(self.compute_capabilities)
-        return engine_key(self.onnx_sha256, self.library, self.version, capabilities, self.profile)
-
     def target(self) -> dict[str, str]:
         """What the engine is bound to, for the manifest's ``Graph.target``."""
         return {
             "library": self.library,
             "version": self.version,
-            "compute_capability": ",".join(self.compute_capabilities),
-            "key": self.key,
+            "compute_capabilities": ", ".join(self.compute_capabilities),
+            "onnx_sha256": self.onnx_sha256,
         }
-
-
-def engine_key(
-    sha256_onnx: str,
-    library: str,
-    version: str,
-    compute_capability: str,
-    profile: Mapping[str, ShapeRange],
-) -> str:
-    """Cache key of an engine: a SHA-256 in hexadecimal over everything that shapes it.
-
-    Args:
-        sha256_onnx: hash of the ONNX graph and its weights.
-        library: ``tensorrt`` or ``tensorrt_rtx``.
-        version: the library's version.
-        compute_capability: target GPUs, e.g. ``8.9`` or ``8.6,8.9``.
-        profile: ranges of the dynamic inputs; their order does not matter.
-    """
-    parts = [
-        sha256_onnx,
-        library,
-        version,
-        compute_capability,
-        {name: msgspec.to_builtins(profile[name]) for name in sorted(profile)},
-    ]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def record_path(engine: Path) -> Path:
@@ -134,8 +93,8 @@ def read_record(engine: Path) -> EngineInfo | None:
     if not path.is_file():
         return None
     try:
-        info = msgspec.json.decode(path.read_bytes(), type=EngineInfo)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        info = msgspec.convert(_current(msgspec.json.decode(path.read_bytes())), EngineInfo)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         reason = one_line(error)
         raise ArtifactError(f"{path.name} is damaged, build the engine again: {reason}") from error
     if info.record_version != RECORD_VERSION:
@@ -150,6 +109,19 @@ def read_record(engine: Path) -> EngineInfo | None:
             "its ONNX graph"
         )
     return info
+
+
+def _current(stored: Any) -> Any:
+    """A record as it was parsed, with the dimensions of version 1 as those of this release."""
+    if not isinstance(stored, dict) or stored.get("record_version") != 1:
+        return stored
+    for key in ("inputs", "outputs"):
+        tensors = stored.get(key)
+        for tensor in tensors if isinstance(tensors, list) else ():
+            shape = tensor.get("shape") if isinstance(tensor, dict) else None
+            if isinstance(shape, list):
+                tensor["shape"] = [UNNAMED if length == -1 else length for length in shape]
+    return {**stored, "record_version": RECORD_VERSION}
 
 
 def mismatch(info: EngineInfo, library: str, version: str, compute_capability: str) -> str:

@@ -16,12 +16,13 @@ from scaleport.errors import (
     UsageError,
 )
 from scaleport.runtimes.arrays import Arrays
-from scaleport.runtimes.base import Feeds, TensorSpec, Value, Values, checked_values, host
+from scaleport.runtimes.base import Feeds, Value, Values, checked_values, host
 from scaleport.runtimes.cuda import Device, runtime, use_device
 from scaleport.runtimes.device_arrays import DeviceArrays
 from scaleport.runtimes.engine_library import Library, Messages, logged
 from scaleport.runtimes.engine_record import ShapeRange
 from scaleport.runtimes.pool import Pool
+from scaleport.tensor import TensorSpec, dimension, element_type
 
 REBUILD = "build it again from the ONNX graph in the bundle"
 
@@ -128,9 +129,9 @@ class EngineSession:
     def max_batch(self) -> int:
         """Most images that one call takes; 0 where the engine has no range for them."""
         batches = [limits.max[0] for limits in self._ranges.values() if len(limits.max) == 4]
-        fixed = [spec.shape[0] for spec in self._inputs if len(spec.shape) == 4]
-        known = [count for count in (*batches, *fixed) if count > 0]
-        return min(known, default=0)
+        firsts = [spec.shape[0] for spec in self._inputs if len(spec.shape) == 4]
+        fixed = [count for count in firsts if isinstance(count, int)]
+        return min((*batches, *fixed), default=0)
 
     def run(self, feeds: Feeds, keep: Collection[str] = ()) -> Values:
         """Run the engine once. Outputs that are kept may still be in the making.
@@ -204,7 +205,7 @@ class EngineSession:
                 outputs[spec.name] = array = np.empty(shape, spec.dtype)
                 address = array.ctypes.data
             else:
-                outputs[spec.name] = native = self._memory.empty(shape, spec.dtype)
+                outputs[spec.name] = native = self._memory.empty(shape, np.dtype(spec.dtype))
                 address = self._memory.address(native)
             context.set_tensor_address(spec.name, address)
         return outputs
@@ -261,18 +262,25 @@ def failure(messages: Messages, what: str, library: Library) -> ScaleportError:
 
 
 def engine_io(library: Library, engine: Any, mode: str) -> tuple[TensorSpec, ...]:
-    """Inputs or outputs of an opened engine; ``mode`` is ``INPUT`` or ``OUTPUT``."""
+    """Inputs or outputs of an opened engine; ``mode`` is ``INPUT`` or ``OUTPUT``.
+
+    An engine does not keep the names of dynamic dimensions.
+
+    Raises:
+        BackendError: if one is not of the types that graphs have at their border.
+    """
     trt = library.module
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-    return tuple(
-        TensorSpec(
-            name,
-            np.dtype(trt.nptype(engine.get_tensor_dtype(name))),
-            tuple(engine.get_tensor_shape(name)),
-        )
-        for name in names
-        if engine.get_tensor_mode(name) == getattr(trt.TensorIOMode, mode)
-    )
+    specs = []
+    for name in names:
+        if engine.get_tensor_mode(name) == getattr(trt.TensorIOMode, mode):
+            native = engine.get_tensor_dtype(name)
+            dtype = element_type(np.dtype(trt.nptype(native)).name)
+            if dtype is None:
+                raise BackendError(f"{library.title}: tensor {name!r} has type {native}")
+            shape = tuple(map(dimension, engine.get_tensor_shape(name)))
+            specs.append(TensorSpec(name, dtype, shape))
+    return tuple(specs)
 
 
 def profile_ranges(library: Library, engine: Any, index: int) -> dict[str, ShapeRange]:
@@ -286,7 +294,7 @@ def profile_ranges(library: Library, engine: Any, index: int) -> dict[str, Shape
             of: Literal["shape", "values"] = "values"
         else:
             three, of = engine.get_tensor_profile_shape(name, index), "shape"
-        if three and (of == "values" or -1 in spec.shape):
+        if three and (of == "values" or any(isinstance(d, str) for d in spec.shape)):
             low, usual, high = (tuple(int(n) for n in one) for one in three)
             ranges[name] = ShapeRange(min=low, opt=usual, max=high, of=of)
     return ranges

@@ -21,14 +21,14 @@ from scaleport.runtimes.base import (
     Feeds,
     GraphFile,
     SessionOptions,
-    TensorSpec,
     Values,
     checked,
 )
+from scaleport.tensor import ElementType, TensorSpec
 
 DEVICE: Final = "CPU (XNNPACK and portable operators)"
 _PACKAGES: Final = ("executorch", "torch")
-_TYPES: Final[dict[int, type[Any]]] = {3: np.int32, 4: np.int64, 5: np.float16, 6: np.float32}
+_TYPES: Final[dict[int, ElementType]] = {3: "int32", 4: "int64", 5: "float16", 6: "float32"}
 """Element types by their number in ExecuTorch's ``ScalarType``."""
 
 
@@ -80,10 +80,10 @@ class ExecuTorchSession:
 
 
 def _spec(name: str, info: Any) -> TensorSpec:
-    kind = _TYPES.get(int(info.dtype()))
-    if kind is None:
+    dtype = _TYPES.get(int(info.dtype()))
+    if dtype is None:
         raise BackendError(f"tensor {name!r} has an element type that no graph of ours has")
-    return TensorSpec(name, np.dtype(kind), tuple(info.sizes()))
+    return TensorSpec(name, dtype, tuple(info.sizes()))
 
 
 class ExecuTorchBackend(Backend):

@@ -7,8 +7,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-import numpy as np
-
 from scaleport.aliases import Array
 from scaleport.errors import BackendError, OutOfMemoryError, ScaleportError, first_line
 from scaleport.runtimes.arrays import HOST, Arrays
@@ -18,7 +16,6 @@ from scaleport.runtimes.base import (
     Feeds,
     GraphFile,
     SessionOptions,
-    TensorSpec,
     Values,
     Work,
     checked,
@@ -27,6 +24,7 @@ from scaleport.runtimes.base import (
 from scaleport.runtimes.device_arrays import DeviceArrays
 from scaleport.runtimes.gpu import GPU_WORK, gpu_arrays
 from scaleport.runtimes.inside import Inner, Operations
+from scaleport.tensor import ElementType, TensorSpec, dimension
 
 if TYPE_CHECKING:
     from scaleport.bundle.manifest import Graph
@@ -35,11 +33,11 @@ _CUDA: Final = "CUDAExecutionProvider"
 _CPU: Final = "CPUExecutionProvider"
 _GPU: Final = re.compile(r"cuda(?::(\d+))?")
 
-_TYPES: dict[str, np.dtype[Any]] = {
-    "tensor(float)": np.dtype(np.float32),
-    "tensor(float16)": np.dtype(np.float16),
-    "tensor(int32)": np.dtype(np.int32),
-    "tensor(int64)": np.dtype(np.int64),
+_TYPES: Final[dict[str, ElementType]] = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
 }
 
 
@@ -112,8 +110,7 @@ class OnnxRuntimeSession:
 def _spec(value: Any) -> TensorSpec:
     if value.type not in _TYPES:
         raise BackendError(f"ONNX Runtime: tensor {value.name!r} has type {value.type}")
-    shape = tuple(d if isinstance(d, int) else -1 for d in value.shape)
-    return TensorSpec(value.name, _TYPES[value.type], shape)
+    return TensorSpec(value.name, _TYPES[value.type], tuple(map(dimension, value.shape)))
 
 
 class OnnxRuntimeBackend(Backend):

@@ -16,13 +16,13 @@ from scaleport.runtimes.base import (
     Feeds,
     GraphFile,
     SessionOptions,
-    TensorSpec,
     Values,
     checked,
 )
 from scaleport.runtimes.inside import Inner, Operations
 from scaleport.runtimes.openvino_core import shared_core
 from scaleport.runtimes.pool import Pool
+from scaleport.tensor import UNNAMED, TensorSpec, element_type
 
 if TYPE_CHECKING:
     from scaleport.bundle.manifest import Graph
@@ -81,8 +81,12 @@ def _spec(port: Any, declared: tuple[str, ...]) -> TensorSpec:
     # A port has several names where a conversion was folded into it; one of them is ours.
     names = port.get_names()
     name = next((n for n in declared if n in names), None) or min(names)
-    shape = tuple(d.get_length() if d.is_static else -1 for d in port.get_partial_shape())
-    return TensorSpec(name, np.dtype(port.get_element_type().to_dtype()), shape)
+    # The names that dimensions had in ONNX are not kept.
+    shape = tuple(d.get_length() if d.is_static else UNNAMED for d in port.get_partial_shape())
+    dtype = element_type(np.dtype(port.get_element_type().to_dtype()).name)
+    if dtype is None:
+        raise BackendError(f"OpenVINO: tensor {name!r} has type {port.get_element_type()}")
+    return TensorSpec(name, dtype, shape)
 
 
 class OpenVinoBackend(Backend):

@@ -7,11 +7,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-from scaleport.bundle.manifest import Graph, Manifest, Tensor
+from scaleport.bundle.manifest import Graph, Manifest
 from scaleport.errors import (
     ArtifactError,
     BackendError,
@@ -35,10 +35,9 @@ from scaleport.runtimes.base import (
     host,
     precision_text,
 )
+from scaleport.tensor import BATCH, TensorSpec
 
 _CONSTANTS_KEPT = 32
-BATCH: Final = "N"
-"""What manifests call the dimension of the batch."""
 
 _LEFT_BEHIND: list[dict[str, Session]] = []
 """Sessions of the process that this one was forked from."""
@@ -222,7 +221,7 @@ class Stages:
             self._check(stage, declared, outputs.get(declared.name))
         return outputs
 
-    def _check(self, stage: str, declared: Tensor, value: Any) -> None:
+    def _check(self, stage: str, declared: TensorSpec, value: Any) -> None:
         there = all(hasattr(value, name) for name in ("shape", "dtype", "nbytes"))
         fits = (
             there
@@ -321,7 +320,7 @@ def _advice(precision: str) -> str:
     return "try scaleport bisect, which names the layer"
 
 
-def names(tensors: tuple[Tensor, ...]) -> tuple[str, ...]:
+def names(tensors: tuple[TensorSpec, ...]) -> tuple[str, ...]:
     """Names of declared tensors."""
     return tuple(tensor.name for tensor in tensors)
 
@@ -378,7 +377,7 @@ def _images(
     }
 
 
-def _has_batch(tensor: Tensor) -> bool:
+def _has_batch(tensor: TensorSpec) -> bool:
     """Whether the first dimension is the batch: by its name, or in a graph of fixed shape as 1."""
     shape = tensor.shape
     return bool(shape) and (shape[0] == BATCH or (shape[0] == 1 and len(shape) > 2))

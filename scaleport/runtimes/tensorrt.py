@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
 from scaleport.aliases import Array
 from scaleport.errors import ArtifactError, BackendError, ScaleportError, UsageError
 from scaleport.runtimes.base import (
@@ -15,32 +13,24 @@ from scaleport.runtimes.base import (
     Backend,
     GraphFile,
     SessionOptions,
-    TensorSpec,
     Work,
 )
 from scaleport.runtimes.cuda import Device, find_device, runtime
 from scaleport.runtimes.engine_library import EXTRAS, Library, installed, load_library
 from scaleport.runtimes.engine_record import (
     EngineInfo,
-    EngineTensor,
-    ShapeRange,
     mismatch,
     read_record,
 )
 from scaleport.runtimes.engine_session import (
     REBUILD,
     EngineSession,
-    engine_io,
-    open_engine,
-    profile_ranges,
 )
 from scaleport.runtimes.gpu import GPU_WORK, gpu_arrays
 from scaleport.runtimes.inside import Inner, Operations
 
 if TYPE_CHECKING:
     from scaleport.bundle.manifest import Graph
-
-Profiles = tuple[dict[str, ShapeRange], ...]
 
 
 class TensorRTBackend(Backend):
@@ -148,44 +138,6 @@ class TensorRTBackend(Backend):
         return EngineSession(graph.path, library, device, arrays)
 
 
-def inspect_engine(
-    path: Path,
-) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], Profiles]:
-    """Inputs, outputs and profiles of an engine, on any machine.
-
-    With a GPU they come from the engine itself. Without one neither library opens an engine:
-    deserialising creates a CUDA stream first, ``get_engine_validity`` wants the GPU's properties
-    and ends in "invalid", and the inspector needs an opened engine. They come then from the
-    record that the builder wrote from the network it compiled, after the engine's SHA-256 was
-    found to be the recorded one.
-
-    Returns:
-        Inputs, outputs (-1 is a dynamic dimension), and per profile the range of every input that
-        has one.
-
-    Raises:
-        ArtifactError: if the engine is missing or damaged, or has no record and there is no GPU.
-        BackendError: if there is a GPU and the engine's library is not installed.
-    """
-    info = read_record(path)
-    try:
-        device = find_device()
-    except BackendError as error:
-        if info is None:
-            raise ArtifactError(
-                f"{path.name} has no record beside it and cannot be opened without a GPU: {error}"
-            ) from error
-        return _specs(info.inputs), _specs(info.outputs), (dict(info.profile),)
-    library = _library_for(info)
-    _refuse_mismatch(path, info, library, device.compute_capability)
-    engine = open_engine(path, library, device)
-    return (
-        engine_io(library, engine, "INPUT"),
-        engine_io(library, engine, "OUTPUT"),
-        tuple(profile_ranges(library, engine, i) for i in range(engine.num_optimization_profiles)),
-    )
-
-
 def _device_index(text: str) -> int:
     number = text.removeprefix("cuda").removeprefix(":")
     if number and not number.isdecimal():
@@ -209,7 +161,3 @@ def _refuse_mismatch(
     reason = mismatch(info, library.name, library.version, compute_capability)
     if reason:
         raise ArtifactError(f"{path.name} cannot run here, {reason}: {REBUILD}")
-
-
-def _specs(tensors: tuple[EngineTensor, ...]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(t.name, np.dtype(t.dtype), t.shape) for t in tensors)

@@ -22,7 +22,6 @@ from scaleport.runtimes.base import (
     Feeds,
     GraphFile,
     SessionOptions,
-    TensorSpec,
     Value,
     Values,
     Work,
@@ -69,8 +68,7 @@ class TorchSession:
         self.arrays: Arrays = HOST if self._on_host else torch_arrays(device)
         shown = options.inference_precision
         self.device = f"{device} ({shown})" if shown not in ("", "fp32") else device
-        self.inputs = tuple(_spec(port) for port in stage.inputs)
-        self.outputs = tuple(_spec(port) for port in stage.outputs)
+        self.inputs, self.outputs = stage.inputs, stage.outputs
 
     def run(self, feeds: Feeds, keep: Collection[str] = ()) -> Values:
         """Run the stage once."""
@@ -148,11 +146,6 @@ def _threads(torch: Any, count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _spec(port: Any) -> TensorSpec:
-    dtype = np.dtype(str(port.dtype).removeprefix("torch."))
-    return TensorSpec(port.name, dtype, tuple(d if isinstance(d, int) else -1 for d in port.shape))
 
 
 _forms: weakref.WeakValueDictionary[tuple[Any, ...], DeployForm] = weakref.WeakValueDictionary()

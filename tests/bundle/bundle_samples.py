@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scaleport.bundle.manifest import Graph, Manifest, ScaleRange, SizeRange, Tensor
+from scaleport.bundle.manifest import Graph, Manifest, ScaleRange, SizeRange
 from scaleport.bundle.writer import BundleWriter
+from scaleport.tensor import TensorSpec
 
 SIZES = SizeRange(min=1, opt=64, max=4096)
 
@@ -36,8 +37,8 @@ def graph(path: str, precision: str = "fp32") -> Graph:
         path=path,
         stage=stage,
         precision=precision,  # type: ignore[arg-type]
-        inputs=(Tensor(name="image", dtype="float32", shape=("N", 3, "H", "W")),),
-        outputs=(Tensor(name="feature", dtype="float32", shape=("N", 64, "H", "W")),),
+        inputs=(TensorSpec(name="image", dtype="float32", shape=("N", 3, "H", "W")),),
+        outputs=(TensorSpec(name="feature", dtype="float32", shape=("N", 64, "H", "W")),),
     )
 
 

@@ -21,7 +21,8 @@ from scaleport.calibration.placement import (
 from scaleport.calibration.ranges import METHODS, least_squares_range, observe
 from scaleport.errors import ExportError, UsageError
 from scaleport.export.qdq import symmetric
-from scaleport.models.base import Port, Stage
+from scaleport.models.base import Stage
+from scaleport.tensor import TensorSpec
 
 RNG = np.random.default_rng(3)
 
@@ -161,7 +162,7 @@ class HalfWide(torch.nn.Module):
 
 
 def test_what_a_float16_build_keeps_in_float32_is_declared():
-    port = Port("image", ("N", 3, "H", "W"))
+    port = TensorSpec("image", "float32", ("N", 3, "H", "W"))
     assert float32_modules(Stage("encode", HalfWide(), (port,), (port,))) == {"wide"}
 
 

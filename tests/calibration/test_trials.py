@@ -12,11 +12,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from scaleport.bundle.manifest import Graph, Tensor
+from scaleport.bundle.manifest import Graph
 from scaleport.calibration.trial import TrialSource, Workbench
 from scaleport.errors import ArtifactError, UsageError
 from scaleport.runtimes.base import host
 from scaleport.runtimes.registry import get_backend
+from scaleport.tensor import TensorSpec
 
 SHAPE = ("N", 3, "H", "W")
 IMAGE = np.full((1, 3, 4, 5), 0.5, np.float32)
@@ -29,8 +30,8 @@ def entry(stage: str) -> Graph:
         path="in/memory",
         stage=stage,
         precision="int8",
-        inputs=(Tensor(name="image", dtype="float32", shape=SHAPE),),
-        outputs=(Tensor(name="out", dtype="float32", shape=SHAPE),),
+        inputs=(TensorSpec(name="image", dtype="float32", shape=SHAPE),),
+        outputs=(TensorSpec(name="out", dtype="float32", shape=SHAPE),),
     )
 
 

@@ -17,11 +17,12 @@ from scaleport.export.capture import capture, example_inputs, replays
 from scaleport.export.lint import assert_same_graph
 from scaleport.export.settle import settled
 from scaleport.models import build_network
-from scaleport.models.base import IMAGE, Port, Stage
+from scaleport.models.base import IMAGE, Stage
 from scaleport.models.encoders.foreign import pad_like_spandrel
 from scaleport.models.layers import crop
+from scaleport.tensor import TensorSpec
 
-FEATURE = Port("feature", ("N", 3, "H", "W"))
+FEATURE = TensorSpec("feature", "float32", ("N", 3, "H", "W"))
 
 
 def stage(module: nn.Module) -> Stage:

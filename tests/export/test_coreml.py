@@ -22,10 +22,11 @@ from scaleport.export.coreml import export_stage
 from scaleport.export.coreml_options import CoreMLOptions
 from scaleport.grid import Grid, subpixel_centres
 from scaleport.mil import read_program
-from scaleport.models.base import GRID_PORTS, Port, Stage
+from scaleport.models.base import GRID_PORTS, Stage
 from scaleport.models.network import build_network
 from scaleport.runtimes.base import GraphFile, SessionOptions
 from scaleport.runtimes.coreml import EVALUATOR, CoreMLBackend
+from scaleport.tensor import UNNAMED, TensorSpec
 
 UPSAMPLERS = {
     "liif": {"name": "liif", "hidden": [16, 16, 16]},
@@ -206,13 +207,16 @@ class Pitfalls(nn.Module):
 PITFALLS = Stage(
     "render",
     Pitfalls(),
-    (Port("feature", ("N", 2, "H", "W")), Port("row_index", ("Ho",), torch.int32)),
     (
-        Port("padded", ("N", 2, "H", "W")),
-        Port("inverse", ("N", 2, "H", "W")),
-        Port("curved", ("N", 2, "H", "W")),
-        Port("clamped", ("Ho",), torch.int32),
-        Port("limited", ("Ho",), torch.int32),
+        TensorSpec("feature", "float32", ("N", 2, "H", "W")),
+        TensorSpec("row_index", "int32", ("Ho",)),
+    ),
+    (
+        TensorSpec("padded", "float32", ("N", 2, "H", "W")),
+        TensorSpec("inverse", "float32", ("N", 2, "H", "W")),
+        TensorSpec("curved", "float32", ("N", 2, "H", "W")),
+        TensorSpec("clamped", "int32", ("Ho",)),
+        TensorSpec("limited", "int32", ("Ho",)),
     ),
 )
 
@@ -262,8 +266,8 @@ class FloatIndex(nn.Module):
 
 
 def test_index_through_a_float_is_refused(tmp_path):
-    base = Port("base", ("N", "H", "W", 4))
-    out = Port("lines", ("N", "Ho", "W", 4))
+    base = TensorSpec("base", "float32", ("N", "H", "W", 4))
+    out = TensorSpec("lines", "float32", ("N", "Ho", "W", 4))
     stage = Stage("render", FloatIndex(), (base, GRID_PORTS[0]), (out,))
     with pytest.raises(ExportError, match="through a float"):
         export_stage(stage, tmp_path / "f.mlpackage")
@@ -277,7 +281,7 @@ class Baked(nn.Module):
 
 
 def test_baked_size_is_refused(tmp_path):
-    base = Port("base", ("N", "H", "W", 4))
+    base = TensorSpec("base", "float32", ("N", "H", "W", 4))
     stage = Stage("render", Baked(), (base,), (base,))
     with pytest.raises(ExportError):
         export_stage(stage, tmp_path / "b.mlpackage")
@@ -307,7 +311,7 @@ def test_target_is_replaced_whole_or_left_alone(exported, tmp_path, monkeypatch)
     # A program with its batch fixed to 1 is run image by image.
     session = _open(target, "evaluator")
     assert read_program(target).inputs["feature"].shape[0] == 1
-    assert session.inputs[0].shape == (-1, 8, -1, -1)
+    assert session.inputs[0].shape == ("N", 8, UNNAMED, UNNAMED)
     want, got = _both(stage, session, _inputs(stage, 3, 6, 5, 3))
     assert got.shape == want.shape and np.abs(got - want).max() <= 1e-5
 

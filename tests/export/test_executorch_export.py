@@ -72,10 +72,11 @@ def test_a_program_that_computes_something_else_is_refused(
 ) -> None:
     import torch
 
-    from scaleport.models.base import Port, Stage
+    from scaleport.models.base import Stage
+    from scaleport.tensor import TensorSpec
 
-    port = ("N", 3)
-    stage = Stage("render", torch.nn.Identity(), (Port("x", port),), (Port("y", port),))
+    x, y = (TensorSpec(name, "float32", ("N", 3)) for name in "xy")
+    stage = Stage("render", torch.nn.Identity(), (x,), (y,))
     monkeypatch.setattr(write_executorch, "ExecuTorchBackend", lambda: Broken(factor))
     inputs = (torch.full((1, 3), 0.5),)
     if fits:

@@ -12,11 +12,12 @@ from scaleport.errors import ExportError, LintError
 from scaleport.export.onnx import check, export_stage
 from scaleport.export.whole import Part, join
 from scaleport.models import build_network
-from scaleport.models.base import IMAGE, Port, Stage
+from scaleport.models.base import IMAGE, Stage
 from scaleport.ready import READY
+from scaleport.tensor import TensorSpec
 from scaleport.validation.selftest import GOLDEN
 
-FEATURE = Port("feature", ("N", 3, "H", "W"))
+FEATURE = TensorSpec("feature", "float32", ("N", 3, "H", "W"))
 
 
 class BakesScale(nn.Module):

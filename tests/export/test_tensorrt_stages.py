@@ -11,14 +11,15 @@ import pytest
 import torch
 from tensorrt_graphs import BATCH, HEIGHT, SCALE, SIZE, WIDTH, whole_model
 
-from scaleport.bundle.manifest import ScaleRange, Tensor
+from scaleport.bundle.manifest import ScaleRange
 from scaleport.errors import ExportError
 from scaleport.export.onnx import export_stage, save
 from scaleport.export.tensorrt import ShapeRange, TensorRTOptions, build_engine, profile_for
 from scaleport.grid import Axis
 from scaleport.models.base import Stage
 from scaleport.models.network import build_network
-from scaleport.runtimes.tensorrt import inspect_engine
+from scaleport.runtimes.engine_record import read_record
+from scaleport.tensor import TensorSpec
 
 pytest.importorskip("tensorrt_rtx", reason="needs the extra tensorrt-rtx to build engines")
 
@@ -56,13 +57,6 @@ def stage_of(network: str, precision: str, name: str) -> Stage:
     return next(s for s in build_network(config).deploy(dtype).stages() if s.name == name)
 
 
-def tensors_of(stage: Stage) -> tuple[Tensor, ...]:
-    return tuple(
-        Tensor(name=p.name, dtype=str(p.dtype).removeprefix("torch."), shape=p.shape)
-        for p in stage.inputs
-    )
-
-
 @pytest.mark.parametrize(("network", "precision", "name"), STAGES)
 def test_every_stage_builds_with_its_contract(
     network: str, precision: str, name: str, tmp_path: Path
@@ -70,18 +64,19 @@ def test_every_stage_builds_with_its_contract(
     stage = stage_of(network, precision, name)
     source, target = tmp_path / f"{name}.onnx", tmp_path / "engines" / f"{name}.engine"
     save(export_stage(stage), source)
-    profile = profile_for(tensors_of(stage), HEIGHT, WIDTH, SCALE, BATCH)
+    profile = profile_for(stage.inputs, HEIGHT, WIDTH, SCALE, BATCH)
 
     info = build_engine(source, target, profile, TensorRTOptions(library="tensorrt_rtx"))
 
-    inputs, outputs, profiles = inspect_engine(target)
-    for specs, ports in ((inputs, stage.inputs), (outputs, stage.outputs)):
-        assert [spec.name for spec in specs] == [port.name for port in ports]
-        for spec, port in zip(specs, ports, strict=True):
-            assert spec.dtype == np.dtype(str(port.dtype).removeprefix("torch."))
-            expected = tuple(-1 if isinstance(d, str) else d for d in port.shape)
-            assert spec.shape == expected
-    assert profiles == (profile,)
+    # Names of dynamic dimensions come from the ONNX graph; TensorRT keeps none of what it computes.
+    assert info.inputs == stage.inputs
+    for spec, declared in zip(info.outputs, stage.outputs, strict=True):
+        assert (spec.name, spec.dtype) == (declared.name, declared.dtype)
+        dynamic = [isinstance(d, str) for d in declared.shape]
+        assert [isinstance(d, str) for d in spec.shape] == dynamic
+        fixed = zip(spec.shape, declared.shape, strict=True)
+        assert all(a == b for a, b in fixed if isinstance(b, int))
+    assert info.profile == profile
     assert ("float16" in info.precisions) == (precision == "fp16")
     assert info.precisions["float32"] > 0, "the borders stay float32"
     # The plan itself, not only the record beside it, speaks of these tensors.
@@ -94,19 +89,15 @@ def test_shape_input_of_the_whole_graph(tmp_path: Path) -> None:
     onnx.checker.check_model(model, full_check=True)
     save(model, tmp_path / "whole.onnx")
     inputs = (
-        Tensor(name="image", dtype="float32", shape=("N", 3, "H", "W")),
-        Tensor(name="size", dtype="int64", shape=(2,)),
+        TensorSpec(name="image", dtype="float32", shape=("N", 3, "H", "W")),
+        TensorSpec(name="size", dtype="int64", shape=(2,)),
     )
     profile = profile_for(inputs, HEIGHT, WIDTH, SCALE, BATCH)
     assert profile["size"] == SIZE
     info = build_engine(tmp_path / "whole.onnx", tmp_path / "whole.engine", profile)
     assert info.profile == profile
-    specs, _, profiles = inspect_engine(tmp_path / "whole.engine")
-    assert [(spec.name, str(spec.dtype), spec.shape) for spec in specs] == [
-        ("image", "float32", (-1, 3, -1, -1)),
-        ("size", "int64", (2,)),
-    ]
-    assert profiles == (profile,)
+    assert info.inputs == inputs
+    assert read_record(tmp_path / "whole.engine") == info
 
 
 def test_grid_arithmetic_of_the_whole_graph_is_that_of_the_grid() -> None:
@@ -126,8 +117,8 @@ def test_grid_arithmetic_of_the_whole_graph_is_that_of_the_grid() -> None:
 
 def test_profile_follows_the_declared_ranges() -> None:
     names = {"base": ("N", "H", "W", 16), "row_index": ("Ho",), "col_offset": ("Wo",)}
-    tensors = [Tensor(name=n, dtype="float32", shape=shape) for n, shape in names.items()]
-    fixed = Tensor(name="scale", dtype="float32", shape=(2,))
+    tensors = [TensorSpec(name=n, dtype="float32", shape=shape) for n, shape in names.items()]
+    fixed = TensorSpec(name="scale", dtype="float32", shape=(2,))
     profile = profile_for([*tensors, fixed], HEIGHT, WIDTH, ScaleRange(min=1.5, max=3.3), BATCH)
     assert profile == {
         "base": ShapeRange(min=(1, 4, 5, 16), opt=(1, 24, 32, 16), max=(2, 96, 128, 16)),
@@ -146,7 +137,7 @@ def test_profile_follows_the_declared_ranges() -> None:
     ],
 )
 def test_profile_of_integer_scales(scale: ScaleRange, expected: tuple[int, int, int]) -> None:
-    tensor = Tensor(name="subpixel", dtype="float32", shape=("S",))
+    tensor = TensorSpec(name="subpixel", dtype="float32", shape=("S",))
     low, usual, high = expected
     assert profile_for([tensor], HEIGHT, WIDTH, scale) == {
         "subpixel": ShapeRange(min=(low,), opt=(usual,), max=(high,))
@@ -154,12 +145,12 @@ def test_profile_of_integer_scales(scale: ScaleRange, expected: tuple[int, int, 
 
 
 def test_engines_take_two_images_by_default() -> None:
-    image = Tensor(name="image", dtype="float32", shape=("N", 3, "H", "W"))
+    image = TensorSpec(name="image", dtype="float32", shape=("N", 3, "H", "W"))
     found = profile_for([image], HEIGHT, WIDTH, SCALE)["image"]
     assert (found.min[0], found.opt[0], found.max[0]) == (1, 1, 2)
 
 
 def test_profile_refuses_a_dimension_of_unknown_range() -> None:
-    tensor = Tensor(name="tokens", dtype="float32", shape=("N", "T", 8))
+    tensor = TensorSpec(name="tokens", dtype="float32", shape=("N", "T", 8))
     with pytest.raises(ExportError, match=r"'tokens' has a dimension 'T'"):
         profile_for([tensor], HEIGHT, WIDTH, SCALE)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from scaleport.bundle.manifest import FORMAT_VERSION, Graph, Manifest, ScaleRange, SizeRange, Tensor
+from scaleport.bundle.manifest import FORMAT_VERSION, Graph, Manifest, ScaleRange, SizeRange
 from scaleport.bundle.reader import open_bundle
 from scaleport.bundle.writer import BundleWriter
 from scaleport.runtimes.base import Availability, Backend, SessionOptions
 from scaleport.runtimes.stages import Stages
 from scaleport.runtimes.upscaler import BundleSource
+from scaleport.tensor import TensorSpec
 
 GRID = ("row_index", "row_offset", "col_index", "col_offset", "scale")
 
@@ -89,11 +90,11 @@ class NumpyBackend(Backend):
 
 def write_bundle(target, family="query", frozen=(), natives=(2, 3), **changes):
     """A bundle whose graphs are empty files in the format ``numpy``."""
-    image = Tensor(name="image", dtype="float32", shape=("N", 3, "H", "W"))
-    upscaled = Tensor(name="upscaled", dtype="float32", shape=("N", 3, "Ho", "Wo"))
+    image = TensorSpec(name="image", dtype="float32", shape=("N", 3, "H", "W"))
+    upscaled = TensorSpec(name="upscaled", dtype="float32", shape=("N", 3, "Ho", "Wo"))
     outputs = {
-        "encode": Tensor(name="feature", dtype="float32", shape=("N", 3, "H", "W")),
-        "prepare": Tensor(name="kernel", dtype="float32", shape=(3, "S", "S", 9)),
+        "encode": TensorSpec(name="feature", dtype="float32", shape=("N", 3, "H", "W")),
+        "prepare": TensorSpec(name="kernel", dtype="float32", shape=(3, "S", "S", 9)),
     }
     names = ["encode", "render", *(f"render_x{scale}" for scale in frozen)]
     names += ["prepare"] if family == "lattice" else []

@@ -21,7 +21,7 @@ from scaleport.errors import (
     UsageError,
 )
 from scaleport.runtimes import cuda
-from scaleport.runtimes.base import Backend, GraphFile, SessionOptions, TensorSpec
+from scaleport.runtimes.base import Backend, GraphFile, SessionOptions
 from scaleport.runtimes.engine_library import load_library, logged
 from scaleport.runtimes.engine_record import (
     PORTABLE,
@@ -32,7 +32,8 @@ from scaleport.runtimes.engine_record import (
     record_path,
 )
 from scaleport.runtimes.engine_session import check_feeds
-from scaleport.runtimes.tensorrt import TensorRTBackend, inspect_engine
+from scaleport.runtimes.tensorrt import TensorRTBackend
+from scaleport.tensor import UNNAMED, TensorSpec
 
 trt = pytest.importorskip("tensorrt_rtx", reason="needs the extra tensorrt-rtx to build engines")
 
@@ -173,7 +174,7 @@ def test_loading_without_a_gpu_is_one_line(engine: Path) -> None:
 
 @no_gpu
 def test_libraries_open_no_engine_without_a_gpu(engine: Path) -> None:
-    """The reason for the record: should this ever pass, inspect_engine can do without it."""
+    """The reason for the record: should this ever pass, engines can be read without one."""
     with logged(load_library("tensorrt_rtx")) as (logger, messages):
         assert trt.Runtime(logger).deserialize_cuda_engine(engine.read_bytes()) is None
     assert "CUDA driver version is insufficient" in messages.first_error
@@ -263,7 +264,7 @@ def test_damage_is_an_artifact_error(
     spoil: Callable[[Path], None], words: str, engine: Path
 ) -> None:
     spoil(engine)
-    for read in (inspect_engine, load):
+    for read in (read_record, load):
         with pytest.raises(ArtifactError) as caught:
             read(engine)
         assert words in str(caught.value)
@@ -272,18 +273,41 @@ def test_damage_is_an_artifact_error(
 @no_gpu
 def test_engine_of_other_tools_has_no_record(engine: Path) -> None:
     record_path(engine).unlink()
-    with pytest.raises(ArtifactError, match="no record beside it"):
-        inspect_engine(engine)
+    assert read_record(engine) is None
     with pytest.raises(BackendError, match="NVIDIA GPU"):
         load(engine)
 
 
-def test_inspect_engine(engine: Path) -> None:
-    inputs, outputs, profiles = inspect_engine(engine)
-    float32 = np.dtype(np.float32)
-    assert inputs == (TensorSpec("image", float32, (-1, 3, -1, -1)),)
-    assert outputs == (TensorSpec("out", float32, (-1, 3, -1, -1)),)
-    assert profiles == ({"image": RANGE},)
+def test_record_names_dynamic_dimensions_as_the_graph_does(engine: Path) -> None:
+    info = read_record(engine)
+    assert info is not None
+    assert info.inputs == (TensorSpec("image", "float32", ("N", 3, "H", "W")),)
+    # TensorRT keeps no names of what it computes.
+    assert info.outputs == (TensorSpec("out", "float32", (UNNAMED, 3, UNNAMED, UNNAMED)),)
+    assert info.profile == {"image": RANGE}
+
+
+def test_record_of_the_first_version_is_read(engine: Path) -> None:
+    path = record_path(engine)
+    stored = msgspec.json.decode(path.read_bytes())
+    stored["record_version"] = 1
+    for tensor in (*stored["inputs"], *stored["outputs"]):
+        tensor["shape"] = [-1 if isinstance(d, str) else d for d in tensor["shape"]]
+    path.write_bytes(msgspec.json.encode(stored))
+    info = read_record(engine)
+    assert info is not None
+    assert info.inputs == (TensorSpec("image", "float32", (UNNAMED, 3, UNNAMED, UNNAMED)),)
+    for damaged in ([-2, 3], ["a b"], "NCHW"):
+        stored["inputs"][0]["shape"] = damaged
+        path.write_bytes(msgspec.json.encode(stored))
+        with pytest.raises(ArtifactError, match="is damaged"):
+            read_record(engine)
+
+
+def test_record_nested_too_deep_is_damaged(engine: Path) -> None:
+    record_path(engine).write_bytes(b"[" * 100_000)
+    with pytest.raises(ArtifactError, match="is damaged"):
+        read_record(engine)
 
 
 def test_options_that_an_engine_cannot_follow(engine: Path) -> None:
@@ -294,8 +318,8 @@ def test_options_that_an_engine_cannot_follow(engine: Path) -> None:
 
 
 INPUTS = (
-    TensorSpec("image", np.dtype(np.float32), (-1, 3, -1, -1)),
-    TensorSpec("size", np.dtype(np.int64), (2,)),
+    TensorSpec("image", "float32", ("N", 3, "H", "W")),
+    TensorSpec("size", "int64", (2,)),
 )
 RANGES = {"image": RANGE, "size": ShapeRange(min=(4, 4), opt=(16, 16), max=(128, 64), of="values")}
 
@@ -318,7 +342,10 @@ def test_feeds_in_order() -> None:
         (feeds(size=None), "input 'size' is missing"),
         (feeds(ghost=np.zeros(1)), "unknown input ghost"),
         (feeds(image=np.zeros((1, 3, 5, 7))), "must be float32, got float64"),
-        (feeds(image=np.zeros((1, 4, 5, 7), np.float32)), "must have shape"),
+        (
+            feeds(image=np.zeros((1, 4, 5, 7), np.float32)),
+            "must have shape Nx3xHxW, got 1x4x5x7",
+        ),
         (feeds(image=np.zeros((1, 3, 3, 7), np.float32)), r"outside.*\[1, 3, 4, 4\] to"),
         (feeds(image=np.zeros((1, 3, 5, 17), np.float32)), r"shape \[1, 3, 5, 17\].*outside"),
         (feeds(size=np.array([10, 65])), r"values \[10, 65\] of input 'size' is outside"),

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from scaleport.models.base import Port, Stage
+from scaleport.models.base import Stage
+from scaleport.tensor import TensorSpec
 from scaleport.validation.bisection.divergence import Inner, first_divergence
 from scaleport.validation.bisection.steps import own_choice, remark
 from scaleport.validation.bisection.traced import Tensor, reference_tensors
@@ -69,7 +70,12 @@ def test_other_operations_are_not_steps():
 
 
 def test_pytorch_goes_on_from_the_choice():
-    stage = Stage("render", Split(), (Port("x", ("n",)),), (Port("y", ("n",)),))
+    stage = Stage(
+        "render",
+        Split(),
+        (TensorSpec("x", "float32", ("n",)),),
+        (TensorSpec("y", "float32", ("n",)),),
+    )
     program = torch.export.export(stage.module, (torch.from_numpy(GIVEN),))
     plain = reference_tensors(program, stage, stage, {"x": GIVEN})
     assert plain["floor"].source == "mul"

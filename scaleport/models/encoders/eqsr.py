@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from scaleport.errors import UsageError
 from scaleport.grid import Grid
-from scaleport.models.base import CELL, Constants, Port, Stage, Tiling, border_dtype
+from scaleport.models.base import CELL, Constants, Stage, Tiling, border_dtype
 from scaleport.models.encoders.swinir import MLP, WindowAttention
 from scaleport.models.encoders.windowed import (
     Attention,
@@ -31,6 +31,7 @@ from scaleport.models.layers import (
 )
 from scaleport.models.octaves import Octaves
 from scaleport.models.registry import ENCODERS
+from scaleport.tensor import TensorSpec
 
 TRAINING_PATCH = 48
 """Side of an LR patch in training: the published input, 2 / Ho, is then 2 / (48 s)."""
@@ -298,8 +299,8 @@ class EQSR(WindowedEncoder):
 
     def deploy_prepare(self) -> Stage:
         """Deploy form of :meth:`prepare`: the gains of every modulated convolution."""
-        source = CELL if self.scale_input == "size" else Port("scale", (2,))
-        made = Port("modulation", (2 * len(self.groups), self.out_channels))
+        source = CELL if self.scale_input == "size" else TensorSpec("scale", "float32", (2,))
+        made = TensorSpec("modulation", "float32", (2 * len(self.groups), self.out_channels))
         words = "all of it: gains are made once per output size"
         return Stage("prepare", Gains(self), (source,), (made,), words)
 

@@ -22,7 +22,6 @@ from scaleport.models.base import (
     UPSCALED,
     DeployForm,
     Normalisation,
-    Port,
     Stage,
     border_dtype,
     image_constant,
@@ -30,6 +29,7 @@ from scaleport.models.base import (
 from scaleport.models.positions import GridTensors, Positions, clamp_index, nearest_place
 from scaleport.models.stages import EncodeStage
 from scaleport.models.upsamplers.query import PointUpsampler, unfolded
+from scaleport.tensor import TensorSpec
 
 _UNFOLDED = 9
 
@@ -180,7 +180,7 @@ class LocalEnsemble(PointUpsampler):
     def deploy(self, encoder: nn.Module, norm: Normalisation, dtype: torch.dtype) -> DeployForm:
         """Deploy form: features hoisted to LR size, positions as tables per axis."""
         lift = HoistedLayers(self)
-        base = Port("base", ("N", "H", "W", lift.conv.out_channels))
+        base = TensorSpec("base", "float32", ("N", "H", "W", lift.conv.out_channels))
         return DeployForm(
             encode=Stage("encode", EncodeStage(encoder, norm, dtype, lift), (IMAGE,), (base,)),
             render=Stage(

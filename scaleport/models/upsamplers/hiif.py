@@ -25,7 +25,6 @@ from scaleport.models.base import (
     DeployForm,
     Features,
     Normalisation,
-    Port,
     Stage,
     Tiling,
     Upsampler,
@@ -35,6 +34,7 @@ from scaleport.models.registry import UPSAMPLERS
 from scaleport.models.stages import EncodeStage
 from scaleport.models.upsamplers.hiif_deploy import HIIFRender, LiftedLevel
 from scaleport.models.upsamplers.hiif_parts import Level, LinearAttention, Lines, axis_lines
+from scaleport.tensor import TensorSpec
 
 _QUERIES_PER_CHUNK = 16_384
 
@@ -149,8 +149,8 @@ class HIIF(Upsampler):
         lift = LiftedLevel(self)
         width = self.project.out_channels
         outputs = (
-            Port("base", ("N", "H", "W", 4 * width)),
-            Port("moments", ("N", "H", "W", 2)),
+            TensorSpec("base", "float32", ("N", "H", "W", 4 * width)),
+            TensorSpec("moments", "float32", ("N", "H", "W", 2)),
             SKIP,
         )
         encode = EncodeStage(encoder, norm, dtype, lift, skip=True)

@@ -22,7 +22,6 @@ from scaleport.models.base import (
     DeployForm,
     Features,
     Normalisation,
-    Port,
     Stage,
     Upsampler,
     border_dtype,
@@ -30,6 +29,7 @@ from scaleport.models.base import (
 )
 from scaleport.models.registry import UPSAMPLERS
 from scaleport.models.stages import bound_stage, encode_stage
+from scaleport.tensor import TensorSpec
 
 KERNEL_AREA = 9
 
@@ -167,8 +167,8 @@ class IGConv(Upsampler):
     def deploy(self, encoder: nn.Module, norm: Normalisation, dtype: torch.dtype) -> DeployForm:
         """Deploy form: frozen kernels per native scale, and a general form for the others."""
         channels = self.in_channels
-        kernel_port = Port("kernel", (3, "S", "S", KERNEL_AREA * channels))
-        feature_port = Port("feature", ("N", channels, "H", "W"))
+        kernel_port = TensorSpec("kernel", "float32", (3, "S", "S", KERNEL_AREA * channels))
+        feature_port = TensorSpec("feature", "float32", ("N", channels, "H", "W"))
         return DeployForm(
             encode=encode_stage(encoder, channels, norm, dtype),
             prepare=prepare_stage(KernelStage(self), kernel_port),
@@ -224,7 +224,7 @@ class GeneralRender(nn.Module):
         return y.to(border_dtype(self.dtype)) * self.std + self.mean
 
 
-def prepare_stage(module: nn.Module, *outputs: Port) -> Stage:
+def prepare_stage(module: nn.Module, *outputs: TensorSpec) -> Stage:
     """The prepare stage of a hyper-network that reads sub-pixel centres and the scale."""
-    inputs = (Port("subpixel", ("S",)), Port("scale", (2,)))
+    inputs = (TensorSpec("subpixel", "float32", ("S",)), TensorSpec("scale", "float32", (2,)))
     return Stage("prepare", module, inputs, outputs, "all of it: kernels are made once per scale")

@@ -19,7 +19,6 @@ from scaleport.models.base import (
     DeployForm,
     Features,
     Normalisation,
-    Port,
     Stage,
     Tiling,
     border_dtype,
@@ -36,6 +35,7 @@ from scaleport.models.upsamplers.igconv import (
     times_patches,
     waves,
 )
+from scaleport.tensor import TensorSpec
 
 _FAR = float(1 << 24)
 """Offsets beyond the longest image; an integer of this size is still exact in float32."""
@@ -211,10 +211,10 @@ class IGConvPlus(IGConv):
     def deploy(self, encoder: nn.Module, norm: Normalisation, dtype: torch.dtype) -> DeployForm:
         """Deploy form: one convolution C -> 15 s^2 per native scale, and a general form."""
         channels = self.in_channels
-        feature = Port("feature", ("N", channels, "H", "W"))
+        feature = TensorSpec("feature", "float32", ("N", channels, "H", "W"))
         constants = (
-            Port("kernel", (15, "S", "S", KERNEL_AREA * channels)),
-            Port("position", ("S",)),
+            TensorSpec("kernel", "float32", (15, "S", "S", KERNEL_AREA * channels)),
+            TensorSpec("position", "float32", ("S",)),
         )
         return DeployForm(
             encode=encode_stage(encoder, channels, norm, dtype, skip=True),

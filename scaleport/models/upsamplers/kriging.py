@@ -26,7 +26,6 @@ from scaleport.models.base import (
     DeployForm,
     Features,
     Normalisation,
-    Port,
     Stage,
     Tiling,
     Upsampler,
@@ -38,6 +37,7 @@ from scaleport.models.octaves import Octaves
 from scaleport.models.positions import GridTensors, Positions, clamp_index
 from scaleport.models.registry import UPSAMPLERS
 from scaleport.models.stages import EncodeStage
+from scaleport.tensor import TensorSpec
 
 _TAPS = 9
 
@@ -235,7 +235,7 @@ class NeuralKriging(Upsampler):
 
     def deploy(self, encoder: nn.Module, norm: Normalisation, dtype: torch.dtype) -> DeployForm:
         """Deploy form: features projected at LR size, everything positional per axis."""
-        base = Port("base", ("N", self.width, "H", "W"))
+        base = TensorSpec("base", "float32", ("N", self.width, "H", "W"))
         lift = nn.Conv2d(self.in_channels, self.width, 1, dtype=self.head.weight.dtype)
         assert lift.bias is not None and self.head.bias is not None
         with torch.no_grad():

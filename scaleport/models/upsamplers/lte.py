@@ -25,7 +25,6 @@ from scaleport.models.base import (
     DeployForm,
     Features,
     Normalisation,
-    Port,
     Stage,
     border_dtype,
     image_constant,
@@ -37,6 +36,7 @@ from scaleport.models.stages import EncodeStage
 from scaleport.models.upsamplers.encoding import half_turns_to_radians
 from scaleport.models.upsamplers.ensemble import neighbours
 from scaleport.models.upsamplers.query import Decode, QueryUpsampler
+from scaleport.tensor import TensorSpec
 
 
 @UPSAMPLERS.register("lte")
@@ -127,8 +127,8 @@ class LTE(QueryUpsampler):
         lift = LTEMaps(self)
         width = self.coefficient.out_channels
         outputs = (
-            Port("coefficient", ("N", "H", "W", width)),
-            Port("frequency", ("N", "H", "W", width)),
+            TensorSpec("coefficient", "float32", ("N", "H", "W", width)),
+            TensorSpec("frequency", "float32", ("N", "H", "W", width)),
             SKIP,
         )
         encode = EncodeStage(encoder, norm, dtype, lift, skip=True)

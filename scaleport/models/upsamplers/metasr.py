@@ -17,7 +17,6 @@ from scaleport.models.base import (
     UPSCALED,
     DeployForm,
     Normalisation,
-    Port,
     Stage,
     border_dtype,
     image_constant,
@@ -26,6 +25,7 @@ from scaleport.models.positions import GridTensors, clamp_index
 from scaleport.models.registry import UPSAMPLERS
 from scaleport.models.stages import bound_stage, encode_stage
 from scaleport.models.upsamplers.query import PointUpsampler, unfolded
+from scaleport.tensor import TensorSpec
 
 _TIE = 2.0**-21
 """LR pixels within which a corner counts as lying on the border between two LR pixels.
@@ -138,7 +138,7 @@ class MetaSR(PointUpsampler):
 
         An integer scale can be bound: one bias-free convolution and a pixel shuffle.
         """
-        feature = Port("feature", ("N", self.in_channels, "H", "W"))
+        feature = TensorSpec("feature", "float32", ("N", self.in_channels, "H", "W"))
         return DeployForm(
             encode=encode_stage(encoder, self.in_channels, norm, dtype),
             render=Stage(

@@ -20,7 +20,6 @@ from scaleport.models.base import (
     SKIP,
     UPSCALED,
     Normalisation,
-    Port,
     Stage,
     border_dtype,
     image_constant,
@@ -34,6 +33,7 @@ from scaleport.models.upsamplers.msit_parts import (
     QueryFeatures,
     RefinedConv,
 )
+from scaleport.tensor import TensorSpec
 
 if TYPE_CHECKING:
     from scaleport.models.upsamplers.msit import MSIT
@@ -306,11 +306,11 @@ def encode_stage(
     return Stage("encode", module, (IMAGE,), feature_ports(upsampler), "products of the attention")
 
 
-def feature_ports(upsampler: MSIT) -> tuple[Port, Port, Port]:
+def feature_ports(upsampler: MSIT) -> tuple[TensorSpec, TensorSpec, TensorSpec]:
     """What the encode stage gives to render stages."""
     channels = (2 * upsampler.radius + 3) ** 2 * upsampler.heads
-    products = Port("products", ("N", "H", "W", channels))
-    return products, Port("value", ("N", "H", "W", upsampler.width)), SKIP
+    products = TensorSpec("products", "float32", ("N", "H", "W", channels))
+    return products, TensorSpec("value", "float32", ("N", "H", "W", upsampler.width)), SKIP
 
 
 def render_stage(upsampler: MSIT, norm: Normalisation, dtype: torch.dtype) -> Stage:

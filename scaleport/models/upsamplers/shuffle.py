@@ -16,7 +16,6 @@ from scaleport.models.base import (
     DeployForm,
     Features,
     Normalisation,
-    Port,
     Stage,
     Upsampler,
     border_dtype,
@@ -24,6 +23,7 @@ from scaleport.models.base import (
 )
 from scaleport.models.registry import UPSAMPLERS
 from scaleport.models.stages import encode_stage
+from scaleport.tensor import TensorSpec
 
 
 @UPSAMPLERS.register("shuffle")
@@ -55,7 +55,7 @@ class Shuffle(Upsampler):
         stage = Stage(
             f"render_x{scale}",
             ShuffleRender(scale, norm, dtype),
-            (Port("feature", ("N", channels, "H", "W")),),
+            (TensorSpec("feature", "float32", ("N", channels, "H", "W")),),
             (UPSCALED,),
         )
         encode = encode_stage(encoder, channels, norm, dtype)

@@ -21,7 +21,6 @@ from scaleport.models.base import (
     DeployForm,
     Features,
     Normalisation,
-    Port,
     Stage,
     Upsampler,
     border_dtype,
@@ -29,6 +28,7 @@ from scaleport.models.base import (
 )
 from scaleport.models.registry import UPSAMPLERS
 from scaleport.models.stages import EncodeStage
+from scaleport.tensor import TensorSpec
 
 _REACH = 2
 """LR pixels that an output pixel looks away from its own: 1 + 1/2 + 1/4 + ..., rounded up."""
@@ -115,7 +115,7 @@ class SPConvPlus(Upsampler):
     def deploy(self, encoder: nn.Module, norm: Normalisation, dtype: torch.dtype) -> DeployForm:
         """Deploy form: one 5x5 convolution and one shuffle; the tail itself along the border."""
         (scale,) = self.native_scales
-        feature = Port("feature", ("N", self.width, "H", "W"))
+        feature = TensorSpec("feature", "float32", ("N", self.width, "H", "W"))
         return DeployForm(
             encode=Stage(
                 "encode", EncodeStage(encoder, norm, dtype, self.entry), (IMAGE,), (feature,)

@@ -22,7 +22,6 @@ from scaleport.models.base import (
     DeployForm,
     Features,
     Normalisation,
-    Port,
     Stage,
     border_dtype,
     image_constant,
@@ -32,6 +31,7 @@ from scaleport.models.registry import UPSAMPLERS
 from scaleport.models.stages import encode_stage
 from scaleport.models.upsamplers.encoding import half_turns_to_radians
 from scaleport.models.upsamplers.query import Decode, QueryUpsampler
+from scaleport.tensor import TensorSpec
 
 _WAVES_AT_ONCE = 64
 """Waves that the deploy form sums in one step: none of its maps is then wider than 384 values."""
@@ -121,7 +121,7 @@ class Thera(QueryUpsampler):
     def deploy(self, encoder: nn.Module, norm: Normalisation, dtype: torch.dtype) -> DeployForm:
         """Deploy form: fields once per LR row that is asked for; an integer scale can be bound."""
         channels = self.field.in_channels
-        inputs = (Port("feature", ("N", channels, "H", "W")), SKIP)
+        inputs = (TensorSpec("feature", "float32", ("N", channels, "H", "W")), SKIP)
         return DeployForm(
             encode=encode_stage(encoder, channels, norm, dtype, skip=True),
             render=Stage(
@@ -135,7 +135,7 @@ class Thera(QueryUpsampler):
         )
 
     def _bind(self, norm: Normalisation, dtype: torch.dtype, scale: int) -> Stage:
-        inputs = (Port("feature", ("N", self.field.in_channels, "H", "W")), SKIP)
+        inputs = (TensorSpec("feature", "float32", ("N", self.field.in_channels, "H", "W")), SKIP)
         with torch.no_grad():
             module = TheraBound(self, norm, dtype, scale)
         kept = "angles of the waves, the sum over groups of waves, the image"

@@ -13,7 +13,6 @@ from scaleport.aliases import Array
 from scaleport.bundle.manifest import (
     CHECKPOINT_NAME,
     InferencePrecision,
-    Name,
     ParityResult,
     Sha256,
     Text,
@@ -22,6 +21,7 @@ from scaleport.bundle.reader import Bundle
 from scaleport.errors import ArtifactError, UsageError
 from scaleport.runtimes.base import precision_text, source_format
 from scaleport.runtimes.registry import get_backend
+from scaleport.tensor import Name
 from scaleport.validation.parity.cases import Case, Mode, Selection, Shape
 from scaleport.validation.pictures import pictures
 from scaleport.validation.report.summary import scale_text
