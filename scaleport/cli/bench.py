@@ -152,7 +152,7 @@ def _say(out: Output, made: Benchmark) -> None:
         cases.setdefault((row.bundle, row.size, row.scale), []).append(row)
     for (bundle, size, scale), rows in cases.items():
         out.say(f"{bundle}, {size[1]}x{size[0]}, x{scale:g}")
-        for line in table([heads, *(_cells(row) for row in rows)]):
+        for line in table([heads, *(_cells(row) for row in rows)], numbers=slice(1, None)):
             out.say(line)
     for name, reason in made.skipped.items():
         out.say(f"left out: {name}: {reason}")

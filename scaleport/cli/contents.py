@@ -86,7 +86,8 @@ def loss_table(losses: Sequence[QuantisationLoss]) -> list[str]:
         )
         for loss in losses
     ]
-    return table([("backend", "scale", "fp32 dB", "int8 dB", "loss dB"), *rows])
+    heads = ("backend", "scale", "fp32 dB", "int8 dB", "loss dB")
+    return table([heads, *rows], numbers=slice(1, None))
 
 
 def scale_text(manifest: Manifest) -> str:

@@ -142,7 +142,7 @@ def _say(out: Output, model: str, found: Evaluation, scales: Sequence[float]) ->
         f"{subject.name} on {subject.backend} {subject.precision}, protocol "
         f"{found.protocol.name}{after}"
     )
-    out.say_table(_rows(found.scores, found.metrics, subject.name))
+    out.say_table(_rows(found.scores, found.metrics, subject.name), numbers=slice(4, None))
 
 
 def _sort(given: Sequence[str], scales: Sequence[str]) -> tuple[str, list[float]]:

@@ -106,7 +106,8 @@ def _say_macs(out: Output, macs: Counts) -> None:
         )
         for name, work, render in forms
     ]
-    _say(out, right([head, *body], first=1))
+    for line in table([head, *body], numbers=slice(1, None)):
+        out.say(line)
 
 
 def part_names() -> set[str]:
@@ -141,16 +142,6 @@ def short(macs: float) -> str:
     return f"{value:.{digits}f}{units[0]}"
 
 
-def right(rows: Sequence[Sequence[str]], first: int, last: int | None = None) -> list[list[str]]:
-    """Rows with the columns ``first`` up to ``last`` aligned to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    numbers = range(*slice(first, last).indices(len(widths)))
-    return [
-        [cell.rjust(widths[i]) if i in numbers else cell for i, cell in enumerate(row)]
-        for row in rows
-    ]
-
-
 def _facts(entry: Entry, runs: dict[str, list[str]]) -> dict[str, Any]:
     formats = [] if entry.refusal else [f for f in FORMATS if f not in entry.refused_formats]
     held = [] if entry.refusal else [f for f in runs if f not in entry.refused_formats]
@@ -165,8 +156,8 @@ def _say_networks(out: Output, entries: list[Entry], runs: dict[str, list[str]])
     for layout in layouts:
         heads = layout(None, notes)
         rows = [cells for entry in entries for cells in layout(entry, notes)]
-        cells = right([*heads, *rows], 1, -3 if layout is _wide else -2)
-        lines = table(cells, indent=" ")
+        numbers = slice(1, -3 if layout is _wide else -2)
+        lines = table([*heads, *rows], indent=" ", numbers=numbers)
         if max(map(len, lines)) <= _columns():
             break
     for line in lines[: len(heads)]:

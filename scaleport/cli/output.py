@@ -7,7 +7,6 @@ import io
 import json
 import shutil
 import sys
-import textwrap
 import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ VerboseFlag = Annotated[
 
 _LEAST_FOLD = 24
 """Narrowest column that text is folded into."""
+_NONE = slice(0, 0)
 
 
 def put(text: str, err: bool = False) -> None:
@@ -61,10 +61,13 @@ class Output:
         if not self.json and not self.quiet:
             put(text)
 
-    def say_table(self, rows: Sequence[Sequence[str]], indent: str = "  ") -> None:
-        """Aligned columns for people; the last one is folded to the terminal."""
-        for line in table(rows, indent, columns(sys.maxsize)):
-            self.say(line)
+    def say_table(
+        self, rows: Sequence[Sequence[str]], indent: str = "  ", numbers: slice = _NONE
+    ) -> None:
+        """Aligned columns for people, see :func:`table`; the last is folded to the terminal."""
+        if not self.json and not self.quiet:
+            for line in table(rows, indent, columns(sys.maxsize), numbers):
+                put(line)
 
     def note(self, text: str) -> None:
         """A remark on stderr."""
@@ -153,25 +156,48 @@ def columns(otherwise: int) -> int:
     return shutil.get_terminal_size((otherwise, 24)).columns
 
 
-def table(rows: Sequence[Sequence[str]], indent: str = "  ", width: int | None = None) -> list[str]:
-    """Lines of aligned columns; the last one is not padded, and folded if a width is given."""
+def table(
+    rows: Sequence[Sequence[str]],
+    indent: str = "  ",
+    width: int | None = None,
+    numbers: slice = _NONE,
+) -> list[str]:
+    """Lines of aligned columns, drawn by rich without boxes and colours.
+
+    No cell is ever cut: only the last column is folded, between words, and only where a width
+    leaves it room enough.
+
+    Args:
+        rows: cells, all rows of the same number; a head is a row like the others.
+        indent: what every line begins with.
+        width: columns of the terminal; None for no limit.
+        numbers: columns that are aligned to the right.
+    """
     if not rows:
         return []
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    widths[-1] = 0
-    lines = []
-    for row in rows:
-        *cells, last = (cell.ljust(w) for cell, w in zip(row, widths, strict=True))
-        start = indent + "".join(f"{cell}  " for cell in cells)
-        if width is None or width - len(start) < _LEAST_FOLD:
-            lines.append((start + last).rstrip())
-            continue
-        parts = textwrap.wrap(
-            last, width - len(start), break_on_hyphens=False, break_long_words=False
-        )
-        lines.append((start + "".join(parts[:1])).rstrip())
-        lines += [" " * len(start) + part for part in parts[1:]]
-    return lines
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = [["".join(map(_shown, cell)) for cell in row] for row in rows]
+    *before, last = zip(*shown, strict=True)
+    start = len(indent) + sum(2 + max(map(cell_len, column)) for column in before)
+    word = max(cell_len(word) for cell in last for word in ("", *cell.split()))
+    room = max(map(cell_len, last))
+    if width is not None and width - start >= _LEAST_FOLD:
+        room = min(room, max(width - start, word))
+    drawn = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
+    to_right = range(*numbers.indices(len(before) + 1))
+    for number in range(len(before)):
+        drawn.add_column(no_wrap=True, justify="right" if number in to_right else "left")
+    drawn.add_column(width=room, justify="right" if len(before) in to_right else "left")
+    for row in shown:
+        drawn.add_row(*map(Text, row))
+    console = Console(file=io.StringIO(), width=max(1, start + room), color_system=None)
+    with console.capture() as lines:
+        console.print(drawn, crop=False)
+    return [(indent + line).rstrip() for line in lines.get().splitlines()]
 
 
 def size_text(count: int) -> str:

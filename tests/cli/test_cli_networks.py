@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from scaleport.catalogue import FAMILIES, catalogue
-from scaleport.cli.networks import right, short, show_network
+from scaleport.cli.networks import short, show_network
 from scaleport.cli.output import Output
 
 
@@ -125,10 +125,3 @@ def test_a_file_goes_before_a_network(run, tiny_checkpoint, tmp_path, monkeypatc
 )  # fmt: skip
 def test_short_counts(count: float, said: str) -> None:
     assert short(count) == said
-
-
-def test_right_aligns_only_the_columns_asked_for() -> None:
-    assert right([("a", "1", "b"), ("ccc", "234", "d")], 1, 2) == [
-        ["a", "  1", "b"],
-        ["ccc", "234", "d"],
-    ]
