@@ -124,6 +124,8 @@ def train(
     )
     with _no_denormals():
         result = trainer.run(options.until, _reporter(trainer, told), options.tensorboard)
+    if fabric.device.type == "cuda":
+        say(trainer.how_computed)
     if first:
         _plot(options.work, name)
     return result

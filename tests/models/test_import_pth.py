@@ -15,7 +15,7 @@ from torch.nn import functional
 from scaleport.errors import ArtifactError
 from scaleport.grid import Grid
 from scaleport.models import Network, load_checkpoint, save_checkpoint
-from scaleport.models.importers import import_pth
+from scaleport.models.importers import import_file
 
 State = dict[str, Tensor]
 
@@ -73,7 +73,7 @@ def igconv_state(width: int, blocks: int, latent: int, layers: int) -> State:
 def imported(tmp_path: Path, content: Any) -> Network:
     path = tmp_path / "weights.pth"
     torch.save(content, path)
-    return import_pth(path)
+    return import_file(path).network
 
 
 def refused(tmp_path: Path, content: Any, *words: str) -> None:
@@ -302,13 +302,13 @@ def test_code_in_a_pickle_is_never_run(tmp_path: Path) -> None:
 
 def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="cannot read"):
-        import_pth(tmp_path / "none.pth")
+        import_file(tmp_path / "none.pth")
     with pytest.raises(ArtifactError, match="cannot read"):
-        import_pth(tmp_path)
+        import_file(tmp_path)
     for data in (b"", b"hello", b"PK\x03\x04", b"\x80\x02}q\x00."):
         (tmp_path / "a.pth").write_bytes(data)
         with pytest.raises(ArtifactError, match=r"a\.pth") as caught:
-            import_pth(str(tmp_path / "a.pth"))
+            import_file(str(tmp_path / "a.pth"))
         assert "\n" not in str(caught.value)
 
 
@@ -337,7 +337,7 @@ def test_damaged_files_load_or_are_artifact_errors(
     weights.write_bytes(data[: round(keep * len(data))])
     try:
         try:
-            assert isinstance(import_pth(weights), Network)
+            assert isinstance(import_file(weights).network, Network)
         except ArtifactError as error:
             assert "\n" not in str(error)
     finally:

@@ -12,7 +12,6 @@ from scaleport.models.importers.foreign import import_foreign
 from scaleport.models.importers.layouts import Imported, WrongSetting, recognise
 from scaleport.models.importers.reading import Refused, read
 from scaleport.models.importers.wrapping import unwrap, without_prefixes
-from scaleport.models.network import Network
 
 LAYOUTS = (
     lte.LAYOUT,
@@ -85,9 +84,4 @@ def _check_scales(
         raise UsageError(f"{path} is {found.title}, whose scales are not for choosing")
 
 
-def import_pth(path: Path | str) -> Network:
-    """The network of :func:`import_file`."""
-    return import_file(path).network
-
-
-__all__ = ["LAYOUTS", "Imported", "import_file", "import_pth"]
+__all__ = ["LAYOUTS", "Imported", "import_file"]
