@@ -2,6 +2,10 @@
 
 libvips hands out pixels and not the meaning of a fourth channel. Directories are read here entry
 by entry, of bounded size, classic TIFF and BigTIFF, as their specification (TIFF 6.0) has them.
+
+tifffile, which writes our temporary files, is not used for this. Of a damaged tag, whose values lie
+beyond the end of the file, it logs an error and goes on with the default: three samples of 8 bits
+become one bit. Here such a file is refused.
 """
 
 from __future__ import annotations

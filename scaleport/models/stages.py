@@ -87,6 +87,26 @@ class EncodeStage(nn.Module):
         return outputs[0] if len(outputs) == 1 and isinstance(lifted, Tensor) else outputs
 
 
+class RenderModule(nn.Module):
+    """What the modules of render stages begin with: normalised values become pixels at their end.
+
+    Args:
+        norm: the network's normalisation.
+        dtype: what the heavy part computes in.
+    """
+
+    mean: Tensor
+
+    def __init__(self, norm: Normalisation, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype, self.border, self.std = dtype, border_dtype(dtype), norm.std
+        self.register_buffer("mean", image_constant(norm.mean, self.border))
+
+    def pixels(self, normalised: Tensor) -> Tensor:
+        """Pixels of normalised ones, [N, 3, H, W] of the border's type."""
+        return normalised * self.std + self.mean
+
+
 class BoundRender(nn.Module):
     """Render at one integer scale with the kernel written in: one convolution, one shuffle."""
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scaleport.models.base import Normalisation, border_dtype, image_constant
+from scaleport.models.base import Normalisation
 from scaleport.models.layers import LayerNorm, widened
 from scaleport.models.positions import GridTensors, bilinear
+from scaleport.models.stages import RenderModule
 from scaleport.models.upsamplers.hiif_parts import Lines, axis_lines
 
 if TYPE_CHECKING:
@@ -168,15 +169,12 @@ class DeployedAttention(nn.Module):
         return out.reshape(n, rows, cols, width)
 
 
-class HIIFRender(nn.Module):
+class HIIFRender(RenderModule):
     """Decode output pixels from the lifted features."""
 
-    mean: Tensor
-
     def __init__(self, upsampler: HIIF, norm: Normalisation, dtype: torch.dtype) -> None:
-        super().__init__()
-        width = upsampler.project.out_channels
-        self.width, self.dtype, self.std = width, dtype, norm.std
+        super().__init__(norm, dtype)
+        width = self.width = upsampler.project.out_channels
         self.shift = upsampler.digit_shift
         levels, units = upsampler.parts()
         last = len(levels) - 1
@@ -187,7 +185,6 @@ class HIIFRender(nn.Module):
         # What the first level multiplies per neighbour is in the lift.
         del self.levels[0].weight
         self.attention = nn.ModuleList(DeployedAttention(unit, dtype) for unit in units)
-        self.register_buffer("mean", image_constant(norm.mean, border_dtype(dtype)))
 
     def _first(
         self, base: Tensor, moments: Tensor, rows: Lines, cols: Lines, cell: Tensor

@@ -24,11 +24,9 @@ from scaleport.models.base import (
     Normalisation,
     Stage,
     Upsampler,
-    border_dtype,
-    image_constant,
 )
 from scaleport.models.registry import UPSAMPLERS
-from scaleport.models.stages import bound_stage, encode_stage
+from scaleport.models.stages import RenderModule, bound_stage, encode_stage
 from scaleport.tensor import TensorSpec
 
 KERNEL_AREA = 9
@@ -203,16 +201,8 @@ class KernelStage(nn.Module):
         return self.upsampler.kernel(subpixel, scale[0:1])
 
 
-class GeneralRender(nn.Module):
+class GeneralRender(RenderModule):
     """Render with the kernel as an input: patches times kernel, then the shuffle."""
-
-    mean: Tensor
-
-    def __init__(self, norm: Normalisation, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.register_buffer("mean", image_constant(norm.mean, border_dtype(dtype)))
-        self.std = norm.std
-        self.dtype = dtype
 
     def forward(self, feature: Tensor, kernel: Tensor) -> Tensor:
         """Map float32[N, C, H, W] and float32[3, S, S, 9 C] to float32[N, 3, S * H, S * W]."""
@@ -221,7 +211,7 @@ class GeneralRender(nn.Module):
         y = times_patches(kernel.to(self.dtype), feature.to(self.dtype))
         # Rank 5 at most, for Core ML: colours join the batch for the shuffle.
         y = y.reshape(n * 3, s, s, h, w).permute(0, 3, 1, 4, 2).reshape(n, 3, h * s, w * s)
-        return y.to(border_dtype(self.dtype)) * self.std + self.mean
+        return self.pixels(y.to(self.border))
 
 
 def prepare_stage(module: nn.Module, *outputs: TensorSpec) -> Stage:

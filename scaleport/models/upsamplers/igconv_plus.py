@@ -26,7 +26,7 @@ from scaleport.models.base import (
 )
 from scaleport.models.positions import clamp_index
 from scaleport.models.registry import UPSAMPLERS
-from scaleport.models.stages import encode_stage
+from scaleport.models.stages import RenderModule, encode_stage
 from scaleport.models.upsamplers.igconv import (
     KERNEL_AREA,
     IGConv,
@@ -347,22 +347,14 @@ class BoundSample(nn.Module):
         return functional.pixel_shuffle(colour + sampled, self.scale)
 
 
-class GeneralSample(nn.Module):
+class GeneralSample(RenderModule):
     """Render with the kernels as an input."""
-
-    mean: Tensor
-
-    def __init__(self, norm: Normalisation, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.register_buffer("mean", image_constant(norm.mean, border_dtype(dtype)))
-        self.std = norm.std
-        self.dtype = dtype
 
     def forward(self, feature: Tensor, skip: Tensor, kernel: Tensor, position: Tensor) -> Tensor:
         """Map features, the image and the constants to float32[N, 3, S * H, S * W]."""
         n, _, h, w = feature.shape
         s = kernel.shape[1]
-        border = border_dtype(self.dtype)
+        border = self.border
         y = times_patches(kernel.to(self.dtype), feature.to(self.dtype))
         y = y.reshape(n, 15, s * s * h, w)
         colour = y[:, :3].to(border).reshape(n, 3, s * s, h * w)
@@ -372,9 +364,8 @@ class GeneralSample(nn.Module):
         down = (position[:, None] + 0 * position[None, :]).reshape(s * s, 1, 1)
         x = shift[:, :3].reshape(n, 3, s * s, h, w) + across
         z = shift[:, 3:].reshape(n, 3, s * s, h, w) + down
-        image = skip * self.std + self.mean
-        sampled = sample(image, x, z).reshape(n, 3, s * s, h * w)
-        out = colour * self.std + self.mean + sampled
+        sampled = sample(self.pixels(skip), x, z).reshape(n, 3, s * s, h * w)
+        out = self.pixels(colour) + sampled
         # Rank 5 at most, for Core ML: colours join the batch for the shuffle.
         out = out.reshape(n * 3, s, s, h, w).permute(0, 3, 1, 4, 2)
         return out.reshape(n, 3, h * s, w * s)

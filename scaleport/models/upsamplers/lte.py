@@ -27,12 +27,11 @@ from scaleport.models.base import (
     Normalisation,
     Stage,
     border_dtype,
-    image_constant,
 )
 from scaleport.models.layers import widened
 from scaleport.models.positions import GridTensors, bilinear, clamp_index
 from scaleport.models.registry import UPSAMPLERS
-from scaleport.models.stages import EncodeStage
+from scaleport.models.stages import EncodeStage, RenderModule
 from scaleport.models.upsamplers.encoding import half_turns_to_radians
 from scaleport.models.upsamplers.ensemble import neighbours
 from scaleport.models.upsamplers.query import Decode, QueryUpsampler
@@ -178,15 +177,14 @@ class LTEMaps(nn.Module):
         )
 
 
-class LTERender(nn.Module):
+class LTERender(RenderModule):
     """Decode output pixels from coefficients and frequencies."""
 
-    mean: Tensor
     phase: Tensor
 
     def __init__(self, upsampler: LTE, norm: Normalisation, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.dtype, self.std, self.scale_max = dtype, norm.std, upsampler.scale_max
+        super().__init__(norm, dtype)
+        self.scale_max = upsampler.scale_max
         self.waves = upsampler.phase.out_features
         self.register_buffer("phase", upsampler.phase.weight.t().clone())
         *layers, end = upsampler.mlp
@@ -196,7 +194,6 @@ class LTERender(nn.Module):
             last.weight.copy_(end.weight * norm.std)
             last.bias.copy_(end.bias * norm.std)
         self.mlp = nn.Sequential(*layers, last).to(dtype)
-        self.register_buffer("mean", image_constant(norm.mean, border_dtype(dtype)))
 
     def _sides(
         self, index: Tensor, offset: Tensor, length: int

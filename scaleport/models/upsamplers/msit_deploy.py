@@ -21,12 +21,10 @@ from scaleport.models.base import (
     UPSCALED,
     Normalisation,
     Stage,
-    border_dtype,
-    image_constant,
 )
 from scaleport.models.layers import widened
 from scaleport.models.positions import GridTensors, bilinear, clamp_index
-from scaleport.models.stages import EncodeStage
+from scaleport.models.stages import EncodeStage, RenderModule
 from scaleport.models.upsamplers.msit_parts import (
     Mixing,
     MultiScaleOperator,
@@ -145,10 +143,9 @@ def from_nearest(offset: Tensor) -> Tensor:
     return offset - (offset >= 0.5).to(offset.dtype)
 
 
-class Decoder(nn.Module):
+class Decoder(RenderModule):
     """What both render stages share: position bias and the decoder's layers."""
 
-    mean: Tensor
     keys: Tensor
     cell: Tensor
     first_bias: Tensor
@@ -157,10 +154,9 @@ class Decoder(nn.Module):
     constant: Tensor
 
     def __init__(self, upsampler: MSIT, norm: Normalisation, dtype: torch.dtype) -> None:
-        super().__init__()
+        super().__init__(norm, dtype)
         self.heads, self.radius, self.width = upsampler.heads, upsampler.radius, upsampler.width
         self.side = 2 * self.radius + 1
-        self.dtype, self.border, self.std = dtype, border_dtype(dtype), norm.std
         linears = [layer for layer in upsampler.mlp if isinstance(layer, nn.Linear)]
         first, last = linears[0], linears[-1]
         count = self.side**2
@@ -174,7 +170,6 @@ class Decoder(nn.Module):
             final.weight.copy_(last.weight * norm.std)
             final.bias.copy_(last.bias * norm.std)
         self.layers = nn.ModuleList(layer.to(dtype) for layer in [*linears[1:-1], final])
-        self.register_buffer("mean", image_constant(norm.mean, self.border))
         self.position = upsampler.position
         for name, table in zip(("bias_y", "bias_x"), self._tables(), strict=True):
             self.register_buffer(name, table)

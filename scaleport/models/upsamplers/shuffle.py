@@ -18,11 +18,9 @@ from scaleport.models.base import (
     Normalisation,
     Stage,
     Upsampler,
-    border_dtype,
-    image_constant,
 )
 from scaleport.models.registry import UPSAMPLERS
-from scaleport.models.stages import encode_stage
+from scaleport.models.stages import RenderModule, encode_stage
 from scaleport.tensor import TensorSpec
 
 
@@ -62,16 +60,13 @@ class Shuffle(Upsampler):
         return DeployForm(encode=encode, render=None, bound={scale: stage})
 
 
-class ShuffleRender(nn.Module):
+class ShuffleRender(RenderModule):
     """The render stage."""
 
-    mean: Tensor
-
     def __init__(self, scale: int, norm: Normalisation, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.scale, self.std = scale, norm.std
-        self.register_buffer("mean", image_constant(norm.mean, border_dtype(dtype)))
+        super().__init__(norm, dtype)
+        self.scale = scale
 
     def forward(self, feature: Tensor) -> Tensor:
         """Map float32[N, 3 s^2, H, W] to float32[N, 3, s * H, s * W]."""
-        return functional.pixel_shuffle(feature, self.scale) * self.std + self.mean
+        return self.pixels(functional.pixel_shuffle(feature, self.scale))
