@@ -17,7 +17,7 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 WEB_STAMP := web/node_modules/.installed
 SITE := web/build/site
 
-.PHONY: demo demo-all pictures wheel docs models web test test-slow test-long test-networks test-executorch lint clean
+.PHONY: demo demo-all pictures wheel docs models web test test-slow test-long test-networks test-executorch test-oldest lint clean
 .DELETE_ON_ERROR:
 
 # TensorRT-RTX has no wheels for some platforms, so its failure leaves a usable installation.
@@ -88,6 +88,26 @@ $(EXECUTORCH)/.installed: constraints.txt
 test-executorch: $(STAMP) $(EXECUTORCH)/.installed  ## ExecuTorch's programs, which `make test` skips
 	PYTHONPATH=$(EXECUTORCH) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs \
 	  tests/runtimes/test_executorch.py tests/export/test_executorch_export.py
+
+# Without constraints.txt: its versions are for newer Pythons. What is installed is what pip finds
+# for a user of this Python.
+OLDEST ?= $(shell for p in python3.10 "$$HOME"/.pyenv/versions/3.10.*/bin/python; do \
+  "$$p" -c "" 2> /dev/null && echo "$$p" && break; done)
+OLDEST_VENV := build/oldest
+OLDEST_TESTS := tests/test_*.py tests/bundle tests/imaging tests/batch tests/cli tests/runtimes tests/validation
+
+$(OLDEST_VENV)/.installed: pyproject.toml
+	rm -rf $(OLDEST_VENV)
+	$(OLDEST) -m venv $(OLDEST_VENV)
+	$(OLDEST_VENV)/bin/python -m pip install --quiet -e ".[export,sign,video]" \
+	  pytest pytest-xdist hypothesis jsonschema radon
+	touch $@
+
+test-oldest:  ## tests of the runtime, files and commands on Python 3.10, where that is installed
+	@if [ -z "$(OLDEST)" ]; then echo "note: no Python 3.10 here; make test-oldest OLDEST=PATH"; \
+	else $(MAKE) $(OLDEST_VENV)/.installed && PYTHONPATH=. OMP_NUM_THREADS=1 \
+	  $(OLDEST_VENV)/bin/python -m pytest -n 2 --dist loadfile -p no:cacheprovider \
+	  -m "not slow and not long and not networks" $(OLDEST_TESTS); fi
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
