@@ -51,7 +51,7 @@ def walked(*command: str, cache: Path) -> dict[str, str]:
 
 def check(found: dict[str, str], walk: str) -> None:
     count, known = listed(walk)
-    assert set(found) <= set(known)
+    assert set(found) == set(known)
     assert count == len(known)
     upwards = {
         (caller, module)
