@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,17 @@ from scaleport.imaging.files import Image, load_image, save_image
 from scaleport.runtimes.upscaler import load
 from scaleport.serving.client import Client
 
+# The server is a process of its own: importing MLServer here would register the messages of KServe
+# a second time beside those of Triton's client.
+NEEDS_MLSERVER = pytest.mark.skipif(
+    find_spec("mlserver") is None, reason="MLServer (extra serve) is not installed"
+)
 LOAD = Path(__file__).parents[2] / "benchmarks/serve_load.py"
 
 
 @pytest.mark.slow
+@NEEDS_MLSERVER
 def test_no_answer_is_wrong_and_none_is_lost(tiny_bundle) -> None:
-    pytest.importorskip("mlserver", reason="MLServer (extra serve) is not installed")
     options = ["--requests", "60", "--bad", "22", "--kill", "--port", "18480"]
     command = [sys.executable, str(LOAD), str(tiny_bundle("liif", "onnx")), *options]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
@@ -42,9 +48,9 @@ PORT = 18490
 
 
 @pytest.mark.slow
+@NEEDS_MLSERVER
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_curl_command_of_the_page_is_answered(tiny_bundle, tmp_path: Path) -> None:
-    pytest.importorskip("mlserver", reason="MLServer (extra serve) is not installed")
     (line,) = re.findall(r"^curl .*$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
     assert "localhost:8080/" in line
     photo = np.random.default_rng(5).integers(0, 256, (33, 41, 3), np.uint8)
