@@ -25,6 +25,7 @@ from scaleport.models.encoders.foreign import (
     load_spandrel,
     rewrites_itself,
     settled,
+    windows_for_graphs,
 )
 from scaleport.models.importers import import_file
 from scaleport.models.network import Network
@@ -270,6 +271,39 @@ def craft(spandrel: Any, **options: Any) -> nn.Module:
                 # Fresh ones are so small that attention and its biases hardly matter.
                 module.weight.mul_(10)
     return model
+
+
+@pytest.mark.parametrize("name", ["CRAFT", "SwinIR", "GRL", "Uformer"])
+def test_windows_are_those_of_spandrel(name: str, spandrel: Any) -> None:
+    network = getattr(spandrel.architectures, name)
+    kind = getattr(network, name)
+    theirs = sys.modules[kind.__module__]
+    if name == "GRL":
+        theirs = sys.modules[kind.__module__.rpartition(".")[0] + ".ops"]
+
+    class Uses(nn.Module):
+        __module__ = theirs.__name__
+
+    def windows(image: Tensor) -> list[Tensor]:
+        if name == "CRAFT":
+            cut = theirs.img2windows(image, 4, 2)
+            return [cut, theirs.windows2img(cut, 4, 2, 12, 10)]
+        window = [4, 2] if name == "GRL" else 2
+        cut = theirs.window_partition(image.permute(0, 2, 3, 1), window)
+        return [
+            cut,
+            theirs.window_reverse(cut, window, *((12, 10) if name != "GRL" else ((12, 10),))),
+        ]
+
+    image = torch.rand(2, 3, 12, 10)
+    want = windows(image)
+    before = dict(vars(theirs))
+    with windows_for_graphs(Uses()):
+        assert vars(theirs) != before
+        got = windows(image)
+    assert vars(theirs) == before
+    for mine, others in zip(got, want, strict=True):
+        assert torch.equal(mine, others)
 
 
 @torch.no_grad()

@@ -25,6 +25,8 @@ _TILING = {
 _WHOLE = Tiling("not-allowed", "this network looks at the whole image")
 _JOINS = ("window_reverse", "windows2img")
 """Names of functions, in spandrel's architectures, that put windows together."""
+_SPLITS = ("window_partition", "img2windows")
+"""Names of functions that cut features into windows: with channels last, and first."""
 _MERGES = ("update_params",)
 """Names of methods that networks merge their weights with, each time that they run."""
 
@@ -227,31 +229,58 @@ class ForeignDeployed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map float[N, 3, H, W] to float[N, 3 s^2, H, W]."""
-        with joined_by_integers(self.model):
+        with windows_for_graphs(self.model):
             return self.encoder.taken_apart(self.model, x)
 
 
 @contextmanager
-def joined_by_integers(model: nn.Module) -> Iterator[None]:
-    """Give the modules of spandrel that a network is of a join that sizes can be symbols in.
+def windows_for_graphs(model: nn.Module) -> Iterator[None]:
+    """Let a network of spandrel cut and join its windows in a way that graphs can hold.
 
-    Theirs divides sizes as floats to find the number of images, and a trace takes the quotient
-    for a constant. Results are the same.
+    Its modules divide sizes as floats to find the number of images, and a trace takes the quotient
+    for a constant; and they use tensors of rank 6, which Core ML does not have. Results are the
+    same.
     """
     modules = {sys.modules[type(part).__module__] for part in model.modules()}
+    ours = dict.fromkeys(_JOINS, _join) | dict.fromkeys(_SPLITS, _split)
     found = [
         (module, name, getattr(module, name))
         for module in modules
-        for name in _JOINS
+        for name in ours
         if module.__name__.startswith("spandrel.") and name in vars(module)
     ]
     try:
         for module, name, theirs in found:
-            setattr(module, name, _join(theirs))
+            setattr(module, name, ours[name](theirs))
         yield
     finally:
         for module, name, theirs in found:
             setattr(module, name, theirs)
+
+
+def _split(theirs: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Our cut into windows, for calls that look like theirs."""
+    signature = inspect.signature(theirs)
+    channels_first = theirs.__name__ == "img2windows"
+
+    def split(*args: Any, **kwargs: Any) -> Tensor:
+        bound = signature.bind(*args, **kwargs)
+        x, *window = bound.args
+        if bound.kwargs or x.dim() != 4 or len(window) != (2 if channels_first else 1):
+            return theirs(*args, **kwargs)
+        if not channels_first:
+            window = list(window[0]) if isinstance(window[0], (tuple, list)) else window * 2
+        rows, cols = window
+        if channels_first:
+            x = x.permute(0, 2, 3, 1)
+        n, height, width, c = x.shape
+        down, across = height // rows, width // cols
+        x = x.reshape(n * down, rows, across, cols, c).permute(0, 2, 1, 3, 4)
+        shape = (rows * cols,) if channels_first else (rows, cols)
+        cut: Tensor = x.reshape(n * down * across, *shape, c)
+        return cut
+
+    return split
 
 
 def _join(theirs: Callable[..., Tensor]) -> Callable[..., Tensor]:
