@@ -30,7 +30,8 @@ Made by `python -m tools.coverage --static`: each network exported with
 quick parity grid, with the same bounds. The grid has that shape; smaller pictures where a network
 takes them exactly; larger ones in tiles where tiles are exact; and the graphs from an image to its
 pixels. Names of [shipped weights](weights.md) are the networks as they are, the others small
-versions with random weights as above. A cell is the smallest PSNR in dB of all comparisons.
+versions with random weights as above. A cell is the smallest PSNR in dB of all comparisons. A
+network without a row has not been measured with fixed shapes.
 """
 
 

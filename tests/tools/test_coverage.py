@@ -93,7 +93,7 @@ def test_rows_are_kept_in_order(tmp_path, rows):
 
 def test_fixed_shapes_are_covered_as_they_are_now(static):
     again = "run `python -m tools.coverage --static`"
-    assert "scaleport-any" in static, again
+    assert {"scaleport-s", "scaleport-any", "scaleport-photo"} <= set(static), again
     assert not [name for name, row in static.items() if not coverage_static.is_current(row)], again
     keys = {f"{backend}/{precision}" for backend, precision in coverage_static.columns()}
     for name, row in static.items():
