@@ -40,10 +40,24 @@ def _promotes(node: torch.fx.Node) -> bool:
     }
     if not given or node.target in _OF_TWO_KINDS:
         return False
+    if _computes_with_length(node):
+        return True
     made = node.meta.get("val")
     made = list(made) if isinstance(made, (tuple, list)) else [made]
     types = {value.dtype for value in made if isinstance(value, torch.Tensor)}
     return len(given) > 1 or not types <= given
+
+
+def _computes_with_length(node: torch.fx.Node) -> bool:
+    """Whether a length, an integer in a graph, is a value and not a place or a size."""
+    target = node.target
+    assert isinstance(target, torch._ops.OpOverload)
+    return any(
+        isinstance(given, torch.fx.Node)
+        and isinstance(given.meta.get("val"), (torch.SymInt, torch.SymFloat))
+        and isinstance(argument.type, (torch.TensorType, torch.NumberType))
+        for argument, given in zip(target._schema.arguments, node.args, strict=False)
+    )
 
 
 @contextlib.contextmanager
