@@ -14,7 +14,7 @@ from scaleport import plugins
 from scaleport.catalogue import FAMILIES, Catalogue, Counts, Entry, catalogue
 from scaleport.cli.output import Output, columns, size_text, table
 from scaleport.errors import BackendError, UsageError
-from scaleport.export.formats import FORMATS
+from scaleport.export.formats import ANY_SHAPE, FIXED_ONLY
 from scaleport.shipped import shipped_weights
 
 TILING = {"exact": "exact", "approximate": "approx", "not-allowed": "no"}
@@ -118,17 +118,18 @@ def part_names() -> set[str]:
 
 
 def backends() -> dict[str, list[str]]:
-    """Formats of an export, each with the backends that run it."""
+    """Formats of graphs of every size, each with the backends that run it."""
     from scaleport.runtimes.registry import backend_names, get_backend
 
-    found: dict[str, list[str]] = {name: [] for name in FORMATS}
+    found: dict[str, list[str]] = {name: [] for name in ANY_SHAPE}
     for name in backend_names():
         try:
             form = get_backend(name).graph_format
         except BackendError:
             continue  # doctor says why
         # The torch backend needs a bundle, and every bundle holds what it loads.
-        found.setdefault(form, []).append(name)
+        if form not in FIXED_ONLY:
+            found.setdefault(form, []).append(name)
     return found
 
 
@@ -143,7 +144,7 @@ def short(macs: float) -> str:
 
 
 def _facts(entry: Entry, runs: dict[str, list[str]]) -> dict[str, Any]:
-    formats = [] if entry.refusal else [f for f in FORMATS if f not in entry.refused_formats]
+    formats = [] if entry.refusal else [f for f in ANY_SHAPE if f not in entry.refused_formats]
     held = [] if entry.refusal else [f for f in runs if f not in entry.refused_formats]
     able = sorted({name for form in held for name in runs[form]})
     plain: dict[str, Any] = msgspec.to_builtins(entry)
@@ -172,7 +173,7 @@ def _say_networks(out: Output, entries: list[Entry], runs: dict[str, list[str]])
     out.say()
     for reason, number in notes.items():
         _wrapped(out, f"({number}) {reason}", 6)
-    taken = [f"{name} ({' '.join(able)})" for name, able in runs.items() if name in FORMATS]
+    taken = [f"{name} ({' '.join(able)})" for name, able in runs.items() if name in ANY_SHAPE]
     counted = "encode per LR pixel and render per output (HR) pixel"
     if layout is _narrow:
         counted = "encode and render together per output (HR) pixel"
@@ -180,7 +181,8 @@ def _say_networks(out: Output, entries: list[Entry], runs: dict[str, list[str]])
         f"Multiply-adds are those of matrix products and convolutions, {counted}, at x4 or the "
         "largest scale of a network of fixed scale; deploy form with that scale frozen where the "
         "network allows it.",
-        f"Export writes {', '.join(taken)}; the torch backend runs every bundle.",
+        f"Export writes {', '.join(taken)}; the torch backend runs every bundle. With fixed shapes "
+        f"(--static) it also writes {', '.join(FIXED_ONLY)} where that is asked for.",
         "scaleport inspect NAME shows one network in full, with the configuration to train it; "
         "scaleport inspect --models 'rdn-*' lists a few.",
     ):

@@ -29,6 +29,9 @@ FORMATS: dict[str, str] = {
 FIXED_ONLY: Final = ("executorch",)
 """Formats whose graphs have fixed shapes: nobody gets them who does not ask for them."""
 
+ANY_SHAPE: Final = tuple(name for name in FORMATS if name not in FIXED_ONLY)
+"""Formats whose graphs take every size."""
+
 ALWAYS = "onnx"
 """The format that every bundle holds: the others can be made from it again."""
 
