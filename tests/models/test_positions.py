@@ -23,7 +23,7 @@ def test_the_value_is_the_ports_in_their_order():
     feeds = GRID.feeds()
     assert [port.name for port in GRID_PORTS] == list(feeds)
     for port, tensor in zip(GRID_PORTS, at, strict=True):
-        assert tensor.dtype == port.dtype
+        assert str(tensor.dtype) == f"torch.{port.dtype}"
         np.testing.assert_array_equal(tensor.numpy(), feeds[port.name])
         assert getattr(at, port.name) is tensor
 
