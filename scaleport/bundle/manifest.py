@@ -1,4 +1,4 @@
-"""The manifest of a bundle: its schema, nothing else.
+"""The manifest of a bundle: its schema, and what names of graphs and dimensions say.
 
 ``manifest.json`` is UTF-8 JSON of the :class:`Manifest` below; unknown fields are refused.
 Paths are relative to the bundle directory, with forward slashes. Every number, text and list is
@@ -8,7 +8,8 @@ by ``python -m scaleport.bundle.schema``.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -18,6 +19,11 @@ FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 SIGNATURE_NAME = "manifest.sig"
 CHECKPOINT_NAME = "model.safetensors"
+_CONTINUED: Final = re.compile(r"([HW])([1-9][0-9]{0,3})")
+SMALL: Final = "_small"
+"""Ends the names of the stages for pictures that are smaller than the fixed shape."""
+WHOLE: Final = "whole_x"
+"""Begins the names of graphs from an image of the fixed shape to its pixels at one scale."""
 
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
 Label = Annotated[str, msgspec.Meta(max_length=256)]
@@ -202,6 +208,45 @@ def fixed_sides(image: TensorSpec) -> tuple[int, int] | None:
     height, width = image.shape[2:]
     both = isinstance(height, int) and isinstance(width, int)
     return (int(height), int(width)) if both else None
+
+
+def split_dimension(name: str) -> tuple[str, int]:
+    """The axis of a dimension and the windows that it is continued to: ``H8`` is ``H`` and 8.
+
+    Any other name is an axis of windows of 1.
+    """
+    match = _CONTINUED.fullmatch(name)
+    return (match[1], int(match[2])) if match else (name, 1)
+
+
+def continued(length: int, window: int) -> int:
+    """The least length in whole windows."""
+    return -(-length // window) * window
+
+
+def continued_most(length: int, window: int) -> int:
+    """The largest: some networks add a whole window to what needs none."""
+    return length if window == 1 else (length // window + 1) * window
+
+
+def fixed_output(graph: Graph) -> tuple[int, int] | None:
+    """Height and width of what a graph renders; None if it is any size."""
+    return fixed_sides(graph.outputs[0])
+
+
+def whole_name(scale: float) -> str:
+    """Name of the graph from an image to its pixels at one scale: ``whole_x2``, ``whole_x2.7``."""
+    return f"{WHOLE}{scale:g}"
+
+
+def scale_of(stage: str) -> float | None:
+    """The scale of such a graph; None of any other stage."""
+    if not stage.startswith(WHOLE):
+        return None
+    try:
+        return float(stage.removeprefix(WHOLE))
+    except ValueError:
+        return None
 
 
 def encode(manifest: Manifest) -> bytes:

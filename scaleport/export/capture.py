@@ -24,11 +24,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from scaleport.bundle.dimensions import continued, split_dimension
+from scaleport.bundle.manifest import continued, split_dimension
 from scaleport.errors import ExportError, first_line
 from scaleport.grid import Grid, subpixel_centres
 from scaleport.models.base import Stage
-from scaleport.models.lengths import exchange_symbols, own_symbols
+from scaleport.models.lengths import OWN_LENGTHS, exchange_symbols, own_symbols
 from scaleport.tensor import TensorSpec
 
 
@@ -151,21 +151,18 @@ def capture(stage: Stage, sizes: TraceSizes | None = None) -> torch.export.Expor
     Raises:
         ExportError: if it cannot be captured.
     """
-    with own_symbols() as used:
-        try:
-            program = _capture(stage, sizes or TraceSizes())
-            if used:
-                exchange_symbols(program.graph_module.graph)
-                program.graph_module.recompile()
+    sizes = sizes or TraceSizes()
+    # Code that asks how a length relates to others gets no answer about a mere symbol.
+    if any(getattr(module, OWN_LENGTHS, False) for module in stage.module.modules()):
+        with contextlib.suppress(Exception), own_symbols():
+            program = _capture(stage, sizes)
+            exchange_symbols(program.graph_module.graph)
+            program.graph_module.recompile()
             return program
-        except Exception as error:
-            if not used:
-                raise _untraced(stage, error) from error
     try:
-        # Code that asks how a length relates to others gets no answer about a mere symbol.
-        return _capture(stage, sizes or TraceSizes())
+        return _capture(stage, sizes)
     except Exception as error:
-        raise _untraced(stage, error) from error
+        raise ExportError(f"stage {stage.name!r} cannot be traced: {first_line(error)}") from error
 
 
 def _capture(stage: Stage, sizes: TraceSizes) -> torch.export.ExportedProgram:
@@ -179,10 +176,6 @@ def _capture(stage: Stage, sizes: TraceSizes) -> torch.export.ExportedProgram:
             strict=False,
             prefer_deferred_runtime_asserts_over_guards=True,
         )
-
-
-def _untraced(stage: Stage, error: Exception) -> ExportError:
-    return ExportError(f"stage {stage.name!r} cannot be traced: {first_line(error)}")
 
 
 _LAYOUT = tuple(

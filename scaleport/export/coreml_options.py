@@ -8,8 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from scaleport.bundle.dimensions import continued, continued_most, split_dimension
-from scaleport.bundle.manifest import SizeRange
+from scaleport.bundle.manifest import SizeRange, continued, continued_most, split_dimension
 from scaleport.errors import ExportError, UsageError
 from scaleport.grid import output_length
 from scaleport.models.base import Stage

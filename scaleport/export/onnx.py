@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -27,8 +28,7 @@ from scaleport.export.capture import (
     swift,
 )
 from scaleport.export.lint import assert_same_graph
-from scaleport.export.onnx_passes import linear_matching, promotes
-from scaleport.export.settle import respelled, settled, with_views
+from scaleport.export.settle import promotes, respelled, settled, with_views
 from scaleport.models.base import Stage
 from scaleport.models.scan_graph import translations
 from scaleport.runtimes.onnx_inside import MODULE_KEY
@@ -331,6 +331,38 @@ def translation() -> Translation | None:
         return made
 
     return Translation(known, run)
+
+
+@contextlib.contextmanager
+def linear_matching() -> Iterator[None]:
+    """Let onnxscript try its patterns in a time that grows with a graph, not with its square.
+
+    For a pattern of several outputs it sorts all nodes of the graph anew at every node, before it
+    compares the node with the first output. Comparing first finds the same matches. A version that
+    is built differently is left as it is.
+    """
+    try:
+        from onnxscript.rewriter._basics import MatchResult
+        from onnxscript.rewriter._matcher import SimplePatternMatcher
+    except ImportError:
+        yield
+        return
+    matcher: Any = SimplePatternMatcher
+    original = matcher.match
+
+    def match(self: Any, model: Any, graph: Any, node: Any, **options: Any) -> Any:
+        pattern = self.pattern
+        if not pattern.has_single_output_node:
+            wanted = pattern.output_nodes[0].op_identifier()
+            if wanted is not None and wanted != node.op_identifier():
+                return MatchResult().fail("another operator")
+        return original(self, model, graph, node, **options)
+
+    matcher.match = match
+    try:
+        yield
+    finally:
+        matcher.match = original
 
 
 def write(plan: ExportPlan) -> list[Graph]:

@@ -11,8 +11,7 @@ from typing import get_args
 import onnx
 import torch
 
-from scaleport.bundle.dimensions import SMALL
-from scaleport.bundle.manifest import Graph, Precision, SizeRange
+from scaleport.bundle.manifest import SMALL, Graph, Precision, SizeRange
 from scaleport.errors import ExportError, UsageError
 from scaleport.export.capture import capture
 from scaleport.export.formats import FIXED_ONLY

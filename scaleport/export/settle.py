@@ -31,6 +31,15 @@ _SAME = (
     _aten.lift_fresh_copy.default,
 )
 """Operators whose result is their input, in a graph in which nothing changes in place."""
+_OF_TWO_KINDS = (
+    _aten.index_select.default,
+    _aten.index.Tensor,
+    _aten.gather.default,
+    _aten.embedding.default,
+    _aten.where.self,
+    _aten._to_copy.default,
+)
+"""Operators that take or give another type by their meaning, without promoting any."""
 
 
 def settled(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram | None:
@@ -241,3 +250,43 @@ def _settle_conversion(graph: torch.fx.Graph, node: Node) -> bool:
     node.target = _aten._to_copy.default
     node.args, node.kwargs = (source,), {"dtype": dtype}
     return True
+
+
+def promotes(program: torch.export.ExportedProgram) -> bool:
+    """Whether an operator of a program may compute in another type than that of its tensors.
+
+    Finding the places runs the program once more with symbolic lengths, which takes as long as
+    capturing it.
+    """
+    return any(
+        isinstance(node.target, torch._ops.OpOverload) and _promotes(node)
+        for node in program.graph_module.graph.nodes
+    )
+
+
+def _promotes(node: torch.fx.Node) -> bool:
+    given = {
+        value.dtype
+        for argument in node.all_input_nodes
+        if isinstance(value := argument.meta.get("val"), torch.Tensor)
+    }
+    if not given or node.target in _OF_TWO_KINDS:
+        return False
+    if _computes_with_length(node):
+        return True
+    made = node.meta.get("val")
+    made = list(made) if isinstance(made, (tuple, list)) else [made]
+    types = {value.dtype for value in made if isinstance(value, torch.Tensor)}
+    return len(given) > 1 or not types <= given
+
+
+def _computes_with_length(node: torch.fx.Node) -> bool:
+    """Whether a length, an integer in a graph, is a value and not a place or a size."""
+    target = node.target
+    assert isinstance(target, torch._ops.OpOverload)
+    return any(
+        isinstance(given, torch.fx.Node)
+        and isinstance(given.meta.get("val"), (torch.SymInt, torch.SymFloat))
+        and isinstance(argument.type, (torch.TensorType, torch.NumberType))
+        for argument, given in zip(target._schema.arguments, node.args, strict=False)
+    )

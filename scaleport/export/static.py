@@ -19,8 +19,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from scaleport.bundle.dimensions import whole_name
-from scaleport.bundle.manifest import Graph
+from scaleport.bundle.manifest import Graph, whole_name
 from scaleport.errors import ExportError, UsageError
 from scaleport.export.capture import quiet
 from scaleport.export.onnx import check

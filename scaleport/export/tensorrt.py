@@ -17,9 +17,14 @@ from typing import Final
 import msgspec
 
 from scaleport.atomic import Pending, written
-from scaleport.bundle.dimensions import continued, continued_most, split_dimension
 from scaleport.bundle.integrity import sha256_file
-from scaleport.bundle.manifest import ScaleRange, SizeRange
+from scaleport.bundle.manifest import (
+    ScaleRange,
+    SizeRange,
+    continued,
+    continued_most,
+    split_dimension,
+)
 from scaleport.errors import (
     ArtifactError,
     BackendError,

@@ -18,7 +18,7 @@ from typing import ClassVar, Literal, Protocol, get_args, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from scaleport.bundle.dimensions import SMALL
+from scaleport.bundle.manifest import SMALL
 from scaleport.errors import UsageError
 from scaleport.grid import Grid
 from scaleport.models.positions import GridTensors

@@ -11,12 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-_used: ContextVar[list[int] | None] = ContextVar("used", default=None)
+OWN_LENGTHS: Final = "own_lengths"
+"""Attribute that is true of modules that call :func:`own_length`."""
+
+_active: ContextVar[bool] = ContextVar("active", default=False)
 
 torch.library.define("scaleport::length", "(Tensor x, SymInt length, int least) -> SymInt")
 
@@ -43,23 +46,22 @@ def own_length(length: int, least: int, like: Tensor) -> int:
         least: smallest value that it can have.
         like: any tensor that is captured.
     """
-    used, symbolic = _used.get(), isinstance(length, torch.SymInt)
-    if used is None or not symbolic:
+    # Lengths are SymInt while they are captured, whatever their annotation says.
+    symbolic = isinstance(length, torch.SymInt)
+    if not symbolic or not _active.get():
         return length
-    used.append(least)
     found: int = torch.ops.scaleport.length(like, length, least)
     return found
 
 
 @contextmanager
-def own_symbols() -> Iterator[list[int]]:
-    """Let :func:`own_length` give symbols of their own; the list tells whether it gave any."""
-    used: list[int] = []
-    token = _used.set(used)
+def own_symbols() -> Iterator[None]:
+    """Let :func:`own_length` give symbols of their own."""
+    token = _active.set(True)
     try:
-        yield used
+        yield
     finally:
-        _used.reset(token)
+        _active.reset(token)
 
 
 def exchange_symbols(graph: torch.fx.Graph) -> None:

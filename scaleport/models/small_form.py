@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from scaleport.bundle.dimensions import SMALL
+from scaleport.bundle.manifest import SMALL
 from scaleport.grid import Grid, in_longer
 from scaleport.models.base import Stage, listed
 from scaleport.tensor import TensorSpec

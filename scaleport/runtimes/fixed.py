@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from scaleport.aliases import Array
-from scaleport.bundle.dimensions import SMALL, fixed_output
+from scaleport.bundle.manifest import SMALL, fixed_output
 from scaleport.errors import UsageError
 from scaleport.grid import Grid, in_longer
 from scaleport.runtimes.arrays import Native

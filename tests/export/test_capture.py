@@ -81,6 +81,8 @@ class WritesItsOwn(nn.Module):
 class Padded(nn.Module):
     """Pads to multiples of 4, halves the sides, and may ask how lengths relate."""
 
+    own_lengths = True
+
     def __init__(self, asks: bool) -> None:
         super().__init__()
         self.asks = asks

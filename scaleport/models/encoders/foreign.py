@@ -171,6 +171,8 @@ class Foreign(Encoder):
         minimum: smallest side that images are padded to; 0: what spandrel says.
     """
 
+    own_lengths = True
+
     def __init__(
         self, shapes: dict[str, list[int]], scale: int, multiple: int = 0, minimum: int = 0
     ) -> None:

@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from scaleport.bundle.dimensions import SMALL, scale_of
-from scaleport.bundle.manifest import Manifest
+from scaleport.bundle.manifest import SMALL, Manifest, scale_of
 from scaleport.errors import UsageError
 from scaleport.runtimes.view import TilePolicy
 

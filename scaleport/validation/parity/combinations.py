@@ -8,8 +8,7 @@ from typing import Protocol, get_args
 
 import msgspec
 
-from scaleport.bundle.dimensions import WHOLE, scale_of
-from scaleport.bundle.manifest import InferencePrecision, Precision
+from scaleport.bundle.manifest import WHOLE, InferencePrecision, Precision, scale_of
 from scaleport.bundle.reader import Bundle
 from scaleport.errors import BackendError, UsageError
 from scaleport.runtimes import registry

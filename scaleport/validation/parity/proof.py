@@ -13,11 +13,12 @@ import numpy as np
 
 from scaleport import __version__
 from scaleport.aliases import Array
-from scaleport.bundle.dimensions import WHOLE, whole_name
 from scaleport.bundle.manifest import (
+    WHOLE,
     Manifest,
     Parity,
     ParityResult,
+    whole_name,
 )
 from scaleport.bundle.reader import Bundle, open_bundle, present_manifest, read_manifest
 from scaleport.bundle.writer import update_manifest
