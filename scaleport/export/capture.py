@@ -154,7 +154,9 @@ def capture(stage: Stage, sizes: TraceSizes | None = None) -> torch.export.Expor
     sizes = sizes or TraceSizes()
     # Code that asks how a length relates to others gets no answer about a mere symbol.
     if any(getattr(module, OWN_LENGTHS, False) for module in stage.module.modules()):
-        with contextlib.suppress(Exception), own_symbols():
+        # PyTorch prints the half of a program that it has before it refuses such a question.
+        silent = contextlib.redirect_stderr(io.StringIO())
+        with contextlib.suppress(Exception), own_symbols(), silent:
             program = _capture(stage, sizes)
             exchange_symbols(program.graph_module.graph)
             program.graph_module.recompile()

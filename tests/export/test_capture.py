@@ -134,9 +134,12 @@ def test_operators_that_write_what_only_they_see_return_instead() -> None:
 
 
 @pytest.mark.parametrize("asks", [False, True])
-def test_padded_lengths_are_captured_as_symbols(asks: bool) -> None:
+def test_padded_lengths_are_captured_as_symbols(
+    asks: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     made = stage(Padded(asks))
     captured = capture(made)
+    assert capsys.readouterr() == ("", "")
     names = {str(node.target) for node in captured.graph_module.graph.nodes}
     assert not any(name.startswith("scaleport.") for name in names)
     image = torch.rand(2, 3, 7, 9)
