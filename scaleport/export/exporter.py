@@ -34,7 +34,7 @@ from scaleport.bundle.manifest import (
 from scaleport.bundle.reader import Bundle, open_bundle
 from scaleport.bundle.writer import BundleWriter
 from scaleport.errors import ArtifactError, BackendError, UnsupportedOpError, UsageError
-from scaleport.export.formats import FORMATS, check_formats, writer_of
+from scaleport.export.formats import ALWAYS, FORMATS, check_formats, writer_of
 from scaleport.export.plan import ExportOptions, ExportPlan
 from scaleport.export.receptive import receptive_field, render_radius
 from scaleport.export.static import check_shape
@@ -248,7 +248,14 @@ def _write_formats(
         try:
             return tuple(writer_of(name)(plan)), ""
         except BackendError as error:
-            return (), str(error)
+            reason = str(error)
+        except UnsupportedOpError as error:
+            # A network of somebody else, in a format whose graphs cannot all be proven.
+            if name == ALWAYS:
+                raise
+            reason = f"not proven to be equal: {error}"
+        shutil.rmtree(plan.place(name), ignore_errors=True)  # graphs that were written before
+        return (), reason
 
     first, *others = names
     results = {first: attempt(first)}

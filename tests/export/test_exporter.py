@@ -7,7 +7,13 @@ import torch
 
 from scaleport.bundle.manifest import Graph, SizeRange
 from scaleport.bundle.reader import open_bundle, read_manifest
-from scaleport.errors import ArtifactError, BackendError, ExportError, UsageError
+from scaleport.errors import (
+    ArtifactError,
+    BackendError,
+    ExportError,
+    UnsupportedOpError,
+    UsageError,
+)
 from scaleport.export.exporter import export_bundle
 from scaleport.export.formats import FORMATS, writer_of
 from scaleport.export.plan import ExportOptions, ExportPlan
@@ -57,6 +63,24 @@ def test_a_format_without_its_tools_is_skipped_with_the_reason(checkpoint, tmp_p
     assert set(manifest.graphs) == {"onnx", "coreml"}
     # The stand-in writers make no graphs, so files are not looked into.
     assert read_manifest(tmp_path / "m.bundle") == manifest
+
+
+def test_a_format_that_cannot_be_proven_is_skipped_with_the_reason(
+    checkpoint, tmp_path, writers, monkeypatch
+):
+    def write(plan: ExportPlan) -> list[Graph]:
+        plan.place("coreml/fp32/encode.mlpackage").mkdir(parents=True)
+        plan.place("coreml/fp32/encode.mlpackage/weights.bin").write_bytes(b"0")
+        raise UnsupportedOpError("the MIL evaluator does not know real_div")
+
+    writers("onnx")
+    monkeypatch.setattr(f"{FORMATS['coreml']}.write", write)
+    options = ExportOptions(formats=("coreml",))
+    manifest = export_bundle(checkpoint, tmp_path / "m.bundle", options)
+    reason = "not proven to be equal: the MIL evaluator does not know real_div"
+    assert manifest.skipped == {"coreml": reason}
+    assert not any(name.startswith("coreml") for name in manifest.files)
+    assert not (tmp_path / "m.bundle/coreml").exists()
 
 
 def test_a_refused_graph_ends_the_export_and_leaves_nothing(checkpoint, tmp_path, writers):
