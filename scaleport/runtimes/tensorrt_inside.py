@@ -6,6 +6,7 @@ and only tools that look for faults import it.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from scaleport.errors import UsageError
 from scaleport.runtimes.base import Backend, GraphFile, SessionOptions, host
 from scaleport.runtimes.inside import Inner, Operations
 from scaleport.runtimes.onnx_inside import marked, named
+from scaleport.tensor import NAME_PATTERN
 
 if TYPE_CHECKING:
     import onnx
@@ -31,7 +33,7 @@ def build_marked(path: Path, feeds: Mapping[str, Array], target: Path) -> onnx.M
         target: the engine to write.
 
     Returns:
-        The graph as it is.
+        The graph as it is, but for names of tensors that the record of an engine may not hold.
 
     Raises:
         BackendError: if a library is missing.
@@ -47,6 +49,8 @@ def build_marked(path: Path, feeds: Mapping[str, Array], target: Path) -> onnx.M
     types = {value.name: value.type for value in (*inferred.value_info, *inferred.output)}
     for output in all_outputs.graph.output:
         output.type.CopyFrom(types[output.name])
+    _name_for_record(model, all_outputs)
+    _count_truths(all_outputs.graph)
     ranges = {}
     for name, value in feeds.items():
         by_value = name == SIZE_INPUT
@@ -58,6 +62,40 @@ def build_marked(path: Path, feeds: Mapping[str, Array], target: Path) -> onnx.M
     onnx.save(all_outputs, source)
     build_engine(source, target, ranges)
     return model
+
+
+def _name_for_record(model: onnx.ModelProto, all_outputs: onnx.ModelProto) -> None:
+    """Rename tensors of both graphs to what :data:`scaleport.tensor.Name` allows, in place."""
+    made = [name for node in model.graph.node for name in node.output]
+    names: dict[str, str] = {}
+    for name in made:
+        if not re.match(NAME_PATTERN, name):
+            plain = re.sub(r"[^A-Za-z0-9._+-]", ".", name).lstrip("._+-")
+            ends = ("", *(f".{i}" for i in range(len(made) + 1)))
+            taken = {*made, *names.values()}
+            names[name] = next(plain + end for end in ends if plain + end not in taken)
+    for graph in (model.graph, all_outputs.graph):
+        for node in graph.node:
+            node.input[:] = [names.get(name, name) for name in node.input]
+            node.output[:] = [names.get(name, name) for name in node.output]
+        for value in (*graph.output, *graph.value_info):
+            value.name = names.get(value.name, value.name)
+
+
+def _count_truths(graph: onnx.GraphProto) -> None:
+    """Let outputs of truth values be 0 and 1 in int32, in place: a border has no truth values."""
+    import onnx
+
+    for output in graph.output:
+        kind = output.type.tensor_type
+        if kind.elem_type != onnx.TensorProto.BOOL:
+            continue
+        name, truth = output.name, f"{output.name}.truth"
+        for node in graph.node:
+            node.input[:] = [truth if given == name else given for given in node.input]
+            node.output[:] = [truth if made == name else made for made in node.output]
+        kind.elem_type = onnx.TensorProto.INT32
+        graph.node.append(onnx.helper.make_node("Cast", [truth], [name], to=kind.elem_type))
 
 
 def inner(backend: Backend, path: Path, feeds: Mapping[str, Array]) -> list[Inner]:
