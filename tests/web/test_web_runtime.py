@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 from web_commands import WEB, run
-from web_vectors import Sizes, write
-
-from scaleport.ready import READY
 
 NAMES = {"wasm": "WebAssembly", "webgpu": "WebGPU"}
 FEATURES_LIE = {"wasm": "cpu", "webgpu": "gpu-buffer"}
@@ -42,33 +39,19 @@ def is_right(case: dict) -> bool:
     return close and (case["psnr"] is None or case["psnr"] >= 80) and case["shown"] <= 1
 
 
-def in_browser(node: str, browser: str, vectors: Path, provider: str) -> dict:
-    command = [node, "test/browser.mjs", "cases", str(vectors), provider]
-    report = json.loads(run(command, SCALEPORT_CHROMIUM=browser))
-    assert report["isolated"]
-    assert report["faults"] == []
-    assert max(report["resampled"]) <= 2e-6
-    for case in report["results"]:
-        assert case["provider"].startswith(f"{NAMES[provider]} (")
-    assert report["selfTest"]["passed"]
-    assert [case for case in report["results"] if not is_right(case)] == []
-    assert report["features"] == [FEATURES_LIE[provider]]
-    return report
-
-
 @pytest.mark.parametrize("provider", ["wasm", pytest.param("webgpu", marks=pytest.mark.slow)])
 def test_a_browser_renders_what_python_renders(
     node: str, browser: str, built: Path, vectors: Path, provider: str
 ) -> None:
     """WebGPU runs on a software adapter of the browser."""
-    assert len(in_browser(node, browser, vectors, provider)["results"]) == 4 * 6
-
-
-@pytest.mark.long
-def test_webgpu_renders_a_picture_with_the_shipped_models(
-    node: str, browser: str, built: Path, tmp_path: Path
-) -> None:
-    bundles = [READY / f"{name}.bundle" for name in ("scaleport-any", "scaleport-s")]
-    cases = [{"scale": 2.7}, {"scale": 5.3, "region": [300, 300, 600, 700]}]
-    write(tmp_path, bundles, cases, Sizes((240, 320), (192,), 1 << 15))
-    assert len(in_browser(node, browser, tmp_path, "webgpu")["results"]) == 2 * 2
+    command = [node, "test/browser.mjs", "cases", str(vectors), provider]
+    report = json.loads(run(command, SCALEPORT_CHROMIUM=browser))
+    assert report["isolated"]
+    assert report["faults"] == []
+    assert max(report["resampled"]) <= 2e-6
+    assert len(report["results"]) == 4 * 6
+    for case in report["results"]:
+        assert case["provider"].startswith(f"{NAMES[provider]} (")
+    assert report["selfTest"]["passed"]
+    assert [case for case in report["results"] if not is_right(case)] == []
+    assert report["features"] == [FEATURES_LIE[provider]]

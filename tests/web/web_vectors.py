@@ -10,7 +10,6 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,32 +43,18 @@ CASES: list[dict[str, Any]] = [
     {"scale": 3.7, "region": [11, 20, 90, 101]},
 ]
 
-
-@dataclass(frozen=True)
-class Sizes:
-    """How large the image is, how it is cut, and how much one call of a decoder renders.
-
-    Random weights answer far outside [0, 1]; the image is small, so that tests stay short.
-    """
-
-    image: tuple[int, int] = (31, 37)
-    tiles: tuple[int, ...] = (0, 16)
-    render_pixels: int = 1500
+# Random weights answer far outside [0, 1]; the image is small, so that tests stay short.
+IMAGE = (31, 37)
 
 
-def write(
-    folder: Path,
-    bundles: Sequence[Path],
-    cases: Sequence[dict[str, Any]] = CASES,
-    sizes: Sizes = Sizes(),
-) -> None:
+def write(folder: Path, bundles: Sequence[Path], cases: Sequence[dict[str, Any]] = CASES) -> None:
     """Write ``vectors.json``, its arrays, copies of the bundles and the golden tile."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(5)
     models = []
     for bundle in bundles:
         shutil.copytree(bundle, folder / bundle.name, dirs_exist_ok=True)
-        models.extend(_model(folder, bundle, tile, rng, cases, sizes) for tile in sizes.tiles)
+        models.extend(_model(folder, bundle, tile, rng, cases) for tile in (0, 16))
     tile = selftest.GOLDEN / selftest.BUNDLE
     shutil.copytree(tile, folder / selftest.BUNDLE, dirs_exist_ok=True)
     expected = np.load(selftest.GOLDEN / selftest.EXPECTED)
@@ -144,10 +129,9 @@ def _model(
     tile: int,
     rng: np.random.Generator,
     cases: Sequence[dict[str, Any]],
-    sizes: Sizes,
 ) -> dict[str, Any]:
     name = f"{bundle.name}-{tile}"
-    pixels = rng.integers(0, 256, (*sizes.image, 4), dtype=np.uint8)
+    pixels = rng.integers(0, 256, (*IMAGE, 4), dtype=np.uint8)
     pixels[..., 3] = 255
     (folder / f"{name}.rgba").write_bytes(pixels.tobytes())
     upscaler = scaleport.load(bundle, "onnxruntime", "fp32", policy=TilePolicy(tile=tile))
@@ -169,8 +153,8 @@ def _model(
         )
     return {
         "bundle": bundle.name,
-        "image": {"file": f"{name}.rgba", "height": sizes.image[0], "width": sizes.image[1]},
-        "policy": {"tile": tile, "renderPixels": sizes.render_pixels},
+        "image": {"file": f"{name}.rgba", "height": IMAGE[0], "width": IMAGE[1]},
+        "policy": {"tile": tile, "renderPixels": 1500},
         "cases": made,
     }
 
