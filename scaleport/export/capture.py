@@ -109,19 +109,25 @@ def dynamic_shapes(stage: Stage) -> tuple[Any, ...]:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence exporters that print progress and warn about their own internals."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+def quiet(*more: str, level: int = logging.ERROR) -> Iterator[None]:
+    """Silence exporters that print progress and warn about their own internals.
+
+    Args:
+        more: loggers that are silenced beside those of PyTorch's exporters.
+        level: what is still logged.
+    """
+    names = ("torch.onnx", "torch.export", "onnxscript", *more)
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(level)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        for logger, before in zip(loggers, levels, strict=True):
+            logger.setLevel(before)
 
 
 @contextlib.contextmanager

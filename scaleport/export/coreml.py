@@ -8,7 +8,6 @@ import logging
 import shutil
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import torch
 from scaleport.atomic import replace_folder
 from scaleport.errors import BackendError, ExportError, OutputError, UsageError, first_line
 from scaleport.export.capture import TraceSizes, capture, example_inputs, swift
+from scaleport.export.capture import quiet as exporters_quiet
 from scaleport.export.coreml_lowering import corrected_frontend, unknown_operators
 from scaleport.export.coreml_options import CoreMLOptions
 from scaleport.export.settle import settled, with_views, without_layout
@@ -98,21 +98,9 @@ def export_stage(
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Silence progress bars, version warnings and deprecation warnings of the converters."""
-    loggers = [logging.getLogger(name) for name in ("coremltools", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stderr(io.StringIO()),
-            contextlib.redirect_stdout(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    silent = contextlib.redirect_stderr(io.StringIO())
+    with exporters_quiet("coremltools", level=logging.CRITICAL), silent:
+        yield
 
 
 def trace_program(

@@ -29,7 +29,7 @@ from scaleport.export.capture import (
 )
 from scaleport.export.lint import assert_same_graph
 from scaleport.export.settle import promotes, respelled, settled, with_views
-from scaleport.models.base import Stage
+from scaleport.models.base import Stage, listed
 from scaleport.models.scan_graph import translations
 from scaleport.runtimes.onnx_inside import MODULE_KEY
 
@@ -234,8 +234,7 @@ def export_stage(
     inputs = example_inputs(stage, CHECK_SIZES)
     feeds = {p.name: t.numpy() for p, t in zip(stage.inputs, inputs, strict=True)}
     with torch.no_grad():
-        expected = stage.module(*inputs)
-    expected = [expected] if isinstance(expected, torch.Tensor) else list(expected)
+        expected = listed(stage.module(*inputs))
     reduced = _holds_float16(model)
     for port, want, got in zip(stage.outputs, expected, _run(slim, feeds), strict=True):
         bound = (2e-2 if reduced else 1e-4) * max(1.0, float(want.abs().max()))

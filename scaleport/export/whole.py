@@ -12,7 +12,7 @@ within 2.4e-7 (relative) below a tie as the tie that was meant.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,6 +23,7 @@ from scaleport.errors import ExportError
 from scaleport.export.onnx import IR_VERSION, OPSET, check, simplify
 from scaleport.models.base import GRID_PORTS, Stage
 from scaleport.models.resample import Resample, tap_count
+from scaleport.runtimes.onnx_inside import rename_tensors
 from scaleport.tensor import TensorSpec
 
 Front = Literal["scale", "size"]
@@ -264,7 +265,7 @@ def join(
             copy_node = graph.node.add()
             copy_node.CopyFrom(node)
             copy_node.name = f"{part.prefix}/{node.name or node.output[0]}"
-            _rename(copy_node, renamed)
+            rename_tensors(copy_node, renamed)
             twice = made & set(copy_node.output) - {""}
             if twice:
                 raise ExportError(f"cannot join {part.prefix!r}: {twice.pop()!r} is made twice")
@@ -275,21 +276,3 @@ def join(
     return onnx.helper.make_model(
         graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="scaleport"
     )
-
-
-def _rename(node: onnx.NodeProto, renamed: Callable[[str], str]) -> None:
-    """Rename what a node reads and makes, in the bodies of loops and branches too.
-
-    A body reads tensors of the graph around it by name, and none of its own may be called like
-    one of those: all names in it change alike.
-    """
-    node.input[:] = [renamed(tensor) for tensor in node.input]
-    node.output[:] = [renamed(tensor) for tensor in node.output]
-    for attribute in node.attribute:
-        for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-            for value in (*body.input, *body.output, *body.value_info, *body.initializer):
-                value.name = renamed(value.name)
-            for sparse in body.sparse_initializer:
-                sparse.values.name = renamed(sparse.values.name)
-            for inner in body.node:
-                _rename(inner, renamed)

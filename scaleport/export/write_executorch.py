@@ -7,11 +7,6 @@ runs on ExecuTorch's portable operators.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +15,7 @@ import torch
 from scaleport.atomic import write_bytes
 from scaleport.bundle.manifest import Graph, Precision
 from scaleport.errors import ExportError, first_line
-from scaleport.export.capture import TraceSizes, example_inputs
+from scaleport.export.capture import TraceSizes, example_inputs, quiet
 from scaleport.export.plan import ExportPlan
 from scaleport.extras import needs
 from scaleport.models.base import Stage, listed
@@ -70,13 +65,13 @@ def export_stage(stage: Stage, target: Path, sizes: TraceSizes, precision: Preci
         ExportError: if it refuses the stage, or the program computes something else.
         OutputError: if the target cannot be written.
     """
-    with quiet(), needs("executorch", "an ExecuTorch program"):
+    with quiet("torch", "torchao"), needs("executorch", "an ExecuTorch program"):
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
     inputs = example_inputs(stage, sizes)
     try:
-        with quiet(), torch.no_grad():
+        with quiet("torch", "torchao"), torch.no_grad():
             traced = torch.export.export(stage.module.eval(), inputs, strict=False)
             edge = to_edge_transform_and_lower(traced, partitioner=[XnnpackPartitioner()])
             program = edge.to_executorch().buffer
@@ -115,19 +110,3 @@ def _check(
                 f"the ExecuTorch program of stage {stage.name!r} differs from the network: output "
                 f"{port.name!r} is off by {error:.3g}"
             )
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence warnings of the converter about its own interfaces."""
-    loggers = [logging.getLogger(name) for name in ("torch.export", "torch", "torchao")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

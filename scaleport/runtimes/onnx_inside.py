@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -59,3 +59,21 @@ def named(model: onnx.ModelProto, values: Mapping[str, Any]) -> list[Inner]:
             if name in values
         ]
     return found
+
+
+def rename_tensors(node: onnx.NodeProto, renamed: Callable[[str], str]) -> None:
+    """Rename what a node reads and makes, in the bodies of loops and branches too.
+
+    A body reads tensors of the graph around it by name, and none of its own may be called like
+    one of those: all names in it change alike.
+    """
+    node.input[:] = [renamed(tensor) for tensor in node.input]
+    node.output[:] = [renamed(tensor) for tensor in node.output]
+    for attribute in node.attribute:
+        for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            for value in (*body.input, *body.output, *body.value_info, *body.initializer):
+                value.name = renamed(value.name)
+            for sparse in body.sparse_initializer:
+                sparse.values.name = renamed(sparse.values.name)
+            for inner in body.node:
+                rename_tensors(inner, renamed)

@@ -10,6 +10,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,7 +18,7 @@ from scaleport.aliases import Array
 from scaleport.errors import UsageError
 from scaleport.runtimes.base import Backend, GraphFile, SessionOptions, host
 from scaleport.runtimes.inside import Inner, Operations
-from scaleport.runtimes.onnx_inside import marked, named
+from scaleport.runtimes.onnx_inside import marked, named, rename_tensors
 from scaleport.tensor import NAME_PATTERN
 
 if TYPE_CHECKING:
@@ -71,15 +72,19 @@ def _name_for_record(model: onnx.ModelProto, all_outputs: onnx.ModelProto) -> No
     for name in made:
         if not re.match(NAME_PATTERN, name):
             plain = re.sub(r"[^A-Za-z0-9._+-]", ".", name).lstrip("._+-")
-            ends = ("", *(f".{i}" for i in range(len(made) + 1)))
             taken = {*made, *names.values()}
+            ends = chain([""], map(".{}".format, count()))
             names[name] = next(plain + end for end in ends if plain + end not in taken)
     for graph in (model.graph, all_outputs.graph):
-        for node in graph.node:
-            node.input[:] = [names.get(name, name) for name in node.input]
-            node.output[:] = [names.get(name, name) for name in node.output]
+        _rename(names, graph)
         for value in (*graph.output, *graph.value_info):
             value.name = names.get(value.name, value.name)
+
+
+def _rename(names: Mapping[str, str], graph: onnx.GraphProto) -> None:
+    """Give tensors of a graph other names, in all its nodes."""
+    for node in graph.node:
+        rename_tensors(node, lambda name: names.get(name, name))
 
 
 def _count_truths(graph: onnx.GraphProto) -> None:
@@ -91,9 +96,7 @@ def _count_truths(graph: onnx.GraphProto) -> None:
         if kind.elem_type != onnx.TensorProto.BOOL:
             continue
         name, truth = output.name, f"{output.name}.truth"
-        for node in graph.node:
-            node.input[:] = [truth if given == name else given for given in node.input]
-            node.output[:] = [truth if made == name else made for made in node.output]
+        _rename({name: truth}, graph)
         kind.elem_type = onnx.TensorProto.INT32
         graph.node.append(onnx.helper.make_node("Cast", [truth], [name], to=kind.elem_type))
 
